@@ -1,0 +1,11 @@
+//! What every layer may use and no layer owns: ranges, hashing, sizes and times as people write them.
+//!
+//! Nothing here does I/O or holds shared state.
+
+pub mod clock;
+pub mod extent;
+pub mod hash;
+pub mod units;
+
+pub use clock::{Clock, SystemClock};
+pub use extent::{Extent, FileRange, ObjectRange};

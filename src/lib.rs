@@ -1,0 +1,15 @@
+//! modelfs: model registries as ordinary files, fetched lazily, verified, cached.
+//!
+//! This crate is the part that knows no mount: it builds on every system. Layers, each importing
+//! only those below it (`docs/architecture.md` has the picture):
+//!
+//! `vfs` → `fetch` → `registry` | `store` → `model`, `base`; `publish` writes what `registry` reads.
+#![warn(missing_docs)]
+
+pub mod base;
+pub mod fetch;
+pub mod model;
+pub mod publish;
+pub mod registry;
+pub mod store;
+pub mod vfs;

@@ -1,0 +1,187 @@
+//! What a registry offers: groups, models, versions.
+//!
+//! Invariant: names are legal and sorted, so that every list comes in one order and every look-up
+//! is a binary search; nothing stands twice. Kept compact: a catalog of 100,000 versions stays in
+//! memory for as long as a mount lives. Immutable once built.
+
+use std::time::SystemTime;
+
+use super::digest::Digest;
+use super::name::Name;
+use super::reference::VersionRef;
+
+/// One version of a model, as the catalog says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionEntry {
+    /// Its name.
+    pub name: Name,
+    /// The SHA-256 of its manifest.
+    pub hash: Digest,
+    /// The version that it is another name for.
+    pub alias_of: Option<Name>,
+    /// When it was published (`metadata.published_at`, RFC 3339), if the registry says so.
+    pub published: Option<SystemTime>,
+    /// The metadata, a JSON object as text, if there is any.
+    pub metadata: Option<Box<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Model {
+    name: Name,
+    versions: Vec<VersionEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    name: Name,
+    models: Vec<Model>,
+}
+
+/// What a registry offers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Catalog {
+    groups: Vec<Group>,
+    versions: usize,
+}
+
+impl Catalog {
+    /// The groups, sorted.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &Name> {
+        self.groups.iter().map(|g| &g.name)
+    }
+
+    /// The models of a group, sorted; none if there is no such group.
+    pub fn models(&self, group: &str) -> Option<impl ExactSizeIterator<Item = &Name>> {
+        Some(self.group(group)?.models.iter().map(|m| &m.name))
+    }
+
+    /// The versions of a model, sorted; none if there is no such model.
+    pub fn versions(&self, group: &str, model: &str) -> Option<&[VersionEntry]> {
+        let models = &self.group(group)?.models;
+        let at = models.binary_search_by(|m| m.name.as_str().cmp(model)).ok()?;
+        Some(&models[at].versions)
+    }
+
+    /// One version.
+    pub fn version(&self, group: &str, model: &str, version: &str) -> Option<&VersionEntry> {
+        let versions = self.versions(group, model)?;
+        let at = versions.binary_search_by(|v| v.name.as_str().cmp(version)).ok()?;
+        Some(&versions[at])
+    }
+
+    /// The version that a reference names.
+    pub fn find(&self, r: &VersionRef) -> Option<&VersionEntry> {
+        self.version(r.model.group.as_str(), r.model.model.as_str(), r.version.as_str())
+    }
+
+    /// Every version, in order: `(group, model, version)`.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Name, &VersionEntry)> {
+        self.groups.iter().flat_map(|g| {
+            g.models.iter().flat_map(move |m| m.versions.iter().map(move |v| (&g.name, &m.name, v)))
+        })
+    }
+
+    /// How many versions there are.
+    pub fn len(&self) -> usize {
+        self.versions
+    }
+
+    /// Whether it offers nothing.
+    pub fn is_empty(&self) -> bool {
+        self.versions == 0
+    }
+
+    fn group(&self, group: &str) -> Option<&Group> {
+        let at = self.groups.binary_search_by(|g| g.name.as_str().cmp(group)).ok()?;
+        Some(&self.groups[at])
+    }
+}
+
+/// Collects a catalog in any order.
+#[derive(Debug, Default)]
+pub struct CatalogBuilder {
+    out: Catalog,
+}
+
+impl CatalogBuilder {
+    /// Starts a group; models follow. Groups without models are kept: they are listed, empty.
+    pub fn group(&mut self, name: Name) {
+        self.out.groups.push(Group { name, models: Vec::new() });
+    }
+
+    /// Starts a model of the latest group. Without a group: ignored.
+    pub fn model(&mut self, name: Name) {
+        if let Some(group) = self.out.groups.last_mut() {
+            group.models.push(Model { name, versions: Vec::new() });
+        }
+    }
+
+    /// Adds a version to the latest model. Without a model: ignored.
+    pub fn version(&mut self, entry: VersionEntry) {
+        if let Some(model) = self.out.groups.last_mut().and_then(|g| g.models.last_mut()) {
+            model.versions.push(entry);
+            self.out.versions += 1;
+        }
+    }
+
+    /// The sorted catalog, or the first name that stands twice beside itself.
+    pub fn build(mut self) -> Result<Catalog, Name> {
+        fn sort<T>(list: &mut Vec<T>, name: impl Fn(&T) -> &Name) -> Result<(), Name> {
+            list.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+            list.shrink_to_fit();
+            match list.windows(2).find(|w| name(&w[0]) == name(&w[1])) {
+                Some(twice) => Err(name(&twice[0]).clone()),
+                None => Ok(()),
+            }
+        }
+        sort(&mut self.out.groups, |g| &g.name)?;
+        for group in &mut self.out.groups {
+            sort(&mut group.models, |m| &m.name)?;
+            for model in &mut group.models {
+                sort(&mut model.versions, |v| &v.name)?;
+            }
+        }
+        Ok(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(s: &str) -> Name {
+        Name::new(s).unwrap()
+    }
+
+    fn entry(s: &str) -> VersionEntry {
+        let hash = Digest::from_bytes([1; 32]);
+        VersionEntry { name: name(s), hash, alias_of: None, published: None, metadata: None }
+    }
+
+    #[test]
+    fn sorted_and_found() {
+        let mut b = CatalogBuilder::default();
+        b.group(name("z"));
+        b.group(name("a"));
+        b.model(name("m"));
+        b.version(entry("v2"));
+        b.version(entry("v1"));
+        let c = b.build().unwrap();
+        assert_eq!(c.groups().map(Name::as_str).collect::<Vec<_>>(), ["a", "z"]);
+        assert_eq!(c.versions("a", "m").unwrap()[0].name.as_str(), "v1");
+        assert!(c.find(&"a/m@v2".parse().unwrap()).is_some());
+        assert!(c.version("a", "m", "v3").is_none());
+        assert_eq!(c.models("z").unwrap().len(), 0);
+        assert_eq!((c.len(), c.iter().count()), (2, 2));
+    }
+
+    #[test]
+    fn nothing_stands_twice() {
+        let mut b = CatalogBuilder::default();
+        b.group(name("a"));
+        b.model(name("m"));
+        b.version(entry("v1"));
+        b.version(entry("v1"));
+        assert_eq!(b.build(), Err(name("v1")));
+    }
+}

@@ -1,0 +1,354 @@
+//! What one version consists of: files made of slices of objects, and how objects are verified.
+//!
+//! Invariant: a [`Manifest`] is whole and consistent: paths are legal and unique, none is both a
+//! file and a folder, every slice lies in its object, sizes add up without overflow. It is made
+//! only by [`ManifestBuilder`]. Immutable once built.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::digest::{Digest, LeafDigest};
+use super::layout::BlobLayout;
+use super::name::{FilePath, NameError};
+use crate::base::ObjectRange;
+
+/// The most bytes that one digest may cover: a leaf, or an object without leaves, is held in
+/// memory until it has matched.
+pub const MAX_LEAF: u64 = 64 << 20;
+/// The fewest bytes of a leaf (but the last of its object): a page; below, digests outweigh data.
+pub const MIN_LEAF: u64 = 4 << 10;
+/// The most files of a version.
+pub const MAX_FILES: usize = 1_000_000;
+/// The most objects of a version: at the usual 10 MiB that is 40 TiB.
+pub const MAX_OBJECTS: usize = 4_000_000;
+/// The most bytes of a version: what a signed 64-bit file offset can say.
+pub const MAX_TOTAL: u64 = i64::MAX as u64;
+
+/// How an object is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// The object is its one leaf; its name is the SHA-256 of its bytes.
+    Whole,
+    /// Leaves of `size` bytes, the last one shorter.
+    Leaves {
+        /// Bytes of each leaf but the last.
+        size: u64,
+        /// What the leaves are hashed with.
+        digest: LeafDigest,
+        /// The SHA-256 of the leaf list.
+        list: Digest,
+    },
+}
+
+impl Check {
+    /// Bytes of each leaf but the last.
+    pub fn leaf_size(&self, object_len: u64) -> u64 {
+        match self {
+            Self::Whole => object_len,
+            Self::Leaves { size, .. } => *size,
+        }
+    }
+
+    /// How many leaves an object of that length has.
+    pub fn leaf_count(&self, object_len: u64) -> u64 {
+        object_len.div_ceil(self.leaf_size(object_len).max(1))
+    }
+
+    /// The bytes of leaf `leaf`, which must exist.
+    pub fn leaf_range(&self, leaf: u64, object_len: u64) -> ObjectRange {
+        let size = self.leaf_size(object_len);
+        ObjectRange::at(leaf * size, size).intersect(&ObjectRange::new(0, object_len))
+    }
+}
+
+/// What a registry keeps under a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Object {
+    /// Its name. Proven only when the whole has been hashed.
+    pub digest: Digest,
+    /// Its length in bytes, at least 1.
+    pub len: u64,
+    /// How its bytes are verified.
+    pub check: Check,
+}
+
+/// The index of an object in its manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectIx(pub u32);
+
+/// The index of a file in its manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileIx(pub u32);
+
+/// A range of an object's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    /// The object.
+    pub object: ObjectIx,
+    /// The bytes of it, never none.
+    pub range: ObjectRange,
+}
+
+/// A file of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Where it lies within the version.
+    pub path: FilePath,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The SHA-256 of its bytes, if the registry says one. A claim.
+    pub sha256: Option<Digest>,
+    slices: Range<usize>,
+}
+
+/// What one version consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    hash: Digest,
+    objects: Vec<Object>,
+    slices: Vec<Slice>,
+    files: Vec<File>,
+    total: u64,
+}
+
+/// What is wrong with a manifest, naming the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// A field's value cannot be.
+    #[error("{field}: {why}")]
+    Field {
+        /// The field, for example `chunks[3]`.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A path that may not be.
+    #[error("files[{index}].path {why}")]
+    Path {
+        /// Which file.
+        index: usize,
+        /// What is wrong.
+        why: NameError,
+    },
+}
+
+impl ManifestError {
+    /// A field's value cannot be.
+    pub fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), why: why.into() }
+    }
+}
+
+impl Manifest {
+    /// The SHA-256 of the document that it was read from.
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+
+    /// The objects, in the registry's order.
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// One object.
+    pub fn object(&self, ix: ObjectIx) -> &Object {
+        &self.objects[ix.0 as usize]
+    }
+
+    /// The files, in the registry's order.
+    pub fn files(&self) -> &[File] {
+        &self.files
+    }
+
+    /// One file.
+    pub fn file(&self, ix: FileIx) -> &File {
+        &self.files[ix.0 as usize]
+    }
+
+    /// The slices that make up a file, in order.
+    pub fn slices(&self, file: FileIx) -> &[Slice] {
+        &self.slices[self.file(file).slices.clone()]
+    }
+
+    /// The bytes of all files together.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How a file lies in its blob.
+    pub fn layout(&self, file: FileIx) -> BlobLayout {
+        BlobLayout::new(self.slices(file).iter().map(|s| {
+            let o = self.object(s.object);
+            (o.check, o.digest, o.len, s.range)
+        }))
+        .expect("the builder checked every slice and bounded the number of leaves")
+    }
+}
+
+/// Collects a manifest and checks it.
+#[derive(Debug)]
+pub struct ManifestBuilder {
+    out: Manifest,
+    leaves: u64,
+}
+
+impl ManifestBuilder {
+    /// For the document with this SHA-256.
+    pub fn new(hash: Digest) -> Self {
+        let out =
+            Manifest { hash, objects: Vec::new(), slices: Vec::new(), files: Vec::new(), total: 0 };
+        Self { out, leaves: 0 }
+    }
+
+    /// Adds an object.
+    pub fn object(&mut self, object: Object) -> Result<ObjectIx, ManifestError> {
+        let ix = self.out.objects.len();
+        let field = |why: String| ManifestError::field(format!("chunks[{ix}]"), why);
+        if ix >= MAX_OBJECTS {
+            return Err(field(format!("more than {MAX_OBJECTS} objects")));
+        }
+        if object.len == 0 || object.len > MAX_TOTAL {
+            return Err(field(format!("a length of {} bytes cannot be", object.len)));
+        }
+        match object.check {
+            Check::Whole if object.len > MAX_LEAF => {
+                return Err(field(format!(
+                    "{} bytes without leaves are more than the {MAX_LEAF} that one digest may cover",
+                    object.len
+                )));
+            }
+            Check::Leaves { size, .. } if !(MIN_LEAF..=MAX_LEAF).contains(&size) => {
+                return Err(ManifestError::field(
+                    "leaf_size",
+                    format!("{size} is not between {MIN_LEAF} and {MAX_LEAF}"),
+                ));
+            }
+            _ => {}
+        }
+        self.leaves = self.leaves.saturating_add(object.check.leaf_count(object.len));
+        if self.leaves > u64::from(u32::MAX) {
+            return Err(field("more leaves than can be counted".into()));
+        }
+        self.out.objects.push(object);
+        Ok(ObjectIx(ix as u32))
+    }
+
+    /// Adds a file made of these slices, in order; empty for an empty file.
+    pub fn file(
+        &mut self,
+        path: &str,
+        sha256: Option<Digest>,
+        slices: impl IntoIterator<Item = Slice>,
+    ) -> Result<FileIx, ManifestError> {
+        let index = self.out.files.len();
+        let field = |why: &str| ManifestError::field(format!("files[{index}]"), why);
+        if index >= MAX_FILES {
+            return Err(field(&format!("more than {MAX_FILES} files")));
+        }
+        let path = FilePath::new(path).map_err(|why| ManifestError::Path { index, why })?;
+        let first = self.out.slices.len();
+        let (mut len, mut parts) = (0u64, 0u64);
+        for slice in slices {
+            let object = self.out.objects.get(slice.object.0 as usize);
+            if slice.range.is_empty() || object.is_none_or(|o| slice.range.end() > o.len) {
+                return Err(field("a slice lies outside its object"));
+            }
+            if let Some(o) = object {
+                let leaf = o.check.leaf_size(o.len);
+                parts += (slice.range.end() - 1) / leaf - slice.range.start() / leaf + 1;
+            }
+            len = len.saturating_add(slice.range.len());
+            self.out.slices.push(slice);
+        }
+        if parts > u64::from(u32::MAX) {
+            return Err(field("more leaves than can be counted"));
+        }
+        self.out.total = self.out.total.saturating_add(len);
+        if self.out.total > MAX_TOTAL {
+            return Err(field("the sizes add up to more than can be"));
+        }
+        let slices = first..self.out.slices.len();
+        self.out.files.push(File { path, len, sha256, slices });
+        Ok(FileIx(index as u32))
+    }
+
+    /// The checked manifest.
+    pub fn build(self) -> Result<Manifest, ManifestError> {
+        let mut files = HashSet::with_capacity(self.out.files.len());
+        for (i, f) in self.out.files.iter().enumerate() {
+            if !files.insert(f.path.as_str()) {
+                return Err(ManifestError::field(format!("files[{i}].path"), "stands there twice"));
+            }
+        }
+        for (i, f) in self.out.files.iter().enumerate() {
+            let path = f.path.as_str();
+            let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+            if folders.into_iter().any(|folder| files.contains(folder)) {
+                return Err(ManifestError::field(
+                    format!("files[{i}].path"),
+                    "has another file of the version as a folder",
+                ));
+            }
+        }
+        Ok(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn d(n: u8) -> Digest {
+        Digest::from_bytes([n; 32])
+    }
+
+    fn builder() -> (ManifestBuilder, Slice) {
+        let mut b = ManifestBuilder::new(d(0));
+        let object = b.object(Object { digest: d(1), len: 100, check: Check::Whole }).unwrap();
+        (b, Slice { object, range: ObjectRange::new(0, 100) })
+    }
+
+    #[test]
+    fn a_path_is_never_both_file_and_folder_nor_twice() {
+        for (a, b) in [("a", "a/b"), ("a/b", "a"), ("x", "x"), ("a/b", "a/b/c/d")] {
+            let (mut m, s) = builder();
+            m.file(a, None, [s]).unwrap();
+            m.file(b, None, [s]).unwrap();
+            assert!(m.build().is_err(), "{a} {b}");
+        }
+        let (mut m, s) = builder();
+        m.file("a-b", None, [s]).unwrap();
+        m.file("a/c", None, [s]).unwrap();
+        m.file("a.d", None, []).unwrap();
+        assert_eq!(m.build().unwrap().total(), 200);
+    }
+
+    #[test]
+    fn slices_stay_in_their_object() {
+        for range in [ObjectRange::new(0, 101), ObjectRange::new(50, 50), ObjectRange::at(99, 2)] {
+            let (mut m, s) = builder();
+            assert!(m.file("a", None, [Slice { range, ..s }]).is_err());
+        }
+        let (mut m, s) = builder();
+        assert!(m.file("a", None, [Slice { object: ObjectIx(7), ..s }]).is_err());
+    }
+
+    #[test]
+    fn sizes_have_limits() {
+        let mut m = ManifestBuilder::new(d(0));
+        let leaves = |size| Check::Leaves { size, digest: LeafDigest::Sha256, list: d(3) };
+        for (len, check) in [
+            (0, Check::Whole),
+            (MAX_LEAF + 1, Check::Whole),
+            (u64::MAX, leaves(MAX_LEAF)),
+            (1 << 20, leaves(0)),
+            (1 << 20, leaves(MIN_LEAF - 1)),
+            (1 << 40, leaves(MAX_LEAF + 1)),
+            (1 << 60, leaves(MIN_LEAF)),
+        ] {
+            assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
+        }
+        let big = Object { digest: d(1), len: MAX_TOTAL / 2 + 1, check: leaves(MAX_LEAF) };
+        assert!(m.object(big).is_err(), "more leaves than can be counted");
+    }
+}

@@ -1,0 +1,20 @@
+//! What is talked about: digests, names, references, manifests, and how a blob is laid out.
+//!
+//! Invariant: a value of these types is valid; what a registry claims becomes one only through a
+//! checked constructor. Plain values, no I/O.
+
+mod catalog;
+mod digest;
+mod layout;
+mod manifest;
+mod name;
+mod reference;
+
+pub use catalog::{Catalog, CatalogBuilder, VersionEntry};
+pub use digest::{ContentKey, Digest, DigestError, LeafDigest};
+pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
+pub use manifest::{
+    Check, File, FileIx, Manifest, ManifestBuilder, ManifestError, Object, ObjectIx, Slice,
+};
+pub use name::{FilePath, Name, NameError};
+pub use reference::{ModelRef, ReferenceError, VersionRef};

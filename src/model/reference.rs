@@ -1,0 +1,135 @@
+//! How people name a version: `group/model version`, `group/model@version`, `group/model/version`.
+//!
+//! Plain values.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::name::{Name, NameError};
+
+/// A model: `group/model`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelRef {
+    /// The group.
+    pub group: Name,
+    /// The model within it.
+    pub model: Name,
+}
+
+/// A version of a model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionRef {
+    /// The model.
+    pub model: ModelRef,
+    /// The version.
+    pub version: Name,
+}
+
+/// Why a text names no model or version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Not of a form that names a model.
+    #[error("'{0}' does not name a model: write GROUP/MODEL")]
+    Model(String),
+    /// Not of a form that names a version.
+    #[error(
+        "'{0}' does not name a version: write GROUP/MODEL@VERSION, GROUP/MODEL/VERSION or GROUP/MODEL VERSION"
+    )]
+    Version(String),
+    /// A part that may not be.
+    #[error("'{text}': the name '{part}' {why}")]
+    Name {
+        /// The whole text.
+        text: String,
+        /// The part of it.
+        part: String,
+        /// What is wrong with it.
+        why: NameError,
+    },
+}
+
+fn name(text: &str, part: &str) -> Result<Name, ReferenceError> {
+    Name::new(part).map_err(|why| ReferenceError::Name {
+        text: text.to_owned(),
+        part: part.to_owned(),
+        why,
+    })
+}
+
+impl FromStr for ModelRef {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        match text.split('/').collect::<Vec<_>>()[..] {
+            [group, model] => Ok(Self { group: name(text, group)?, model: name(text, model)? }),
+            _ => Err(ReferenceError::Model(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for VersionRef {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let bad = || ReferenceError::Version(text.to_owned());
+        let (model, version) = match text.rsplit_once('@') {
+            Some((model, version)) if model.matches('/').count() == 1 => (model, version),
+            _ => text.rsplit_once('/').ok_or_else(bad)?,
+        };
+        let model = model.parse().map_err(|e| match e {
+            ReferenceError::Model(_) => bad(),
+            other => other,
+        })?;
+        Ok(Self { model, version: name(text, version)? })
+    }
+}
+
+impl VersionRef {
+    /// From the one or two words of a command line.
+    pub fn from_words(words: &[String]) -> Result<Self, ReferenceError> {
+        match words {
+            [one] => one.parse(),
+            [model, version] => {
+                let text = format!("{model} {version}");
+                Ok(Self { model: model.parse()?, version: name(&text, version)? })
+            }
+            _ => Err(ReferenceError::Version(words.join(" "))),
+        }
+    }
+}
+
+impl fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.group, self.model))
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}@{}", self.model, self.version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_ways_to_write_a_version() {
+        let want = "org/net@v1".parse::<VersionRef>().unwrap();
+        assert_eq!("org/net/v1".parse(), Ok(want.clone()));
+        assert_eq!(VersionRef::from_words(&["org/net".into(), "v1".into()]), Ok(want.clone()));
+        assert_eq!(VersionRef::from_words(&["org/net/v1".into()]), Ok(want.clone()));
+        assert_eq!(want.to_string(), "org/net@v1");
+        let at = "org/net/v@1".parse::<VersionRef>().unwrap();
+        assert_eq!((at.version.as_str(), at.model.to_string().as_str()), ("v@1", "org/net"));
+    }
+
+    #[test]
+    fn refused() {
+        for bad in ["", "org", "org/net", "/org/net/v1", "a/b/c/d", "org/net@", "org/../v1", "@"] {
+            assert!(bad.parse::<VersionRef>().is_err(), "{bad}");
+        }
+        assert!(VersionRef::from_words(&[]).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! Registries: where catalogs, manifests and objects come from.
+//!
+//! This file holds the layer's trait and types; each kind of registry has a file of its own and
+//! knows nothing of the others. What comes out of here is still only claimed, but for documents,
+//! whose digest has matched: objects are verified by `fetch`, leaf by leaf.
+//! Implementations are shared between tasks and hold no lock while they wait for the network.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::base::ObjectRange;
+use crate::model::{Catalog, Digest, Manifest, ManifestError};
+
+/// What identifies a version of a document to the server that gave it, for conditional requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Validator {
+    /// The `ETag`, as sent.
+    pub etag: Option<String>,
+    /// The `Last-Modified`, as sent (a folder's: its modification time and size).
+    pub last_modified: Option<String>,
+}
+
+/// The answer to a conditional request for the catalog.
+#[derive(Debug)]
+pub enum CatalogAnswer {
+    /// What the caller has is still right.
+    Unchanged,
+    /// A catalog.
+    Changed {
+        /// What it offers.
+        catalog: Catalog,
+        /// The document as it came, for keeping.
+        body: Bytes,
+        /// For the next conditional request.
+        validator: Validator,
+    },
+}
+
+/// An object's bytes as they arrive. Ends after exactly the bytes asked for, or with an error.
+pub type ObjectBody = Pin<Box<dyn Stream<Item = Result<Bytes, RegistryError>> + Send>>;
+
+/// A place that offers models.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// What names this registry in the index and to people: its URL or folder, without credentials.
+    fn name(&self) -> &str;
+
+    /// The catalog, unless it is still the one that `known` identifies.
+    async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError>;
+
+    /// A document (manifest, leaf list) of at most `limit` bytes; its SHA-256 has matched.
+    async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError>;
+
+    /// A range of an object, which is `object_len` bytes long. Unverified.
+    async fn object(
+        &self,
+        digest: &Digest,
+        object_len: u64,
+        range: ObjectRange,
+    ) -> Result<ObjectBody, RegistryError>;
+
+    /// Reads this kind of registry's catalog document.
+    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError>;
+
+    /// Reads this kind of registry's manifest document, whose SHA-256 is `hash`.
+    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError>;
+}
+
+/// What went wrong with a registry. Texts never hold credentials.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegistryError {
+    /// No answer: refused, reset, timed out, cut off, name not found, TLS.
+    #[error("{what}: {why}")]
+    Unreachable {
+        /// What was asked for.
+        what: String,
+        /// What happened, in one line.
+        why: String,
+    },
+    /// The server answered with a status that is its own trouble (5xx) or asks for patience (429).
+    #[error("{what}: the server answered {status}")]
+    Busy {
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// `Retry-After`, if given.
+        retry_after: Option<Duration>,
+    },
+    /// The server says that it does not have it.
+    #[error("{what}: not found in the registry")]
+    Missing {
+        /// What was asked for.
+        what: String,
+    },
+    /// The server refuses: 401, 403 or another 4xx.
+    #[error("{what}: the server refused with {status}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// The HTTP status (a folder's: 403).
+        status: u16,
+    },
+    /// The bytes do not match their digest.
+    #[error("{what}: {why}")]
+    WrongBytes {
+        /// What was asked for.
+        what: String,
+        /// For example `SHA-256 mismatch`.
+        why: String,
+    },
+    /// The answer makes no sense: a bad document, range or length.
+    #[error("invalid registry response: {what}: {why}")]
+    Invalid {
+        /// The document and field, or the request.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The registry's URL or folder cannot be one.
+    #[error("'{name}' is not a registry: {why}")]
+    BadName {
+        /// As given.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl RegistryError {
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    /// A manifest that breaks a rule.
+    pub fn manifest(hash: &Digest, error: &ManifestError) -> Self {
+        Self::Invalid { what: format!("manifest {hash}"), why: error.to_string() }
+    }
+}
