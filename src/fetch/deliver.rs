@@ -30,9 +30,7 @@ impl Target {
         let layout = self.blob.layout();
         let mut parts = leaves.clone().filter_map(|l| layout.part_of_leaf(self.piece, l));
         match (parts.next(), parts.next_back()) {
-            (Some(first), last) => {
-                PartRange { start: first.0, end: last.unwrap_or(first).0 + 1 }
-            }
+            (Some(first), last) => PartRange { start: first.0, end: last.unwrap_or(first).0 + 1 },
             (None, _) => PartRange { start: 0, end: 0 },
         }
     }
@@ -119,7 +117,8 @@ impl Delivery {
         }
         let layout = target.blob.layout();
         let (first, last) = (PartIx(parts.start), PartIx(parts.end - 1));
-        let object = ObjectRange::new(layout.part(first).object.start(), layout.part(last).object.end());
+        let object =
+            ObjectRange::new(layout.part(first).object.start(), layout.part(last).object.end());
         let from = (object.start() - start) as usize;
         let slice = &bytes[from..from + object.len() as usize];
         let mut space = self.space.lock().expect("holders do not panic");

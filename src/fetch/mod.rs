@@ -25,14 +25,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use deliver::Target;
 pub use error::FetchError;
+use flight::{Flight, LeafBytes, ObjectKey, Outcome};
 pub use prefetch::PrefetchProgress;
 pub use readahead::Readahead;
 pub use source::{CatalogChange, Source};
-pub use urgency::Priority;
-use deliver::Target;
-use flight::{Flight, LeafBytes, ObjectKey, Outcome};
 use transfer::Transfers;
+pub use urgency::Priority;
 use urgency::Urgency;
 
 use crate::base::FileRange;
@@ -261,7 +261,9 @@ impl Fetcher {
                     let piece = user.piece as usize;
                     targets.insert((blob.key(), piece), Target { blob, piece });
                 }
-                Err(error) => tracing::warn!(%error, "a blob cannot be had; its bytes are not kept"),
+                Err(error) => {
+                    tracing::warn!(%error, "a blob cannot be had; its bytes are not kept")
+                }
             }
         }
         targets.into_values().collect()
@@ -310,7 +312,7 @@ impl Fetcher {
             let mut out = vec![0; range.len() as usize];
             let layout = blob.layout();
             let mut from_store = FileRange::new(range.start(), range.start());
-            let mut flush = |wanted: FileRange, out: &mut Vec<u8>| -> Result<bool, FetchError> {
+            let flush = |wanted: FileRange, out: &mut Vec<u8>| -> Result<bool, FetchError> {
                 let at = (wanted.start() - range.start()) as usize;
                 let buf = &mut out[at..at + wanted.len() as usize];
                 Ok(buf.is_empty() || blob.read(wanted.start(), buf)? == ReadState::Hit)

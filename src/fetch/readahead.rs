@@ -29,8 +29,9 @@ impl Readahead {
     /// A read of `range` in a file of `len` bytes: what should be fetched ahead now, if anything.
     pub fn on_read(&mut self, range: FileRange, len: u64) -> Option<FileRange> {
         let expected = self.next;
-        let goes_on = expected
-            .is_some_and(|at| range.start() + SLACK >= at && range.start() <= at + SLACK.min(self.window));
+        let goes_on = expected.is_some_and(|at| {
+            range.start() + SLACK >= at && range.start() <= at + SLACK.min(self.window)
+        });
         let end = range.end().min(len);
         if !goes_on {
             self.next = Some(end);

@@ -141,7 +141,8 @@ mod tests {
     async fn a_waiter_moves_up() {
         let slots = Slots::new(4);
         let busy = Urgency::new(Priority::Demand);
-        let held = [slots.acquire(&busy).await, slots.acquire(&busy).await, slots.acquire(&busy).await];
+        let held =
+            [slots.acquire(&busy).await, slots.acquire(&busy).await, slots.acquire(&busy).await];
         let urgency = Arc::new(Urgency::new(Priority::Prefetch));
         let waiter = tokio::spawn({
             let (slots, urgency) = (slots.clone(), urgency.clone());

@@ -61,9 +61,7 @@ impl Source {
         store: Store,
         options: &FetchOptions,
     ) -> Self {
-        let patient = registry.clone().map(|r| {
-            Arc::new(Retrying::new(r, options.read_deadline)) as Arc<dyn Registry>
-        });
+        let patient = registry.clone().map(|r| Retrying::patient(r, options.read_deadline));
         Self {
             name: name.to_owned(),
             registry,
@@ -189,7 +187,7 @@ impl Source {
         let (store, name) = (self.store.clone(), self.name.clone());
         let loaded = blocking(move || -> Result<_, FetchError> {
             let Some(saved) = store.saved_catalog(&name)? else { return Ok(None) };
-            match xprim::catalog::parse(&saved.body) {
+            match xprim::parse_catalog(&saved.body) {
                 Ok(catalog) => Ok(Some((
                     catalog,
                     Validator { etag: saved.etag, last_modified: saved.last_modified },
@@ -215,7 +213,7 @@ impl Source {
             return Ok(Some(found.clone()));
         }
         let Some(body) = self.saved_document(hash)? else { return Ok(None) };
-        let manifest = Arc::new(xprim::manifest::parse(*hash, &body)?);
+        let manifest = Arc::new(xprim::parse_manifest(*hash, &body)?);
         self.keep(manifest.clone());
         Ok(Some(manifest))
     }
@@ -233,7 +231,7 @@ impl Source {
             return Ok(found);
         }
         let body = self.fetch_document(&hash).await?;
-        let manifest = Arc::new(xprim::manifest::parse(hash, &body)?);
+        let manifest = Arc::new(xprim::parse_manifest(hash, &body)?);
         let store = self.store.clone();
         blocking(move || store.save_manifest(&hash, &body)).await??;
         self.keep(manifest.clone());

@@ -196,9 +196,8 @@ impl Transfers {
         run: Range<u64>,
     ) -> Result<(), FetchError> {
         let object = &delivery.object;
-        let inside = |leaf: &u64| {
-            source.object.contains(&object.check.leaf_range(*leaf, object.len))
-        };
+        let inside =
+            |leaf: &u64| source.object.contains(&object.check.leaf_range(*leaf, object.len));
         let leaf_size = object.check.leaf_size(object.len);
         let step = (BATCH / leaf_size).max(1);
         for run in super::flight::runs(run.filter(inside)) {
@@ -264,10 +263,7 @@ impl Transfers {
         }
     }
 
-    async fn fetch_list(
-        &self,
-        object: &Object,
-    ) -> Result<LeafList, FetchError> {
+    async fn fetch_list(&self, object: &Object) -> Result<LeafList, FetchError> {
         let Check::Leaves { list, .. } = object.check else { return Ok(Arc::from([])) };
         if let Some(found) = self.lists.kept(&list) {
             return Ok(found);
@@ -373,11 +369,7 @@ fn leaves_range(object: &Object, leaves: &Range<u64>) -> ObjectRange {
     ObjectRange::new(of(leaves.start).start(), of(leaves.end - 1).end())
 }
 
-fn read_blob(
-    blob: &crate::store::Blob,
-    at: u64,
-    len: usize,
-) -> Result<Option<Bytes>, FetchError> {
+fn read_blob(blob: &crate::store::Blob, at: u64, len: usize) -> Result<Option<Bytes>, FetchError> {
     let mut buffer = vec![0; len];
     match blob.read(at, &mut buffer)? {
         crate::store::ReadState::Hit => Ok(Some(buffer.into())),

@@ -7,6 +7,7 @@
 
 mod folder;
 mod memory;
+pub mod retry;
 pub mod xprim;
 
 pub use folder::Folder;
