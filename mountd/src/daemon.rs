@@ -97,8 +97,11 @@ async fn prepare(options: &Options) -> Result<Parts, Failure> {
     let fetcher = service::fetcher(registry, &store, &options.fetch);
     // Fails only if the registry cannot be asked and nothing is remembered of it.
     fetcher.source().catalog().await?;
-    let passthrough = VfsOptions { passthrough: options.mount.passthrough };
-    let vfs = Vfs::new(fetcher.clone(), passthrough).await.map_err(unprepared)?;
+    let how = VfsOptions {
+        passthrough: options.mount.passthrough,
+        catalog_ttl: options.fetch.catalog_ttl,
+    };
+    let vfs = Vfs::new(fetcher.clone(), how).await.map_err(unprepared)?;
     let socket = paths::socket(store.root());
     let bound = server::bind(&socket).inspect_err(|_| vfs.close())?;
     Ok(Parts { store, fetcher, vfs, bound, socket })

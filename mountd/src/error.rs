@@ -120,8 +120,8 @@ impl From<FetchError> for Failure {
             FetchError::Corrupt { .. } => Kind::Verification,
             FetchError::TimedOut { .. } => Kind::Network,
             FetchError::Store(_) => Kind::Storage,
-            FetchError::NotFound { .. } => Kind::NotFound,
             FetchError::NotKnown { .. } => Kind::NotCached,
+            FetchError::Stopped => Kind::Interrupted,
         };
         Self::new(kind, error.to_string())
     }

@@ -36,21 +36,29 @@ pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// A path that means the same from every folder; links in what exists of it are resolved, so that
-/// one folder has one name.
+/// A path that means the same from every folder, with links resolved, so that one folder has one
+/// name, as the kernel's list of mounts has it.
 pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    if let Ok(real) = fs::canonicalize(path) {
+    let path = std::path::absolute(path)
+        .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+    if let Ok(real) = fs::canonicalize(&path) {
         return Ok(real);
     }
-    std::path::absolute(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
+    // Not there yet, or a mount whose daemon is dead: the folder above can still be resolved.
+    let above = path.parent().and_then(|p| fs::canonicalize(p).ok());
+    Ok(match (above, path.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => path,
+    })
 }
 
-/// The registry as given, a folder made absolute.
+/// The registry as given, a folder made absolute. Its links stay: its name must be the same when
+/// the folder is away.
 pub fn registry(given: &str) -> Result<String, Failure> {
     if given.contains("://") {
         return Ok(given.to_owned());
     }
-    let path = absolute(Path::new(given))?;
+    let path = std::path::absolute(given).map_err(|e| Failure::usage(format!("{given}: {e}")))?;
     path.into_os_string().into_string().map_err(|_| {
         Failure::usage(format!("{given}: a registry's folder must have a name in UTF-8"))
     })

@@ -11,19 +11,6 @@ use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::registry::Registry;
 use modelfs::store::{Store, StoreOptions};
 
-/// A read that has waited for a minute has outlived most readers' patience and short outages.
-pub const READ_DEADLINE: Duration = Duration::from_secs(60);
-
-/// New versions appear within a minute; the conditional request costs next to nothing.
-pub const CATALOG_TTL: Duration = Duration::from_secs(60);
-
-/// Fetched bytes in memory: enough for every connection to hold a 10 MiB chunk, small beside what
-/// loads a model.
-const MEMORY: ByteSize = ByteSize::mib(256);
-
-/// Requests at once: fills a fast line at usual round trips, and no server minds.
-const CONNECTIONS: usize = 16;
-
 /// One group commit for so many bytes: a crash loses seconds of fetching, a sync is well paid.
 const COMMIT_BYTES: ByteSize = ByteSize::mib(256);
 
@@ -40,22 +27,8 @@ pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
     }
 }
 
-/// Fetching with the usual numbers.
-pub fn fetch_options() -> FetchOptions {
-    FetchOptions {
-        read_deadline: READ_DEADLINE,
-        catalog_ttl: CATALOG_TTL,
-        memory: MEMORY,
-        connections: CONNECTIONS,
-    }
-}
-
 /// What fetches from a registry into a store. Within the tokio runtime.
-pub fn fetcher(
-    registry: Arc<dyn Registry>,
-    store: &Store,
-    options: &FetchOptions,
-) -> Arc<Fetcher> {
+pub fn fetcher(registry: Arc<dyn Registry>, store: &Store, options: &FetchOptions) -> Arc<Fetcher> {
     let name = registry.name().to_owned();
     let source = Source::new(&name, Some(registry), store.clone(), options);
     Fetcher::new(Arc::new(source), store.clone(), options.clone())

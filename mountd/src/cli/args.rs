@@ -8,13 +8,16 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use modelfs::base::units::{ByteSize, parse_duration};
 use modelfs::model::{LeafDigest, ModelRef, Name};
-use modelfs::publish::{CHUNK_SIZE, LEAF_SIZE};
-
-use crate::service::{CATALOG_TTL, READ_DEADLINE};
 
 /// Threads that take requests from the kernel: more than four gain nothing where the data comes
 /// from the page cache, and each may wait for a disk.
 const THREADS: u16 = 4;
+
+/// [`modelfs::publish::CHUNK_SIZE`] as help shows it.
+const CHUNK: &str = "10MiB";
+
+/// [`modelfs::publish::LEAF_SIZE`] as help shows it.
+const LEAF: &str = "128KiB";
 
 /// Which cache and registry.
 #[derive(Debug, Clone, Args)]
@@ -43,14 +46,12 @@ pub struct Mount {
     /// Return when the mount is ready, and serve in the background
     #[arg(long)]
     pub background: bool,
-    /// How old the list of versions may get before the registry is asked again
-    #[arg(long, value_name = "TIME", value_parser = parse_duration,
-        default_value = shown(CATALOG_TTL))]
-    pub catalog_ttl: Duration,
-    /// How long a read may wait for the network before it fails
-    #[arg(long, value_name = "TIME", value_parser = positive_duration,
-        default_value = shown(READ_DEADLINE))]
-    pub read_deadline: Duration,
+    /// How old the list of versions may get before the registry is asked again [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub catalog_ttl: Option<Duration>,
+    /// How long a read may wait for the network before it fails [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub read_deadline: Option<Duration>,
     /// Never let the kernel read cached files by itself
     #[arg(long)]
     pub no_passthrough: bool,
@@ -161,10 +162,10 @@ pub struct Publish {
     #[arg(long, value_name = "FOLDER", env = "MODELFS_REGISTRY", hide_env_values = true)]
     pub registry: Option<String>,
     /// The most bytes of a chunk
-    #[arg(long, value_name = "SIZE", default_value = size(CHUNK_SIZE))]
+    #[arg(long, value_name = "SIZE", default_value = CHUNK)]
     pub chunk_size: ByteSize,
     /// Bytes of a leaf, the unit that readers verify; `none`: whole chunks
-    #[arg(long, value_name = "SIZE|none", default_value = size(LEAF_SIZE), value_parser = leaf_size)]
+    #[arg(long, value_name = "SIZE|none", default_value = LEAF, value_parser = leaf_size)]
     pub leaf_size: LeafSize,
     /// What leaves are hashed with
     #[arg(long, value_name = "KIND", default_value = "blake3")]
@@ -202,17 +203,6 @@ impl From<LeafKind> for LeafDigest {
             LeafKind::Blake3 => Self::Blake3,
             LeafKind::Sha256 => Self::Sha256,
         }
-    }
-}
-
-fn shown(time: Duration) -> String {
-    humantime::format_duration(time).to_string()
-}
-
-fn size(bytes: u64) -> String {
-    match bytes >> 20 << 20 == bytes {
-        true => format!("{}MiB", bytes >> 20),
-        false => format!("{}KiB", bytes >> 10),
     }
 }
 
@@ -257,6 +247,7 @@ mod tests {
         assert_eq!(leaf_size("none"), Ok(LeafSize(None)));
         assert_eq!(leaf_size("64KiB"), Ok(LeafSize(Some(ByteSize::kib(64)))));
         assert!(leaf_size("some").unwrap_err().contains("none"));
-        assert_eq!((size(LEAF_SIZE), size(CHUNK_SIZE)), ("128KiB".into(), "10MiB".into()));
+        assert_eq!(leaf_size(LEAF), Ok(LeafSize(Some(ByteSize(modelfs::publish::LEAF_SIZE)))));
+        assert_eq!(CHUNK.parse(), Ok(ByteSize(modelfs::publish::CHUNK_SIZE)));
     }
 }

@@ -38,7 +38,7 @@ pub async fn prefetch(out: Out, args: One) -> Result<(), Failure> {
 }
 
 async fn fetch_all(out: Out, session: &Session, reference: Ref) -> Result<Prefetched, Failure> {
-    let meter = Meter::new(out, "fetching");
+    let meter = Meter::new(out, "fetching", true);
     session.follow(Prefetch { reference }, &meter).await
 }
 
@@ -72,7 +72,7 @@ pub async fn pin(out: Out, args: PinArgs) -> Result<(), Failure> {
     session.close().await?;
     match out.json && args.prefetch {
         true => print_json(&Event::Done(pinned)),
-        false => out.say(&pinned, |p| pinned_text(p)),
+        false => out.say(&pinned, pinned_text),
     }
 }
 

@@ -9,7 +9,7 @@ use super::output::{Out, print_json};
 use super::progress::Meter;
 use crate::control::answers::{Checked, Freed};
 use crate::control::ops::Ask;
-use crate::control::types::{Event, Evict, Verify};
+use crate::control::types::{Evict, Verify};
 use crate::error::{Failure, Kind};
 
 /// Damaged files that are named; all of them are in the JSON.
@@ -69,13 +69,13 @@ fn kept_text(freed: &Freed) -> (String, String) {
 pub async fn verify(out: Out, args: VerifyArgs) -> Result<(), Failure> {
     let session = args.places.open(Ask::Memory).await?;
     let reference = session.optional(&args.words)?;
-    let meter = Meter::new(out, "verifying");
+    let meter = Meter::new(out, "verifying", false);
     let checked = session.follow(Verify { reference }, &meter).await;
     let closed = session.close().await;
     let checked = checked?;
     closed?;
     if out.json {
-        print_json(&Event::Done(&checked))?;
+        print_json(&checked)?;
     }
     if checked.dropped > 0 || !checked.damaged.is_empty() || checked.damaged_unknown > 0 {
         return Err(Failure::new(Kind::Verification, damage_text(&checked))
@@ -83,7 +83,9 @@ pub async fn verify(out: Out, args: VerifyArgs) -> Result<(), Failure> {
     }
     match out.json {
         true => Ok(()),
-        false => out.say(&checked, |c| format!("{} verified, all of it right", ByteSize(c.checked))),
+        false => {
+            out.say(&checked, |c| format!("{} verified, all of it right", ByteSize(c.checked)))
+        }
     }
 }
 

@@ -49,7 +49,10 @@ fn status_text(s: &Status) -> String {
     );
     pairs(&[
         ("mounted", Some(d.map_or("no".to_owned(), |d| d.mountpoint.display().to_string()))),
-        ("daemon", d.map(|d| format!("process {}, version {}, since {}", d.pid, d.version, d.since))),
+        (
+            "daemon",
+            d.map(|d| format!("process {}, version {}, since {}", d.pid, d.version, d.since)),
+        ),
         ("passthrough", passthrough),
         ("log", d.and_then(|d| d.log.as_ref()).map(|l| l.display().to_string())),
         ("registry", r.map(|r| r.name.clone())),
@@ -61,10 +64,7 @@ fn status_text(s: &Status) -> String {
         ("pinned", Some(c.pinned.to_string())),
         ("reserved", (c.reserved.0 > 0).then(|| c.reserved.to_string())),
         ("disk free", Some(c.disk_free.to_string())),
-        (
-            "traffic",
-            s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests)),
-        ),
+        ("traffic", s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests))),
     ])
 }
 

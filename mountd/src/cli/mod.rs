@@ -23,7 +23,7 @@ use output::Out;
 #[derive(Debug, Parser)]
 #[command(name = "modelfs", version, after_help = ABOUT, arg_required_else_help = true)]
 pub struct Cli {
-    /// Print one JSON document (long commands: one line of JSON per step), errors too
+    /// Print one JSON document (prefetch: a line for every step, too); errors as JSON as well
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// Print errors only
@@ -104,7 +104,8 @@ Examples:
   modelfs prefetch org/my-model@v1
   modelfs prefetch org/my-model v1 --json
 
-Ctrl-C stops it; what was fetched stays, and the next prefetch goes on from there.")]
+Ctrl-C stops it; what was fetched stays, and the next prefetch goes on from there. With --json it
+prints lines {\"progress\": …} and at last {\"done\": …}.")]
     Prefetch(args::One),
     /// Keep a version in the cache
     #[command(after_help = "\

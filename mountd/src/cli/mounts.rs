@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use modelfs::fetch::FetchOptions;
 use modelfs_platform::MountOptions;
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ use crate::control::ops::blocking;
 use crate::control::types::{Event, GetStatus, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
-use crate::{background, paths, service};
+use crate::{background, paths};
 
 /// How long a daemon may take to end: it waits for its last commit to the disk.
 const END: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
         return out.say(&ready, ready_text);
     }
     let mut told = false;
-    let mut serve = async || {
+    let serve = async || {
         let options = options(args)?;
         background::detach();
         daemon::run(options, |ready| {
@@ -62,12 +63,15 @@ pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
 
 /// Everything made absolute: a daemon in the background has another folder.
 fn options(args: MountArgs) -> Result<daemon::Options, Failure> {
-    let registry =
-        args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
+    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
     let root = paths::cache_root(args.places.cache_dir.as_deref())?;
-    let mut fetch = service::fetch_options();
-    fetch.read_deadline = args.read_deadline;
-    fetch.catalog_ttl = args.catalog_ttl;
+    let usual = FetchOptions::default();
+    let (read_deadline, catalog_ttl) = (args.read_deadline, args.catalog_ttl);
+    let fetch = FetchOptions {
+        read_deadline: read_deadline.unwrap_or(usual.read_deadline),
+        catalog_ttl: catalog_ttl.unwrap_or(usual.catalog_ttl),
+        ..usual
+    };
     let log = background::is_child().then(|| paths::log_file(&root)).transpose()?;
     Ok(daemon::Options {
         mount: MountOptions {
@@ -87,7 +91,8 @@ fn options(args: MountArgs) -> Result<daemon::Options, Failure> {
 
 fn ready_text(ready: &Ready) -> String {
     let d = &ready.daemon;
-    let mut text = format!("mounted {} at {} (process {}", ready.registry, d.mountpoint.display(), d.pid);
+    let mut text =
+        format!("mounted {} at {} (process {}", ready.registry, d.mountpoint.display(), d.pid);
     if let Some(log) = &d.log {
         text += &format!(", log {}", log.display());
     }

@@ -1,4 +1,4 @@
-//! How far a long command is: a bar on a terminal, lines of JSON with `--json`, else nothing.
+//! How far a long command is: a bar on a terminal, lines of JSON where promised, else nothing.
 //!
 //! Invariant: standard output is touched only with `--json`. Shared by threads; a line is printed
 //! at most every [`EVERY`].
@@ -14,8 +14,7 @@ use crate::control::types::{Event, Progress, ProgressSink};
 /// Between two lines of JSON: as often as people look, too seldom to fill a log.
 const EVERY: Duration = Duration::from_millis(500);
 
-const TEMPLATE: &str =
-    "{msg} [{bar:30}] {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+const TEMPLATE: &str = "{msg} [{bar:30}] {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
 
 /// Shows how far something is.
 pub struct Meter {
@@ -31,8 +30,8 @@ struct State {
 }
 
 impl Meter {
-    /// For a command that does `what`.
-    pub fn new(out: Out, what: &'static str) -> Self {
+    /// For a command that does `what`; `lines`: with `--json`, a line of JSON now and then.
+    pub fn new(out: Out, what: &'static str, lines: bool) -> Self {
         let bar = match out.json || out.quiet {
             true => ProgressBar::hidden(),
             // Hidden all the same if that is no terminal.
@@ -42,7 +41,7 @@ impl Meter {
             bar.set_style(style.progress_chars("#>-"));
         }
         bar.set_message(what);
-        Self { bar, json: out.json, state: Arc::default() }
+        Self { bar, json: out.json && lines, state: Arc::default() }
     }
 
     /// What is to be told.

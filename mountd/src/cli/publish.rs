@@ -8,10 +8,10 @@ use modelfs::publish::{PublishError, PublishRequest, Published, publish as write
 use serde::Serialize;
 
 use super::args::{LeafSize, Publish as Args};
-use super::output::{Out, print_json};
+use super::output::Out;
 use super::progress::Meter;
 use crate::control::ops::blocking;
-use crate::control::types::{Event, Progress, Ref};
+use crate::control::types::{Progress, Ref};
 use crate::error::{Failure, Kind};
 use crate::paths;
 
@@ -36,7 +36,7 @@ struct Done {
 pub async fn publish(out: Out, args: Args) -> Result<(), Failure> {
     let request = request(args)?;
     let reference = Ref::from(&request.version);
-    let meter = Meter::new(out, "publishing");
+    let meter = Meter::new(out, "publishing", false);
     let sink = meter.sink();
     let work = blocking(move || {
         let report = |p: modelfs::publish::Progress| {
@@ -59,10 +59,7 @@ pub async fn publish(out: Out, args: Args) -> Result<(), Failure> {
     for path in &done.skipped_empty_folders {
         tracing::warn!("left out, an empty folder: {}", super::output::printable(path));
     }
-    match out.json {
-        true => print_json(&Event::Done(done)),
-        false => out.say(&done, text),
-    }
+    out.say(&done, text)
 }
 
 fn request(args: Args) -> Result<PublishRequest, Failure> {

@@ -33,10 +33,11 @@ pub fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
         .collect();
     let mut out = String::new();
     for line in lines {
-        let cells = line.iter().zip(columns).zip(&widths).map(|((cell, column), &w)| match column {
-            Column::Left(_) => format!("{cell:<w$}"),
-            Column::Right(_) => format!("{cell:>w$}"),
-        });
+        let cells =
+            line.iter().zip(columns).zip(&widths).map(|((cell, column), &w)| match column {
+                Column::Left(_) => format!("{cell:<w$}"),
+                Column::Right(_) => format!("{cell:>w$}"),
+            });
         out += cells.collect::<Vec<_>>().join("  ").trim_end();
         out.push('\n');
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelfs::fetch::Source;
+use modelfs::fetch::{FetchOptions, Source};
 use modelfs::store::{Holder, Store, StoreError};
 
 use super::client::Client;
@@ -60,7 +60,11 @@ impl Backend {
     }
 
     /// Does it.
-    pub async fn call<C: Run>(&self, call: C, progress: ProgressSink) -> Result<C::Answer, Failure> {
+    pub async fn call<C: Run>(
+        &self,
+        call: C,
+        progress: ProgressSink,
+    ) -> Result<C::Answer, Failure> {
         match self {
             Self::Local(ops) => call.run(ops.clone(), progress).await,
             Self::Daemon(client) => client.call(&call, &progress).await,
@@ -123,7 +127,7 @@ async fn local(root: &Path, registry: Option<&str>, ask: Ask) -> Result<Ops, Ope
         })
     });
     let store = opened.await?.map_err(Opening::Locked)?;
-    let options = service::fetch_options();
+    let options = FetchOptions::default();
     let (source, fetcher) = match registry {
         None => (None, None),
         Some(registry) if ask == Ask::Memory => {

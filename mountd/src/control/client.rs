@@ -63,10 +63,9 @@ impl Client {
             .await
             .map_err(|e| self.broken(e))?
             .map_err(|e| self.broken(e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|e| self.broken(e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| self.broken(e))?;
         tokio::spawn(connection);
         let body = serde_json::to_vec(call).expect("requests are plain data with string keys");
         let request = Request::builder()

@@ -20,6 +20,10 @@ type Owners = HashMap<(String, VersionRef), Vec<String>>;
 
 impl Run for GetStatus {
     async fn run(self, ops: Arc<Ops>, _: ProgressSink) -> Result<Status, Failure> {
+        if let Some(source) = &ops.source {
+            // Brings the remembered catalog to memory; that there is none is seen below.
+            let _ = Ops::catalog(source, Ask::Memory).await;
+        }
         blocking(move || {
             let u = ops.store.usage();
             let cache = CacheStatus {
@@ -53,7 +57,7 @@ fn registry_status(ops: &Ops) -> Result<Option<RegistryStatus>, Failure> {
         name: source.name().to_owned(),
         versions: source.catalog_now().map(|c| c.len()),
         catalog_age_seconds: age.map(|a| a.as_secs()),
-        trouble: source.trouble(),
+        trouble: source.trouble().filter(|_| ops.fetcher.is_some()),
     }))
 }
 
@@ -141,9 +145,7 @@ async fn remote(ops: Arc<Ops>) -> Result<List, Failure> {
     Ok(List { versions, trouble })
 }
 
-fn offered(
-    catalog: &Catalog,
-) -> impl Iterator<Item = (VersionRef, &modelfs::model::VersionEntry)> {
+fn offered(catalog: &Catalog) -> impl Iterator<Item = (VersionRef, &modelfs::model::VersionEntry)> {
     catalog.iter().map(|(group, model, entry)| {
         let model = ModelRef { group: group.clone(), model: model.clone() };
         (VersionRef { model, version: entry.name.clone() }, entry)

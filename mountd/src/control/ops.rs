@@ -196,11 +196,7 @@ impl Ops {
     }
 
     /// The newest manifest of a version that is not in the catalog but was used here.
-    fn remembered(
-        &self,
-        source: &Source,
-        version: &VersionRef,
-    ) -> Result<Option<Digest>, Failure> {
+    fn remembered(&self, source: &Source, version: &VersionRef) -> Result<Option<Digest>, Failure> {
         for (known, hash) in self.store.known_versions(source.name())?.into_iter().rev() {
             if known == *version && source.manifest_now(&hash)?.is_some() {
                 return Ok(Some(hash));
@@ -226,8 +222,7 @@ impl Ops {
     pub fn known(&self, source: &Arc<Source>, catalog: &Catalog) -> Result<Vec<Known>, Failure> {
         let mut all = self.store.known_versions(source.name())?;
         all.extend(catalog.iter().map(|(group, model, entry)| {
-            let model =
-                modelfs::model::ModelRef { group: group.clone(), model: model.clone() };
+            let model = modelfs::model::ModelRef { group: group.clone(), model: model.clone() };
             (VersionRef { model, version: entry.name.clone() }, entry.hash)
         }));
         all.sort_unstable();

@@ -36,7 +36,8 @@ impl Run for Prefetch {
 
 /// Owners are names, not texts: they are listed with commas and shown on terminals.
 fn check_owner(owner: &str) -> Result<(), Failure> {
-    match owner.is_empty() || owner.len() > 64 || owner.chars().any(|c| c.is_control() || c == ',') {
+    match owner.is_empty() || owner.len() > 64 || owner.chars().any(|c| c.is_control() || c == ',')
+    {
         true => Err(Failure::usage(format!("'{}' is no owner", owner.escape_debug()))
             .hint("write a name of at most 64 bytes, without commas")),
         false => Ok(()),

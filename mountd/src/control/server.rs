@@ -208,9 +208,7 @@ fn failed(failure: &Failure) -> Response {
         Kind::NotFound | Kind::NotCached => StatusCode::NOT_FOUND,
         Kind::Network => StatusCode::BAD_GATEWAY,
         Kind::Storage => StatusCode::INSUFFICIENT_STORAGE,
-        Kind::General | Kind::Interrupted | Kind::Verification => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        Kind::General | Kind::Interrupted | Kind::Verification => StatusCode::INTERNAL_SERVER_ERROR,
     };
     json(status, line(failure))
 }

@@ -15,7 +15,8 @@ pub fn nearest(catalog: &Catalog, wanted: &VersionRef) -> Vec<String> {
     let (group, model) = (wanted.model.group.as_str(), wanted.model.model.as_str());
     if let Some(versions) = catalog.versions(group, model) {
         // The model is right, so any of its versions is a better guess than other models.
-        let all = versions.iter().map(|v| (v.name.as_str(), format!("{}@{}", wanted.model, v.name)));
+        let all =
+            versions.iter().map(|v| (v.name.as_str(), format!("{}@{}", wanted.model, v.name)));
         return ranked(wanted.version.as_str(), all, 0.0);
     }
     let text = wanted.to_string();
