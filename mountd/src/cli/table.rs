@@ -79,7 +79,7 @@ mod tests {
         let columns = [Column::Left("NAME"), Column::Right("SIZE"), Column::Left("BY")];
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         let text = table(&columns, vec![row(["a", "1.0 GiB", ""]), row(["模b\tc", "2 B", "x"])]);
-        assert_eq!(text, "NAME        SIZE  BY\na        1.0 GiB\n模b\\tc      2 B  x\n");
+        assert_eq!(text, "NAME      SIZE  BY\na      1.0 GiB\n模b\\tc      2 B  x\n");
     }
 
     #[test]
