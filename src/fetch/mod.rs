@@ -1,21 +1,48 @@
-//! Fetching: from a read to the leaves wanted, to verified bytes, in the store and in the reader's hands.
+//! Fetching: from a read to the leaves wanted, to verified bytes, in the store and in the reader's
+//! hands.
 //!
 //! Invariant: no byte leaves this layer before the digest that covers it has matched. One flight
 //! per leaf, whoever asks; demand goes before readahead, readahead before prefetch.
 //! Concurrency: `read_cached` never waits for anything but the disk; everything that may wait for
 //! a network is `async` and holds no lock while it does.
-#![allow(missing_docs, clippy::todo, unused_variables)]
 
+mod deliver;
+mod error;
+mod flight;
+mod lists;
+mod memory;
+mod prefetch;
+mod readahead;
+mod slots;
+mod source;
+mod transfer;
+mod urgency;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
+
+use deliver::Target;
+pub use error::FetchError;
+use flight::{Flight, LeafBytes, ObjectKey, Outcome};
+pub use prefetch::PrefetchProgress;
+pub use readahead::Readahead;
+pub use source::{CatalogChange, Source};
+use transfer::Transfers;
+pub use urgency::Priority;
+use urgency::Urgency;
 
 use crate::base::FileRange;
 use crate::base::units::ByteSize;
-use crate::model::{Catalog, Digest, FileIx, Manifest};
-use crate::registry::{Registry, RegistryError};
-use crate::store::{Blob, Store, StoreError};
+use crate::model::{FileIx, Manifest, ObjectIx, PartIx, PartRange};
+use crate::store::{Blob, ReadState, Store};
+
+/// How often a read starts over when what it waited for was evicted, or ended for a reason that
+/// was not its own, before it fails.
+const ROUNDS: u32 = 16;
 
 /// How fetching behaves.
 #[derive(Debug, Clone)]
@@ -30,176 +57,15 @@ pub struct FetchOptions {
     pub connections: usize,
 }
 
-/// Why bytes could not be had. Every text is one line and names what was asked for.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FetchError {
-    /// The registry could not be reached, or has trouble, until the deadline or for good.
-    #[error("{0}")]
-    Registry(#[from] RegistryError),
-    /// What came does not match its digest.
-    #[error("{what}: {why}")]
-    Corrupt { what: String, why: String },
-    /// The deadline passed.
-    #[error("no answer within {}: {last}", humantime::format_duration(*after))]
-    TimedOut { after: Duration, last: String },
-    /// The store failed.
-    #[error("{0}")]
-    Store(Arc<StoreError>),
-    /// The catalog has no such thing.
-    #[error("{what} is not in the registry {registry}")]
-    NotFound { what: String, registry: String },
-    /// Never seen, and the registry cannot be asked (offline commands).
-    #[error("{what} is not known here and no registry was given to ask")]
-    NotKnown { what: String },
-}
-
-/// Which bytes go first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    Demand,
-    Readahead,
-    Prefetch,
-}
-
-/// A configured registry with what the index remembers of it: catalogs and manifests, also offline.
-pub struct Source {}
-
-/// Brings the bytes of files. Shared; must be made within a tokio runtime.
-pub struct Fetcher {}
-
-/// A file of a version, ready to be read.
-#[derive(Debug)]
-pub struct CachedFile {
-    pub manifest: Arc<Manifest>,
-    pub file: FileIx,
-    /// None if the file is empty.
-    pub blob: Option<Arc<Blob>>,
-}
-
-/// How far a prefetch is. Bytes of model data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PrefetchProgress {
-    /// Of the version in all.
-    pub total: u64,
-    /// Present now.
-    pub present: u64,
-    /// Of it, present before the prefetch began.
-    pub at_start: u64,
-}
-
-impl Source {
-    /// `registry` = `None`: only what the index knows of the source called `name`.
-    pub fn new(
-        name: &str,
-        registry: Option<Arc<dyn Registry>>,
-        store: Store,
-        options: &FetchOptions,
-    ) -> Self {
-        todo!()
-    }
-
-    /// The registry's name, without credentials; the key in the index.
-    pub fn name(&self) -> &str {
-        todo!()
-    }
-
-    /// The catalog: in memory while it is younger than the time to live, else asked for again;
-    /// if the registry cannot be asked, the last one seen.
-    pub async fn catalog(&self) -> Result<Arc<Catalog>, FetchError> {
-        todo!()
-    }
-
-    /// The catalog in memory, however old.
-    pub fn catalog_now(&self) -> Option<Arc<Catalog>> {
-        todo!()
-    }
-
-    /// Asks the registry now, conditionally. Returns the catalog before and after when it changed.
-    pub async fn refresh(&self) -> Result<Option<(Arc<Catalog>, Arc<Catalog>)>, FetchError> {
-        todo!()
-    }
-
-    /// Why the last refresh failed; none if it did not.
-    pub fn trouble(&self) -> Option<String> {
-        todo!()
-    }
-
-    /// A manifest from memory or the index, without asking the registry.
-    pub fn manifest_now(&self, hash: &Digest) -> Result<Option<Arc<Manifest>>, FetchError> {
-        todo!()
-    }
-
-    /// A manifest: memory, index, registry.
-    pub async fn manifest(&self, hash: &Digest) -> Result<Arc<Manifest>, FetchError> {
-        todo!()
-    }
-
-    /// The manifest document as published.
-    pub async fn manifest_document(&self, hash: &Digest) -> Result<Bytes, FetchError> {
-        todo!()
-    }
-}
-
-impl Fetcher {
-    pub fn new(source: Arc<Source>, store: Store, options: FetchOptions) -> Arc<Self> {
-        todo!()
-    }
-
-    pub fn source(&self) -> &Arc<Source> {
-        todo!()
-    }
-
-    pub fn store(&self) -> &Store {
-        todo!()
-    }
-
-    /// Makes a file ready to be read. Fetches nothing.
-    pub fn file(
-        &self,
-        manifest: &Arc<Manifest>,
-        file: FileIx,
-    ) -> Result<Arc<CachedFile>, FetchError> {
-        todo!()
-    }
-
-    /// Fills `buf` from `offset` if all of it is in the store: never waits for a network. `false`:
-    /// something is missing. The range must lie in the file.
-    pub fn read_cached(
-        &self,
-        file: &CachedFile,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<bool, FetchError> {
-        todo!()
-    }
-
-    /// The bytes of a range that lies in the file, fetched as needed, within the read deadline.
-    pub async fn read(
-        self: &Arc<Self>,
-        file: &Arc<CachedFile>,
-        range: FileRange,
-    ) -> Result<Bytes, FetchError> {
-        todo!()
-    }
-
-    /// Starts fetching a range that will probably be read; returns at once. Failures are only
-    /// remembered as the file's last error.
-    pub fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
-        todo!()
-    }
-
-    /// Fetches all of these files of a version into the store; drop the future to stop.
-    pub async fn prefetch(
-        self: &Arc<Self>,
-        manifest: &Arc<Manifest>,
-        progress: &(dyn Fn(PrefetchProgress) + Send + Sync),
-    ) -> Result<PrefetchProgress, FetchError> {
-        todo!()
-    }
-
-    /// Bytes and requests that came over the network so far, for status and tests.
-    pub fn traffic(&self) -> Traffic {
-        todo!()
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            read_deadline: Duration::from_secs(60),
+            catalog_ttl: Duration::from_secs(60),
+            // One full readahead window and as much again on its way through hashing.
+            memory: ByteSize::mib(48),
+            connections: 16,
+        }
     }
 }
 
@@ -212,13 +78,273 @@ pub struct Traffic {
     pub requests: u64,
 }
 
-/// The readahead policy: pure, one value per open file handle.
-#[derive(Debug, Clone, Default)]
-pub struct Readahead {}
+/// A file of a version, ready to be read.
+#[derive(Debug)]
+pub struct CachedFile {
+    /// The version.
+    pub manifest: Arc<Manifest>,
+    /// Which of its files.
+    pub file: FileIx,
+    /// Its blob; none if the file is empty.
+    pub blob: Option<Arc<Blob>>,
+}
 
-impl Readahead {
-    /// A read of `range` in a file of `len` bytes: what should be fetched ahead now, if anything.
-    pub fn on_read(&mut self, range: FileRange, len: u64) -> Option<FileRange> {
-        todo!()
+/// Brings the bytes of files. Shared; made within a tokio runtime with several threads.
+pub struct Fetcher {
+    source: Arc<Source>,
+    store: Store,
+    transfers: Arc<Transfers>,
+    deadline: Duration,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Fetcher {
+    /// A fetcher for one source. Must be called within a tokio runtime.
+    pub fn new(source: Arc<Source>, store: Store, options: FetchOptions) -> Arc<Self> {
+        let transfers = Arc::new(Transfers::new(store.clone(), source.registry(), &options));
+        Arc::new(Self {
+            source,
+            store,
+            transfers,
+            deadline: options.read_deadline,
+            runtime: tokio::runtime::Handle::current(),
+        })
     }
+
+    /// Where catalogs and manifests come from.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Where bytes are kept.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Bytes and requests that came over the network so far.
+    pub fn traffic(&self) -> Traffic {
+        self.transfers.traffic()
+    }
+
+    /// Makes a file ready to be read. Fetches nothing.
+    pub fn file(
+        &self,
+        manifest: &Arc<Manifest>,
+        file: FileIx,
+    ) -> Result<Arc<CachedFile>, FetchError> {
+        let empty = manifest.file(file).len == 0;
+        let blob = (!empty).then(|| self.store.blob(manifest.layout(file))).transpose()?;
+        Ok(Arc::new(CachedFile { manifest: manifest.clone(), file, blob }))
+    }
+
+    /// Fills `buf` from `offset` if all of it is in the store: never waits for a network. `false`:
+    /// something is missing. The range must lie in the file.
+    pub fn read_cached(
+        &self,
+        file: &CachedFile,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<bool, FetchError> {
+        match &file.blob {
+            Some(blob) if !buf.is_empty() => Ok(blob.read(offset, buf)? == ReadState::Hit),
+            _ => Ok(true),
+        }
+    }
+
+    /// The bytes of a range that lies in the file, fetched as needed, within the read deadline.
+    pub async fn read(
+        self: &Arc<Self>,
+        file: &Arc<CachedFile>,
+        range: FileRange,
+    ) -> Result<Bytes, FetchError> {
+        let Some(blob) = file.blob.as_ref().filter(|_| !range.is_empty()) else {
+            return Ok(Bytes::new());
+        };
+        let deadline = Instant::now() + self.deadline;
+        let mut last = None;
+        for _ in 0..ROUNDS {
+            let wanted = blob.layout().parts_in(range);
+            let leaves = self.claim(file, blob, wanted, Priority::Demand)?;
+            match self.collect(leaves, deadline).await {
+                Ok(ready) => {
+                    if let Some(bytes) = self.assemble(blob, range, ready).await? {
+                        return Ok(bytes);
+                    }
+                }
+                // A flight that was begun for less than a read, or cut short, says nothing about
+                // what a read of its own would get.
+                Err((error, true)) => last = Some(error),
+                Err((error, false)) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(FetchError::TimedOut {
+            after: self.deadline,
+            last: "the cache is too small for what is being read at once".to_owned(),
+        }))
+    }
+
+    /// Starts fetching a range that will probably be read; returns at once. What fails is tried
+    /// again by the read that needs it, which then says why.
+    pub fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
+        if let Some(blob) = &file.blob {
+            let wanted = blob.layout().parts_in(range);
+            if let Err(error) = self.claim(file, blob, wanted, Priority::Readahead) {
+                tracing::debug!(%error, "readahead");
+            }
+        }
+    }
+
+    /// Flights for what is missing of these parts, started where they are new.
+    fn claim(
+        self: &Arc<Self>,
+        file: &CachedFile,
+        blob: &Arc<Blob>,
+        wanted: PartRange,
+        priority: Priority,
+    ) -> Result<Vec<Awaited>, FetchError> {
+        let mut out = Vec::new();
+        for run in blob.missing(wanted) {
+            let mut at = run.start;
+            while at < run.end {
+                let first = blob.layout().part(PartIx(at));
+                let end = blob.layout().parts_of_piece(first.piece).end.min(run.end);
+                let object = file.manifest.slices(file.file)[first.piece].object;
+                let leaves = first.leaf..first.leaf + u64::from(end - at);
+                for flight in self.fly(&file.manifest, object, leaves.clone(), priority)? {
+                    for leaf in leaves.clone().filter(|l| flight.leaves.contains(l)) {
+                        let part = PartIx(at + (leaf - leaves.start) as u32);
+                        let leaf_start = blob.layout().part(part).leaf_range.start();
+                        out.push(Awaited { part, leaf, leaf_start, flight: flight.clone() });
+                    }
+                }
+                at = end;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Flights that bring these leaves, started where they are new.
+    fn fly(
+        self: &Arc<Self>,
+        manifest: &Arc<Manifest>,
+        object: ObjectIx,
+        leaves: std::ops::Range<u64>,
+        priority: Priority,
+    ) -> Result<Vec<Arc<Flight>>, FetchError> {
+        let what = *manifest.object(object);
+        let mut claim = self.transfers.table.claim(ObjectKey::of(&what), leaves, priority);
+        for flight in &claim.new {
+            let (this, manifest, flight) = (self.clone(), manifest.clone(), flight.clone());
+            self.runtime.spawn(async move {
+                let targets = this.targets(&manifest, object, &flight);
+                this.transfers.fly(flight, what, targets).await;
+            });
+        }
+        claim.joined.append(&mut claim.new);
+        Ok(claim.joined)
+    }
+
+    /// The blobs of all files of the version that a flight's bytes belong to.
+    fn targets(&self, manifest: &Arc<Manifest>, object: ObjectIx, flight: &Flight) -> Vec<Target> {
+        let what = manifest.object(object);
+        let start = what.check.leaf_range(flight.leaves.start, what.len).start();
+        let end = what.check.leaf_range(flight.leaves.end - 1, what.len).end();
+        let range = crate::base::ObjectRange::new(start, end);
+        let mut targets: HashMap<_, Target> = HashMap::new();
+        for user in manifest.users(object) {
+            let slice = manifest.slices(user.file)[user.piece as usize];
+            if slice.range.intersect(&range).is_empty() {
+                continue;
+            }
+            match self.store.blob(manifest.layout(user.file)) {
+                Ok(blob) => {
+                    let piece = user.piece as usize;
+                    targets.insert((blob.key(), piece), Target { blob, piece });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a blob cannot be had; its bytes are not kept")
+                }
+            }
+        }
+        targets.into_values().collect()
+    }
+
+    /// Waits for the outcomes. An error comes with whether to start over.
+    async fn collect(
+        &self,
+        awaited: Vec<Awaited>,
+        deadline: Instant,
+    ) -> Result<HashMap<PartIx, (u64, LeafBytes)>, (FetchError, bool)> {
+        let mut ready = HashMap::new();
+        for a in awaited {
+            let Ok(outcome) = tokio::time::timeout_at(deadline, a.flight.outcome(a.leaf)).await
+            else {
+                let error = a.flight.last_trouble().unwrap_or_else(|| FetchError::TimedOut {
+                    after: self.deadline,
+                    last: "the registry is silent".to_owned(),
+                });
+                return Err((error, false));
+            };
+            match outcome {
+                Outcome::Ready(bytes) => {
+                    ready.insert(a.part, (a.leaf_start, bytes));
+                }
+                Outcome::Stored => {}
+                Outcome::Failed(error) => {
+                    let again = error.is_of_the_flight() && Instant::now() < deadline;
+                    return Err((error, again));
+                }
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Puts a range together from leaves in memory and parts in the store. `None`: something was
+    /// evicted meanwhile.
+    async fn assemble(
+        &self,
+        blob: &Arc<Blob>,
+        range: FileRange,
+        ready: HashMap<PartIx, (u64, LeafBytes)>,
+    ) -> Result<Option<Bytes>, FetchError> {
+        let blob = blob.clone();
+        transfer::blocking(move || {
+            let mut out = vec![0; range.len() as usize];
+            let layout = blob.layout();
+            let mut from_store = FileRange::new(range.start(), range.start());
+            let flush = |wanted: FileRange, out: &mut Vec<u8>| -> Result<bool, FetchError> {
+                let at = (wanted.start() - range.start()) as usize;
+                let buf = &mut out[at..at + wanted.len() as usize];
+                Ok(buf.is_empty() || blob.read(wanted.start(), buf)? == ReadState::Hit)
+            };
+            for ix in layout.parts_in(range).iter() {
+                let part = layout.part(ix);
+                let wanted = part.file.intersect(&range);
+                let Some((leaf_start, leaf)) = ready.get(&ix) else {
+                    from_store = FileRange::new(from_store.start(), wanted.end());
+                    continue;
+                };
+                if !flush(from_store, &mut out)? {
+                    return Ok(None);
+                }
+                from_store = FileRange::new(wanted.end(), wanted.end());
+                let in_object = part.object.start() + (wanted.start() - part.file.start());
+                let from = (in_object - leaf_start) as usize;
+                let at = (wanted.start() - range.start()) as usize;
+                let len = wanted.len() as usize;
+                out[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
+            }
+            Ok(flush(from_store, &mut out)?.then(|| out.into()))
+        })
+        .await?
+    }
+}
+
+/// A part and the flight that brings its leaf.
+struct Awaited {
+    part: PartIx,
+    leaf: u64,
+    /// Where the leaf begins in its object.
+    leaf_start: u64,
+    flight: Arc<Flight>,
 }

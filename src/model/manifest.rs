@@ -109,6 +109,17 @@ pub struct Manifest {
     slices: Vec<Slice>,
     files: Vec<File>,
     total: u64,
+    users: Vec<User>,
+    first_user: Vec<u32>,
+}
+
+/// A place where an object's bytes are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// The file.
+    pub file: FileIx,
+    /// Which of the file's slices, hence which piece of its layout.
+    pub piece: u32,
 }
 
 /// What is wrong with a manifest, naming the field.
@@ -170,6 +181,12 @@ impl Manifest {
         &self.slices[self.file(file).slices.clone()]
     }
 
+    /// The slices that are of this object, in file order.
+    pub fn users(&self, object: ObjectIx) -> &[User] {
+        let at = object.0 as usize;
+        &self.users[self.first_user[at] as usize..self.first_user[at + 1] as usize]
+    }
+
     /// The bytes of all files together.
     pub fn total(&self) -> u64 {
         self.total
@@ -195,8 +212,15 @@ pub struct ManifestBuilder {
 impl ManifestBuilder {
     /// For the document with this SHA-256.
     pub fn new(hash: Digest) -> Self {
-        let out =
-            Manifest { hash, objects: Vec::new(), slices: Vec::new(), files: Vec::new(), total: 0 };
+        let out = Manifest {
+            hash,
+            objects: Vec::new(),
+            slices: Vec::new(),
+            files: Vec::new(),
+            total: 0,
+            users: Vec::new(),
+            first_user: Vec::new(),
+        };
         Self { out, leaves: 0 }
     }
 
@@ -260,7 +284,7 @@ impl ManifestBuilder {
             len = len.saturating_add(slice.range.len());
             self.out.slices.push(slice);
         }
-        if parts > u64::from(u32::MAX) {
+        if parts > u64::from(u32::MAX) || self.out.slices.len() > u32::MAX as usize {
             return Err(field("more leaves than can be counted"));
         }
         self.out.total = self.out.total.saturating_add(len);
@@ -273,7 +297,7 @@ impl ManifestBuilder {
     }
 
     /// The checked manifest.
-    pub fn build(self) -> Result<Manifest, ManifestError> {
+    pub fn build(mut self) -> Result<Manifest, ManifestError> {
         let mut files = HashSet::with_capacity(self.out.files.len());
         for (i, f) in self.out.files.iter().enumerate() {
             if !files.insert(f.path.as_str()) {
@@ -290,7 +314,29 @@ impl ManifestBuilder {
                 ));
             }
         }
+        self.index_users();
         Ok(self.out)
+    }
+
+    /// Sorts all slices by object, by counting.
+    fn index_users(&mut self) {
+        let out = &mut self.out;
+        let mut next = vec![0u32; out.objects.len() + 1];
+        for slice in &out.slices {
+            next[slice.object.0 as usize + 1] += 1;
+        }
+        for i in 1..next.len() {
+            next[i] += next[i - 1];
+        }
+        out.first_user = next.clone();
+        out.users = vec![User { file: FileIx(0), piece: 0 }; out.slices.len()];
+        for (file, f) in out.files.iter().enumerate() {
+            for (piece, slice) in out.slices[f.slices.clone()].iter().enumerate() {
+                let at = &mut next[slice.object.0 as usize];
+                out.users[*at as usize] = User { file: FileIx(file as u32), piece: piece as u32 };
+                *at += 1;
+            }
+        }
     }
 }
 
@@ -321,6 +367,20 @@ mod tests {
         m.file("a/c", None, [s]).unwrap();
         m.file("a.d", None, []).unwrap();
         assert_eq!(m.build().unwrap().total(), 200);
+    }
+
+    #[test]
+    fn the_users_of_an_object() {
+        let (mut m, s) = builder();
+        let second = m.object(Object { digest: d(2), len: 7, check: Check::Whole }).unwrap();
+        let t = Slice { object: second, range: ObjectRange::new(0, 7) };
+        m.file("a", None, [s, t]).unwrap();
+        m.file("b", None, []).unwrap();
+        m.file("c", None, [t]).unwrap();
+        let m = m.build().unwrap();
+        let user = |file, piece| User { file: FileIx(file), piece };
+        assert_eq!(m.users(s.object), [user(0, 0)]);
+        assert_eq!(m.users(second), [user(0, 1), user(2, 0)]);
     }
 
     #[test]

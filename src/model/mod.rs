@@ -14,7 +14,8 @@ pub use catalog::{Catalog, CatalogBuilder, VersionEntry};
 pub use digest::{ContentKey, Digest, DigestError, LeafDigest};
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use manifest::{
-    Check, File, FileIx, Manifest, ManifestBuilder, ManifestError, Object, ObjectIx, Slice,
+    Check, File, FileIx, MAX_LEAF, MIN_LEAF, Manifest, ManifestBuilder, ManifestError, Object,
+    ObjectIx, Slice, User,
 };
 pub use name::{FilePath, Name, NameError};
 pub use reference::{ModelRef, ReferenceError, VersionRef};

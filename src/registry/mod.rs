@@ -5,14 +5,22 @@
 //! whose digest has matched: objects are verified by `fetch`, leaf by leaf.
 //! Implementations are shared between tasks and hold no lock while they wait for the network.
 
+mod folder;
+mod memory;
+pub mod retry;
+pub mod xprim;
+
+pub use folder::Folder;
+pub use memory::{Counts, Cut, Memory};
+
 use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 
-use crate::base::ObjectRange;
+use crate::base::{ObjectRange, hash::sha256};
 use crate::model::{Catalog, Digest, Manifest, ManifestError};
 
 /// What identifies a version of a document to the server that gave it, for conditional requests.
@@ -140,5 +148,58 @@ impl RegistryError {
     /// A manifest that breaks a rule.
     pub fn manifest(hash: &Digest, error: &ManifestError) -> Self {
         Self::Invalid { what: format!("manifest {hash}"), why: error.to_string() }
+    }
+}
+
+/// All bytes of a range of an object, at once.
+pub async fn read_object(
+    registry: &(impl Registry + ?Sized),
+    digest: &Digest,
+    object_len: u64,
+    range: ObjectRange,
+) -> Result<Vec<u8>, RegistryError> {
+    let mut body = registry.object(digest, object_len, range).await?;
+    let mut out = Vec::new();
+    while let Some(piece) = body.next().await {
+        out.extend_from_slice(&piece?);
+    }
+    Ok(out)
+}
+
+/// A range of an object as errors show it: the last byte inclusive, as in HTTP.
+fn range_shown(digest: &Digest, range: ObjectRange) -> String {
+    let object = xprim::object_shown(digest);
+    format!("{object} bytes {}-{}", range.start(), range.end().saturating_sub(1))
+}
+
+fn check_sha256(digest: &Digest, body: &[u8]) -> Result<(), RegistryError> {
+    match sha256(body) == *digest {
+        true => Ok(()),
+        false => Err(RegistryError::WrongBytes {
+            what: xprim::object_shown(digest),
+            why: "SHA-256 mismatch".into(),
+        }),
+    }
+}
+
+/// Whoever asks for bytes past an object's end has it from a manifest, hence from a registry.
+fn check_range(digest: &Digest, object_len: u64, range: ObjectRange) -> Result<(), RegistryError> {
+    match range.end() <= object_len {
+        true => Ok(()),
+        false => Err(RegistryError::Invalid {
+            what: range_shown(digest, range),
+            why: format!("past the end of an object of {object_len} bytes"),
+        }),
+    }
+}
+
+/// The registry's file has the length that the manifest says.
+fn check_len(digest: &Digest, want: u64, have: u64) -> Result<(), RegistryError> {
+    match want == have {
+        true => Ok(()),
+        false => Err(RegistryError::Invalid {
+            what: xprim::object_shown(digest),
+            why: format!("is {have} bytes, not {want}"),
+        }),
     }
 }

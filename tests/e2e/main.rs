@@ -1,1 +1,8 @@
-//! placeholder
+//! Tests on real mounts, with the real binary and real servers.
+
+mod bounded;
+mod changes;
+mod daemon;
+mod harness;
+mod passthrough;
+mod trees;

@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
+#   make demo   see it work       make test   check all of it
+.PHONY: demo test test-clients bench bench-quick deps fmt build clean
+
+# Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+demo: deps
+	cargo build --release --locked --package modelfs-mountd
+	@scripts/demo.sh
+
+test: deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/house-rules.sh
+	cargo build --workspace --bins --locked
+	cargo test --workspace --locked
+
+# Real programs (safetensors, tokenizers, onnxruntime) on a mount; downloads some 100 MB of wheels.
+test-clients: deps
+	cargo build --release --locked --package modelfs-mountd
+	scripts/test-clients.sh
+
+# Ratios against the native file, curl and peers, medians; rewrites docs/performance.md's figures.
+bench: deps
+	cargo build --release --locked --package modelfs-mountd --package modelfs-benches
+	scripts/bench.sh
+
+bench-quick: deps
+	cargo build --release --locked --package modelfs-mountd --package modelfs-benches
+	scripts/bench.sh --quick
+
+deps:
+	@scripts/deps.sh
+
+fmt:
+	cargo fmt --all

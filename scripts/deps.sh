@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what building and testing lack (as root, through apt), or says what to install.
+set -euo pipefail
+
+missing=()
+need() { # command, package
+    command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+need fusermount3 fuse3
+need cc gcc
+need python3 python3
+need curl curl
+need getfattr attr
+[ -e /dev/fuse ] || echo "note: /dev/fuse is missing; mounting needs a kernel with FUSE (modprobe fuse)" >&2
+command -v cargo >/dev/null 2>&1 || {
+    echo "cargo is missing: install a Rust toolchain first (https://rustup.rs)" >&2
+    exit 1
+}
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing ${missing[*]}" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+else
+    echo "please install: ${missing[*]}   (Debian, Ubuntu: sudo apt-get install ${missing[*]})" >&2
+    exit 1
+fi

@@ -1,0 +1,141 @@
+//! What happens to the bytes of whole leaves once they are here: hashed, handed over, stored.
+//!
+//! Invariant: only leaves whose digest matched become `Ready` or reach the store. Blocking: runs on
+//! the blocking pool, several at once per flight.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::flight::{Flight, LeafBytes, Outcome, runs};
+use super::lists::LeafList;
+use crate::base::ObjectRange;
+use crate::model::{Check, LeafDigest, Object, PartIx, PartRange};
+use crate::store::{Blob, LocalSource, Reservation, Written};
+
+/// A place in a blob where an object's bytes belong.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The blob.
+    pub blob: Arc<Blob>,
+    /// Which piece of it.
+    pub piece: usize,
+}
+
+impl Target {
+    /// The parts of the blob that these leaves fill.
+    pub fn parts(&self, leaves: &Range<u64>) -> PartRange {
+        let layout = self.blob.layout();
+        let mut parts = leaves.clone().filter_map(|l| layout.part_of_leaf(self.piece, l));
+        match (parts.next(), parts.next_back()) {
+            (Some(first), last) => PartRange { start: first.0, end: last.unwrap_or(first).0 + 1 },
+            (None, _) => PartRange { start: 0, end: 0 },
+        }
+    }
+}
+
+/// What a flight's deliveries have in common.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The flight.
+    pub flight: Arc<Flight>,
+    /// Whose bytes.
+    pub object: Object,
+    /// What its leaves must hash to, once known; never when the object is its one leaf.
+    pub list: OnceLock<LeafList>,
+    /// Where they are stored.
+    pub targets: Vec<Target>,
+    /// Where the space for that comes from; none: they are only handed over.
+    pub space: Mutex<Option<Reservation>>,
+}
+
+impl Delivery {
+    /// Whether these are the bytes of that leaf.
+    pub fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
+        match (self.object.check, self.list.get()) {
+            (Check::Whole, _) => LeafDigest::Sha256.hash(bytes) == self.object.digest,
+            (Check::Leaves { digest, .. }, Some(list)) => {
+                list.get(leaf as usize).is_some_and(|want| digest.hash(bytes) == *want)
+            }
+            (Check::Leaves { .. }, None) => false,
+        }
+    }
+
+    fn leaf_range(&self, leaf: u64) -> ObjectRange {
+        self.object.check.leaf_range(leaf, self.object.len)
+    }
+
+    /// Verifies, hands over and stores the bytes of consecutive leaves from `first` on, which come
+    /// from the network, or from `local` at the given offset of its blob. Returns the leaves that
+    /// did not match.
+    pub fn deliver(
+        &self,
+        first: u64,
+        bytes: &Bytes,
+        permit: OwnedSemaphorePermit,
+        local: Option<(&LocalSource, u64)>,
+    ) -> Vec<u64> {
+        let start = self.leaf_range(first).start();
+        let permit = Arc::new(permit);
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let mut leaf = first;
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = (self.leaf_range(leaf).end() - start) as usize;
+            let leaf_bytes = bytes.slice(at..end);
+            if self.matches(leaf, &leaf_bytes) {
+                let ready = LeafBytes { bytes: leaf_bytes, _permit: permit.clone() };
+                self.flight.settle(leaf, Outcome::Ready(ready));
+                good.push(leaf);
+            } else {
+                bad.push(leaf);
+            }
+            (at, leaf) = (end, leaf + 1);
+        }
+        for run in runs(good.into_iter()) {
+            if self.targets.iter().all(|t| self.store(t, &run, start, bytes, local)) {
+                run.for_each(|leaf| self.flight.settle(leaf, Outcome::Stored));
+            }
+        }
+        bad
+    }
+
+    /// Writes a run of verified leaves to one blob. `false`: they can be had from memory only.
+    fn store(
+        &self,
+        target: &Target,
+        run: &Range<u64>,
+        start: u64,
+        bytes: &Bytes,
+        local: Option<(&LocalSource, u64)>,
+    ) -> bool {
+        let parts = target.parts(run);
+        if parts.is_empty() {
+            return true;
+        }
+        let layout = target.blob.layout();
+        let (first, last) = (PartIx(parts.start), PartIx(parts.end - 1));
+        let object =
+            ObjectRange::new(layout.part(first).object.start(), layout.part(last).object.end());
+        let from = (object.start() - start) as usize;
+        let slice = &bytes[from..from + object.len() as usize];
+        let mut space = self.space.lock().expect("holders do not panic");
+        let Some(space) = space.as_mut() else { return false };
+        let written = match local {
+            Some((source, offset)) => {
+                target.blob.write_shared(first, slice, source, offset + from as u64, space)
+            }
+            None => target.blob.write(first, slice, space),
+        };
+        match written {
+            Ok(Written::Stored | Written::Present) => true,
+            Ok(Written::Skipped) => false,
+            Err(error) => {
+                tracing::warn!(%error, "verified bytes could not be stored and are served from memory");
+                false
+            }
+        }
+    }
+}

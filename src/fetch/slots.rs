@@ -1,0 +1,158 @@
+//! Who may have a request under way: a fixed number of places, given by priority.
+//!
+//! Invariant: never more than the given number at once; readahead leaves a quarter of the places
+//! free for reads that somebody waits for, prefetch leaves half. A waiter may be moved up.
+//! Concurrency: shared; the lock is held for a queue operation only.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::oneshot;
+
+use super::{Priority, Urgency};
+
+/// The places.
+#[derive(Debug)]
+pub struct Slots {
+    total: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    free: usize,
+    ticket: u64,
+    waiting: BTreeMap<(Priority, u64), oneshot::Sender<Slot>>,
+}
+
+/// A place; dropping it frees it.
+#[derive(Debug)]
+pub struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// `total` places, at least 4 so that every priority has one.
+    pub fn new(total: usize) -> Arc<Self> {
+        let total = total.max(4);
+        let inner = Inner { free: total, ticket: 0, waiting: BTreeMap::new() };
+        Arc::new(Self { total, inner: Mutex::new(inner) })
+    }
+
+    /// Waits for a place. While waiting, a rise of `urgency` moves the waiter up.
+    pub async fn acquire(self: &Arc<Self>, urgency: &Urgency) -> Slot {
+        loop {
+            let priority = urgency.get();
+            let (ticket, mut granted) = {
+                let mut inner = self.lock();
+                let (send, receive) = oneshot::channel();
+                inner.ticket += 1;
+                let ticket = (priority, inner.ticket);
+                inner.waiting.insert(ticket, send);
+                (ticket, receive)
+            };
+            // A waiter that is dropped leaves a dead sender behind, which `grant` passes over.
+            self.grant();
+            tokio::select! {
+                slot = &mut granted => {
+                    if let Ok(slot) = slot {
+                        return slot;
+                    }
+                }
+                () = urgency.rises_above(priority) => {
+                    // Whatever was granted meanwhile is freed by the drop of `granted`.
+                    self.lock().waiting.remove(&ticket);
+                }
+            }
+        }
+    }
+
+    /// How many places must stay free for others when this priority takes one.
+    fn kept_free(&self, priority: Priority) -> usize {
+        match priority {
+            Priority::Demand => 0,
+            Priority::Readahead => self.total / 4,
+            Priority::Prefetch => self.total / 2,
+        }
+    }
+
+    fn grant(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut inner = self.lock();
+                let Some(entry) = inner.waiting.first_entry() else { return };
+                let priority = entry.key().0;
+                if entry.get().is_closed() {
+                    entry.remove();
+                    continue;
+                }
+                if inner.free <= self.kept_free(priority) {
+                    return;
+                }
+                let Some((_, send)) = inner.waiting.pop_first() else { return };
+                inner.free -= 1;
+                send
+            };
+            // If the waiter is gone, the slot comes back at once through its drop.
+            let _ = next.send(Slot(self.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no code panics while it holds the slots")
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.lock().free += 1;
+        self.0.grant();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+        futures_util::FutureExt::now_or_never(future)
+    }
+
+    #[tokio::test]
+    async fn background_leaves_room_for_demand() {
+        let slots = Slots::new(4);
+        let (demand, ahead, prefetch) = (
+            Urgency::new(Priority::Demand),
+            Urgency::new(Priority::Readahead),
+            Urgency::new(Priority::Prefetch),
+        );
+        let p1 = slots.acquire(&prefetch).await;
+        let _p2 = slots.acquire(&prefetch).await;
+        assert!(now_or_never(slots.acquire(&prefetch)).is_none(), "half stays free");
+        let _r = slots.acquire(&ahead).await;
+        assert!(now_or_never(slots.acquire(&ahead)).is_none(), "a quarter stays free");
+        let d = slots.acquire(&demand).await;
+        assert!(now_or_never(slots.acquire(&demand)).is_none(), "all are taken");
+        drop((d, p1));
+        let _d1 = now_or_never(slots.acquire(&demand)).expect("a freed place");
+        let _d2 = now_or_never(slots.acquire(&demand)).expect("dead waiters are passed over");
+    }
+
+    #[tokio::test]
+    async fn a_waiter_moves_up() {
+        let slots = Slots::new(4);
+        let busy = Urgency::new(Priority::Demand);
+        let held =
+            [slots.acquire(&busy).await, slots.acquire(&busy).await, slots.acquire(&busy).await];
+        let urgency = Arc::new(Urgency::new(Priority::Prefetch));
+        let waiter = tokio::spawn({
+            let (slots, urgency) = (slots.clone(), urgency.clone());
+            async move { slots.acquire(&urgency).await }
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!waiter.is_finished(), "one free place is not for prefetch");
+        urgency.raise(Priority::Demand);
+        let slot = tokio::time::timeout(Duration::from_secs(10), waiter).await.unwrap().unwrap();
+        drop((slot, held));
+        assert_eq!(slots.lock().free, 4);
+    }
+}

@@ -1,0 +1,274 @@
+//! A configured registry with what the index remembers of it: catalogs and manifests, also offline.
+//!
+//! Invariant: a registry that cannot be reached takes nothing away: the last catalog seen stays.
+//! The registry is asked for its catalog at most once per time to live, whatever it answers.
+//! Concurrency: shared; one refresh at a time, and no lock that readers need is held during it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use super::transfer::blocking;
+use super::{FetchError, FetchOptions};
+use crate::base::hash;
+use crate::model::{Catalog, Digest, Manifest};
+use crate::registry::{CatalogAnswer, Registry, Validator, retry::Retrying, xprim};
+use crate::store::{SavedCatalog, Store};
+
+/// The most files and objects of manifests kept in memory: some 100 bytes each.
+const MANIFEST_ENTRIES: usize = 200_000;
+
+/// The largest manifest document; beyond, a registry is mistaken or hostile.
+const MANIFEST_LIMIT: u64 = xprim::MAX_MANIFEST;
+
+/// A configured registry.
+pub struct Source {
+    name: String,
+    registry: Option<Arc<dyn Registry>>,
+    /// The same with retries, for documents.
+    patient: Option<Arc<dyn Registry>>,
+    store: Store,
+    ttl: Duration,
+    state: Mutex<State>,
+    refreshing: tokio::sync::Mutex<()>,
+    manifests: Mutex<Manifests>,
+}
+
+#[derive(Default)]
+struct State {
+    catalog: Option<Arc<Catalog>>,
+    validator: Validator,
+    /// When the registry was last asked, whatever it said.
+    asked: Option<Instant>,
+    trouble: Option<String>,
+}
+
+struct Manifests {
+    kept: LruCache<Digest, Arc<Manifest>>,
+    entries: usize,
+}
+
+/// A catalog before and after a change.
+pub type CatalogChange = (Arc<Catalog>, Arc<Catalog>);
+
+impl Source {
+    /// `registry` = `None`: only what the index knows of the source called `name`.
+    pub fn new(
+        name: &str,
+        registry: Option<Arc<dyn Registry>>,
+        store: Store,
+        options: &FetchOptions,
+    ) -> Self {
+        let patient = registry.clone().map(|r| Retrying::patient(r, options.read_deadline));
+        Self {
+            name: name.to_owned(),
+            registry,
+            patient,
+            store,
+            ttl: options.catalog_ttl,
+            state: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            manifests: Mutex::new(Manifests { kept: LruCache::unbounded(), entries: 0 }),
+        }
+    }
+
+    /// The registry's name, without credentials; the key in the index.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How old the catalog may get before the registry is asked again.
+    pub fn catalog_ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(super) fn registry(&self) -> Option<Arc<dyn Registry>> {
+        self.registry.clone()
+    }
+
+    /// The catalog: in memory while it is younger than the time to live, else asked for again;
+    /// if the registry cannot be asked, the last one seen.
+    pub async fn catalog(&self) -> Result<Arc<Catalog>, FetchError> {
+        let fresh = |state: &State| {
+            let young = state.asked.is_some_and(|at| at.elapsed() < self.ttl);
+            state.catalog.clone().filter(|_| young)
+        };
+        if let Some(catalog) = fresh(&self.state()) {
+            return Ok(catalog);
+        }
+        let _one = self.refreshing.lock().await;
+        if let Some(catalog) = fresh(&self.state()) {
+            return Ok(catalog);
+        }
+        let outcome = self.ask().await;
+        match (self.catalog_now(), outcome) {
+            (Some(catalog), _) => Ok(catalog),
+            (None, Err(error)) => Err(error),
+            (None, Ok(_)) => Err(self.not_known()),
+        }
+    }
+
+    /// The catalog in memory, however old.
+    pub fn catalog_now(&self) -> Option<Arc<Catalog>> {
+        self.state().catalog.clone()
+    }
+
+    /// Asks the registry now, conditionally. The catalog before and after, if it changed.
+    pub async fn refresh(&self) -> Result<Option<CatalogChange>, FetchError> {
+        let _one = self.refreshing.lock().await;
+        self.ask().await
+    }
+
+    /// Why the registry's last answer about its catalog was none.
+    pub fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
+    /// How long ago the registry was last asked for its catalog.
+    pub fn asked(&self) -> Option<Duration> {
+        self.state().asked.map(|at| at.elapsed())
+    }
+
+    fn not_known(&self) -> FetchError {
+        FetchError::NotKnown { what: format!("the catalog of {}", self.name) }
+    }
+
+    /// Under the `refreshing` lock.
+    async fn ask(&self) -> Result<Option<CatalogChange>, FetchError> {
+        self.load_saved().await?;
+        let Some(registry) = &self.registry else {
+            self.state().asked = Some(Instant::now());
+            return self.catalog_now().map(|_| None).ok_or_else(|| self.not_known());
+        };
+        let known = self.state().validator.clone();
+        // With a catalog at hand, nobody should wait through retries for news of it.
+        let offline = self.catalog_now().is_some();
+        let asked = if offline { registry } else { self.patient.as_ref().unwrap_or(registry) };
+        let answer = asked.catalog(&known).await;
+        let now = SystemTime::now();
+        let mut news = None;
+        let outcome = match answer {
+            Ok(CatalogAnswer::Unchanged) => {
+                let (store, name) = (self.store.clone(), self.name.clone());
+                blocking(move || store.catalog_checked(&name, now)).await??;
+                Ok(())
+            }
+            Ok(CatalogAnswer::Changed { catalog, body, validator }) => {
+                let saved = SavedCatalog {
+                    body: body.into(),
+                    etag: validator.etag.clone(),
+                    last_modified: validator.last_modified.clone(),
+                    checked: now,
+                };
+                let (store, name) = (self.store.clone(), self.name.clone());
+                blocking(move || store.save_catalog(&name, &saved)).await??;
+                news = Some((Arc::new(catalog), validator));
+                Ok(())
+            }
+            Err(error) => Err(FetchError::from(error)),
+        };
+        let mut state = self.state();
+        state.asked = Some(Instant::now());
+        state.trouble = outcome.as_ref().err().map(ToString::to_string);
+        outcome?;
+        let Some((catalog, validator)) = news else { return Ok(None) };
+        state.validator = validator;
+        let before = state.catalog.replace(catalog.clone()).unwrap_or_default();
+        Ok((before != catalog).then_some((before, catalog)))
+    }
+
+    /// Takes the catalog of an earlier run from the index, if there is none yet.
+    async fn load_saved(&self) -> Result<(), FetchError> {
+        if self.catalog_now().is_some() {
+            return Ok(());
+        }
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let loaded = blocking(move || -> Result<_, FetchError> {
+            let Some(saved) = store.saved_catalog(&name)? else { return Ok(None) };
+            match xprim::parse_catalog(&saved.body) {
+                Ok(catalog) => Ok(Some((
+                    catalog,
+                    Validator { etag: saved.etag, last_modified: saved.last_modified },
+                ))),
+                Err(error) => {
+                    tracing::warn!(%error, "the catalog kept in the index cannot be read");
+                    Ok(None)
+                }
+            }
+        })
+        .await??;
+        if let Some((catalog, validator)) = loaded {
+            let mut state = self.state();
+            state.catalog = Some(Arc::new(catalog));
+            state.validator = validator;
+        }
+        Ok(())
+    }
+
+    /// A manifest from memory or the index, without asking the registry.
+    pub fn manifest_now(&self, hash: &Digest) -> Result<Option<Arc<Manifest>>, FetchError> {
+        if let Some(found) = self.manifests.lock().expect("holders do not panic").kept.get(hash) {
+            return Ok(Some(found.clone()));
+        }
+        let Some(body) = self.saved_document(hash)? else { return Ok(None) };
+        let manifest = Arc::new(xprim::parse_manifest(*hash, &body)?);
+        self.keep(manifest.clone());
+        Ok(Some(manifest))
+    }
+
+    fn saved_document(&self, hash: &Digest) -> Result<Option<Vec<u8>>, FetchError> {
+        let body = self.store.saved_manifest(hash)?;
+        // The index is trusted no more than a registry: what does not match is fetched again.
+        Ok(body.filter(|body| hash::sha256(body) == *hash))
+    }
+
+    /// A manifest: memory, index, registry.
+    pub async fn manifest(self: &Arc<Self>, hash: &Digest) -> Result<Arc<Manifest>, FetchError> {
+        let (this, hash) = (self.clone(), *hash);
+        if let Some(found) = blocking(move || this.manifest_now(&hash)).await?? {
+            return Ok(found);
+        }
+        let body = self.fetch_document(&hash).await?;
+        let manifest = Arc::new(xprim::parse_manifest(hash, &body)?);
+        let store = self.store.clone();
+        blocking(move || store.save_manifest(&hash, &body)).await??;
+        self.keep(manifest.clone());
+        Ok(manifest)
+    }
+
+    /// The manifest document as published.
+    pub async fn manifest_document(self: &Arc<Self>, hash: &Digest) -> Result<Bytes, FetchError> {
+        let (this, hash) = (self.clone(), *hash);
+        match blocking(move || this.saved_document(&hash)).await?? {
+            Some(body) => Ok(body.into()),
+            None => self.fetch_document(&hash).await,
+        }
+    }
+
+    async fn fetch_document(&self, hash: &Digest) -> Result<Bytes, FetchError> {
+        let Some(registry) = &self.patient else {
+            return Err(FetchError::NotKnown { what: format!("manifest {hash}") });
+        };
+        Ok(registry.document(hash, MANIFEST_LIMIT).await?)
+    }
+
+    fn keep(&self, manifest: Arc<Manifest>) {
+        let weight = |m: &Manifest| m.files().len() + m.objects().len() + 1;
+        let mut manifests = self.manifests.lock().expect("holders do not panic");
+        manifests.entries += weight(&manifest);
+        if let Some(old) = manifests.kept.put(manifest.hash(), manifest) {
+            manifests.entries -= weight(&old);
+        }
+        while manifests.entries > MANIFEST_ENTRIES && manifests.kept.len() > 1 {
+            if let Some((_, oldest)) = manifests.kept.pop_lru() {
+                manifests.entries -= weight(&oldest);
+            }
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("holders do not panic")
+    }
+}

@@ -1,0 +1,161 @@
+//! The daemon's life: one per store, clean ends, what survives a crash.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+
+use modelfs_test_support::model::{random_bytes, write_random};
+
+use crate::harness::{Place, eventually, is_mounted};
+
+fn published(place: &Place, size: u64) -> Vec<u8> {
+    let plain = place.path("plain");
+    fs::create_dir_all(&plain).expect("a folder");
+    let bytes = random_bytes(3, size as usize);
+    fs::write(plain.join("w.bin"), &bytes).expect("a file");
+    place.publish(&plain, "org/net", "v1", &[]);
+    bytes
+}
+
+#[test]
+fn a_second_daemon_on_the_same_store_names_the_first() {
+    let place = Place::new();
+    published(&place, 1000);
+    let daemon = place.mount_folder(&[]);
+    let other = place.path("other");
+    fs::create_dir(&other).expect("a folder");
+    let registry = place.registry();
+    let ran = place.run([
+        "mount".as_ref(),
+        other.as_os_str(),
+        "--registry".as_ref(),
+        registry.as_os_str(),
+    ]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(ran.err.contains(&daemon.pid().to_string()), "{ran:?}");
+    assert!(!is_mounted(&other));
+    daemon.stop();
+}
+
+#[test]
+fn signals_end_it_cleanly_with_files_open() {
+    for signal in ["INT", "TERM"] {
+        let place = Place::new();
+        published(&place, 3 << 20);
+        let daemon = place.mount_folder(&[]);
+        let file = File::open(daemon.path("org/net/v1/w.bin")).expect("opens");
+        let mut buffer = [0; 4096];
+        file.read_exact_at(&mut buffer, 0).expect("reads");
+        daemon.signal(signal);
+        let (code, log) = daemon.wait();
+        assert_eq!(code, 0, "{signal}: {log}");
+        assert!(!is_mounted(&place.mountpoint()));
+        drop(file);
+    }
+}
+
+#[test]
+fn unmount_by_command_ends_the_daemon() {
+    let place = Place::new();
+    published(&place, 1000);
+    let daemon = place.mount_folder(&[]);
+    let mountpoint = place.mountpoint();
+    place.ok(["unmount".as_ref(), mountpoint.as_os_str()]);
+    let (code, log) = daemon.wait();
+    assert_eq!(code, 0, "{log}");
+    assert!(!is_mounted(&mountpoint));
+}
+
+#[test]
+fn an_unmount_from_outside_ends_the_daemon() {
+    let place = Place::new();
+    published(&place, 1000);
+    let daemon = place.mount_folder(&[]);
+    let status = place.program("umount").arg(place.mountpoint()).status().expect("umount");
+    assert!(status.success());
+    assert_eq!(daemon.wait().0, 0);
+}
+
+#[test]
+fn in_the_background_it_is_ready_when_the_command_returns() {
+    let place = Place::new();
+    let bytes = published(&place, 5000);
+    let (mountpoint, registry) = (place.mountpoint(), place.registry());
+    place.ok([
+        "mount".as_ref(),
+        mountpoint.as_os_str(),
+        "--registry".as_ref(),
+        registry.as_os_str(),
+        "--background".as_ref(),
+    ]);
+    assert_eq!(fs::read(mountpoint.join("org/net/v1/w.bin")).expect("mounted"), bytes);
+    let path = place.ok(["path", "org/net@v1"]);
+    assert_eq!(path.trim(), mountpoint.join("org/net/v1").to_str().expect("UTF-8"));
+    place.ok(["unmount".as_ref(), mountpoint.as_os_str()]);
+    eventually("unmounted", || !is_mounted(&mountpoint));
+    eventually("the store is free", || place.run(["status", "--json"]).json()["daemon"].is_null());
+
+    let ran = place.run(["mount", "/nonexistent/here", "--registry", "/nonexistent/there", "--background"]);
+    assert_ne!(ran.code, 0, "a failure in the background is the command's failure: {ran:?}");
+    assert!(ran.err.contains("/nonexistent/"), "{ran:?}");
+}
+
+#[test]
+fn what_is_cached_survives_a_restart_and_needs_no_registry() {
+    let place = Place::new();
+    let bytes = published(&place, 12 << 20);
+    let daemon = place.mount_folder(&[]);
+    let version = "org/net/v1/w.bin";
+    assert!(fs::read(daemon.path(version)).expect("reads") == bytes);
+    let inode = |d: &crate::harness::Daemon<'_>| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(d.path(version)).expect("stat").ino()
+    };
+    let before = inode(&daemon);
+    daemon.stop();
+
+    fs::rename(place.registry(), place.path("away")).expect("the registry is gone");
+    let daemon = place.mount_folder(&[]);
+    assert_eq!(inode(&daemon), before, "an inode means the same to the next daemon");
+    assert!(fs::read(daemon.path(version)).expect("offline") == bytes);
+    assert_eq!(daemon.status()["traffic"]["bytes"], 0);
+    daemon.stop();
+}
+
+#[test]
+fn kill_9_during_a_prefetch_loses_at_most_the_last_group() {
+    let place = Place::new();
+    let plain = place.path("plain");
+    fs::create_dir(&plain).expect("a folder");
+    const SIZE: u64 = 1 << 30;
+    write_random(&plain.join("w.bin"), 9, SIZE);
+    place.publish(&plain, "org/big", "v1", &[]);
+    let daemon = place.mount_folder(&[]);
+    let mut prefetch = place
+        .modelfs(["prefetch", "org/big@v1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    eventually("some of it is there", || {
+        daemon.status()["cache"]["data"].as_u64().is_some_and(|data| data > SIZE / 4)
+    });
+    let had = daemon.status()["cache"]["data"].as_u64().expect("a number");
+    daemon.crash();
+    let _ = prefetch.wait();
+
+    let checked = place.run(["verify", "--json"]);
+    assert_eq!(checked.code, 0, "everything that the index claims verifies: {checked:?}");
+    let kept = checked.json()["checked"].as_u64().expect("a number");
+    // A group is 64 MiB or a second, whatever comes first; what was being written then is lost too.
+    println!("{had} bytes were present, {kept} were kept");
+    assert!(kept + (256 << 20) >= had, "{kept} of {had} bytes kept");
+    assert!(kept > 0);
+
+    let daemon = place.mount_folder(&[]);
+    place.ok(["prefetch", "org/big@v1"]);
+    let fetched = daemon.status()["traffic"]["bytes"].as_u64().expect("a number");
+    assert_eq!(fetched, SIZE - kept, "nothing whole is fetched twice");
+    place.ok(["verify"]);
+    daemon.stop();
+}
