@@ -40,9 +40,7 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
         },
         FetchError::Corrupt { .. } => VfsError::Corrupt { reason },
         FetchError::TimedOut { .. } => VfsError::TimedOut { reason },
-        FetchError::Store(_) | FetchError::NotFound { .. } | FetchError::NotKnown { .. } => {
-            VfsError::Unavailable { reason }
-        }
+        FetchError::Store(_) | FetchError::NotKnown { .. } => VfsError::Unavailable { reason },
     }
 }
 
@@ -111,7 +109,7 @@ mod tests {
         }
         let late = FetchError::TimedOut { after: Duration::from_secs(60), last: why() };
         assert!(matches!(of_fetch(&late), VfsError::TimedOut { .. }));
-        let lost = FetchError::NotFound { what: what(), registry: "r".into() };
+        let lost = FetchError::NotKnown { what: what() };
         assert!(matches!(of_fetch(&lost), VfsError::Unavailable { .. }));
     }
 

@@ -75,8 +75,7 @@ impl Vfs {
         let names = Arc::new(Namespace::new(Arc::clone(&known), nodes));
         let (tell, listen) = mpsc::unbounded_channel();
         let poke = Arc::new(Notify::new());
-        let watch =
-            watch::watch(source, Arc::clone(&names), options.catalog_ttl, Arc::clone(&poke), tell);
+        let watch = watch::watch(source, Arc::clone(&names), Arc::clone(&poke), tell);
         // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of
         // the next one, so a former process's handles are never taken for this one's.
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

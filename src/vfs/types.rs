@@ -146,8 +146,6 @@ pub enum Invalidation {
 pub struct VfsOptions {
     /// Whether the adapter can let the kernel read complete files by itself.
     pub passthrough: bool,
-    /// How often the watcher asks whether the catalog changed.
-    pub catalog_ttl: Duration,
 }
 
 /// The time of everything that nobody dated: 1980-01-01T00:00:00Z, the earliest that zip tools

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
@@ -113,15 +112,14 @@ fn versions(old: &[VersionEntry], new: &[VersionEntry], mut note: impl FnMut(&st
     }
 }
 
-/// Looks for changes every `ttl`, or when poked, until aborted, and tells them.
+/// Looks for changes every time to live, or when poked, until aborted, and tells them.
 pub(super) async fn watch(
     source: Arc<Source>,
     names: Arc<Namespace>,
-    ttl: Duration,
     poke: Arc<Notify>,
     tell: mpsc::UnboundedSender<Invalidation>,
 ) {
-    let mut told = source.catalog_now();
+    let (mut told, ttl) = (source.catalog_now(), source.catalog_ttl());
     loop {
         tokio::select! {
             () = tokio::time::sleep(ttl) => {
@@ -158,8 +156,8 @@ fn invalidations(
     let inos = names.folders(changes.keys())?;
     let mut out = Vec::new();
     for (ino, changed) in inos.into_iter().zip(changes.values()) {
-        let entry = |name: &Box<str>| Invalidation::Entry { parent: ino, name: name.clone() };
-        out.extend(changed.names.iter().map(entry));
+        let names = changed.names.iter().cloned();
+        out.extend(names.map(|name| Invalidation::Entry { parent: ino, name }));
         if changed.list {
             out.push(Invalidation::Folder { ino });
         }
@@ -176,7 +174,8 @@ mod tests {
 
     fn catalog(lines: &[(&str, &str, &str, u8)]) -> Catalog {
         let name = |s: &str| Name::new(s).unwrap();
-        let mut tree: BTreeMap<&str, BTreeMap<&str, Vec<(&str, u8)>>> = BTreeMap::new();
+        type Versions<'a> = Vec<(&'a str, u8)>;
+        let mut tree: BTreeMap<&str, BTreeMap<&str, Versions<'_>>> = BTreeMap::new();
         for (g, m, v, hash) in lines {
             tree.entry(g).or_default().entry(m).or_default().push((v, *hash));
         }
