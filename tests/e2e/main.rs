@@ -3,6 +3,8 @@
 mod bounded;
 mod changes;
 mod daemon;
+mod faults;
 mod harness;
+mod laziness;
 mod passthrough;
 mod trees;
