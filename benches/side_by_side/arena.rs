@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use modelfs_test_support::model::write_random;
+use modelfs_test_support::model::write_bytes;
 use tempfile::TempDir;
 
 /// Data, registries and a server.
@@ -44,7 +44,7 @@ impl Arena {
         let root = dir.path().canonicalize().expect("it exists");
         fs::create_dir(root.join("source")).expect("a folder");
         eprintln!("making {} MiB of data and publishing it", size >> 20);
-        write_random(&root.join("source/model.safetensors"), 1, size);
+        write_bytes(&root.join("source/model.safetensors"), 1, size);
         let publish = |version: &str, more: &[&str]| {
             let status = Command::new(binary())
                 .args(["publish", "--quiet"])

@@ -4,6 +4,8 @@ mod bounded;
 mod changes;
 mod cli;
 mod daemon;
+mod faults;
 mod harness;
+mod laziness;
 mod passthrough;
 mod trees;

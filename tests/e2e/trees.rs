@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use modelfs_test_support::fs_assertions;
-use modelfs_test_support::model::random_bytes;
+use modelfs_test_support::model::bytes;
 
 use crate::harness::{Place, User, set_mode, xattr};
 
@@ -22,12 +22,12 @@ pub fn plain_tree(at: &Path) {
     write("empty", b"");
     write("one", b"1");
     write(".gitattributes", b"*.bin lfs\n");
-    write("1_Pooling/config.json", &random_bytes(1, 190));
-    write("deep/er/and/deeper/vocab.txt", &random_bytes(2, 231_508));
-    write("naïve name.txt", &random_bytes(3, 4097));
-    write("weights.safetensors", &random_bytes(4, 9_000_001));
-    write("twin.safetensors", &random_bytes(4, 9_000_001));
-    write("big.bin", &random_bytes(5, 25 << 20));
+    write("1_Pooling/config.json", &bytes(1, 190));
+    write("deep/er/and/deeper/vocab.txt", &bytes(2, 231_508));
+    write("naïve name.txt", &bytes(3, 4097));
+    write("weights.safetensors", &bytes(4, 9_000_001));
+    write("twin.safetensors", &bytes(4, 9_000_001));
+    write("big.bin", &bytes(5, 25 << 20));
 }
 
 fn same_tree(user: User, mount: &[&str], publish: &[&str]) {
