@@ -40,7 +40,9 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
         },
         FetchError::Corrupt { .. } => VfsError::Corrupt { reason },
         FetchError::TimedOut { .. } => VfsError::TimedOut { reason },
-        FetchError::Store(_) | FetchError::NotKnown { .. } => VfsError::Unavailable { reason },
+        FetchError::Store(_) | FetchError::NotKnown { .. } | FetchError::Stopped => {
+            VfsError::Unavailable { reason }
+        }
     }
 }
 
