@@ -1,1 +1,3 @@
-//! placeholder
+//! Tests of modelfs that need no mount.
+
+mod registry_http;
