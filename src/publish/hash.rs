@@ -34,7 +34,7 @@ pub struct Job<'a> {
     /// The leaves, if there are to be any.
     pub leaf: Option<(u64, LeafDigest)>,
     /// Keeps bytes under their SHA-256; says whether they were new.
-    pub keep: &'a (dyn Fn(&Digest, &[u8]) -> Result<bool, PublishError> + Sync),
+    pub keep: Keep<'a>,
 }
 
 /// What came out.
@@ -63,6 +63,9 @@ struct PoolState {
     failed: Option<PublishError>,
     stop: bool,
 }
+
+/// How a worker keeps bytes.
+pub type Keep<'a> = &'a (dyn Fn(&Digest, &[u8]) -> Result<bool, PublishError> + Sync);
 
 /// A buffer that goes back to its pool.
 struct Lease<'a> {

@@ -2,4 +2,5 @@
 
 mod fetch;
 mod reference;
+mod registry_http;
 mod stack;
