@@ -61,7 +61,8 @@ impl Rig {
 
     /// Puts files, one chunk each, with leaves of the given kind, behind a manifest.
     fn put(&self, files: &[(&str, &[u8])], leaf: Option<LeafDigest>) -> Digest {
-        let chunks: Vec<Digest> = files.iter().map(|(_, b)| self.memory.insert(b.to_vec())).collect();
+        let chunks: Vec<Digest> =
+            files.iter().map(|(_, b)| self.memory.insert(b.to_vec())).collect();
         let lists = files.iter().map(|(_, b)| match leaf {
             Some(kind) => {
                 let list: Vec<u8> = b.chunks(LEAF).flat_map(|l| *kind.hash(l).as_bytes()).collect();
@@ -143,7 +144,9 @@ async fn every_kind_of_check_reads_right_at_odd_offsets() {
         let hash = rig.put(&[("a", &a), ("b", &b)], kind);
         for (ix, data) in [(0, &a), (1, &b)] {
             let file = rig.file(&hash, ix).await;
-            for (at, len) in [(0, 1), (LEAF - 1, 2), (12_345, 40_000), (data.len() - 1, 1), (0, data.len())] {
+            for (at, len) in
+                [(0, 1), (LEAF - 1, 2), (12_345, 40_000), (data.len() - 1, 1), (0, data.len())]
+            {
                 let got = rig.read(&file, at as u64, len as u64).await.expect("reads");
                 assert!(got == data[at..at + len], "{kind:?} {at} {len}");
             }
@@ -162,7 +165,11 @@ async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
     // In the second version the same chunk is the beginning of a longer file: another blob.
     let chunks = [sha256(&shared), rig.memory.insert(two.clone())];
     let list = |b: &[u8]| -> Digest {
-        rig.memory.insert(b.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect::<Vec<u8>>())
+        rig.memory.insert(
+            b.chunks(LEAF)
+                .flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes())
+                .collect::<Vec<u8>>(),
+        )
     };
     let json = serde_json::json!({
         "total_size": shared.len() + two.len(), "chunk_size": shared.len(),
@@ -192,7 +199,12 @@ async fn a_lying_registry_poisons_nobody_else() {
             evil.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect();
         let list = liar.memory.insert(list);
         liar.memory.insert_as(sha256(&right), evil.clone());
-        let lie = liar.put_manifest(&[("w", &evil)], &[sha256(&right)], &[list], Some(LeafDigest::Blake3));
+        let lie = liar.put_manifest(
+            &[("w", &evil)],
+            &[sha256(&right)],
+            &[list],
+            Some(LeafDigest::Blake3),
+        );
         let file = liar.file(&lie, 0).await;
         assert!(liar.read(&file, 0, 300_000).await.expect("its own content") == evil);
 
@@ -228,7 +240,8 @@ async fn a_wrong_leaf_is_asked_for_once_more_and_harms_no_other() {
 async fn a_wrong_leaf_list_is_never_believed() {
     let rig = Rig::new(BIG);
     let data = bytes(10, 300_000);
-    let evil: Vec<u8> = bytes(11, 300_000).chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
+    let evil: Vec<u8> =
+        bytes(11, 300_000).chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
     let list: Vec<u8> = data.chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
     let hash = rig.put(&[("w", &data)], Some(LeafDigest::Sha256));
     rig.memory.insert_as(sha256(&list), evil);
@@ -319,7 +332,8 @@ async fn with_everything_pinned_reads_go_through_memory() {
     assert!(buffer == kept);
 
     let error = rig.fetcher.prefetch(&rig.manifest(&second).await, &|_| {}).await;
-    let full = matches!(&error, Err(FetchError::Store(e)) if matches!(**e, StoreError::NoSpace { .. }));
+    let full =
+        matches!(&error, Err(FetchError::Store(e)) if matches!(**e, StoreError::NoSpace { .. }));
     assert!(full, "a prefetch that cannot fit says so: {error:?}");
 }
 
@@ -343,9 +357,17 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
     assert!(source.refresh().await.is_err());
     assert!(source.trouble().is_some());
     // The next run starts without the registry, on what the index kept.
-    let next = Source::new("memory://a", Some(rig.faulty.clone() as Arc<dyn Registry>), rig.store.clone(), &options());
-    assert!(next.catalog().await.expect("offline").find(&"org/net@v1".parse().expect("one")).is_some());
-    let manifest = Arc::new(next).manifest(&hash).await.expect("the manifest was kept too, or is asked for");
+    let next = Source::new(
+        "memory://a",
+        Some(rig.faulty.clone() as Arc<dyn Registry>),
+        rig.store.clone(),
+        &options(),
+    );
+    assert!(
+        next.catalog().await.expect("offline").find(&"org/net@v1".parse().expect("one")).is_some()
+    );
+    let manifest =
+        Arc::new(next).manifest(&hash).await.expect("the manifest was kept too, or is asked for");
     assert_eq!(manifest.total(), 1000);
     let nobody = Source::new("memory://b", None, rig.store.clone(), &options());
     assert!(matches!(nobody.catalog().await, Err(FetchError::NotKnown { .. })));

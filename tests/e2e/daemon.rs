@@ -95,7 +95,13 @@ fn in_the_background_it_is_ready_when_the_command_returns() {
     eventually("unmounted", || !is_mounted(&mountpoint));
     eventually("the store is free", || place.run(["status", "--json"]).json()["daemon"].is_null());
 
-    let ran = place.run(["mount", "/nonexistent/here", "--registry", "/nonexistent/there", "--background"]);
+    let ran = place.run([
+        "mount",
+        "/nonexistent/here",
+        "--registry",
+        "/nonexistent/there",
+        "--background",
+    ]);
     assert_ne!(ran.code, 0, "a failure in the background is the command's failure: {ran:?}");
     assert!(ran.err.contains("/nonexistent/"), "{ran:?}");
 }

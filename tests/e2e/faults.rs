@@ -32,7 +32,8 @@ impl Scene {
         fs::write(plain.join("w.bin"), &bytes).expect("a file");
         place.publish(&plain, "org/net", "v1", &["--chunk-size", "8MiB"]);
         let server = Server::start(&place.registry());
-        let digest = modelfs::base::hash::sha256(&bytes[BROKEN.start as usize..BROKEN.end as usize]);
+        let digest =
+            modelfs::base::hash::sha256(&bytes[BROKEN.start as usize..BROKEN.end as usize]);
         Self { place, server, bytes, chunk: format!("/data/{digest}") }
     }
 
