@@ -1,16 +1,28 @@
 //! Kernel adapters: they mount a [`modelfs::vfs::Vfs`] and speak the kernel's protocol.
 //!
-//! errno exists only here. Each adapter is a module for its system.
-#![allow(missing_docs, clippy::todo, unused_variables)]
+//! Invariant: errno exists only here; nothing here knows registries or the store. Each adapter is
+//! a module for its system; this file holds what they share. See each adapter for its threads.
+#![warn(missing_docs)]
+
+#[cfg(target_os = "linux")]
+mod fuse;
+#[cfg(not(target_os = "linux"))]
+mod none;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use modelfs::vfs::Vfs;
 
+#[cfg(target_os = "linux")]
+pub use fuse::Mount;
+#[cfg(not(target_os = "linux"))]
+pub use none::Mount;
+
 /// How to mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
+    /// The folder to mount at.
     pub mountpoint: PathBuf,
     /// Other users may read too (needs root, or user_allow_other in /etc/fuse.conf).
     pub allow_other: bool,
@@ -23,16 +35,26 @@ pub struct MountOptions {
 /// Why a mount failed, each with what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
+    /// Something about the mount point, or about who may mount there.
     #[error("{}: {why}", path.display())]
-    Mountpoint { path: PathBuf, why: String },
+    Mountpoint {
+        /// The mount point.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// This machine cannot mount; the text says what to do.
     #[error("{0}")]
     NoFuse(String),
+    /// The system call or the helper failed.
     #[error("mounting at {}: {source}", path.display())]
-    Failed { path: PathBuf, source: std::io::Error },
+    Failed {
+        /// The mount point.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
 }
-
-/// A live mount. Dropping it unmounts.
-pub struct Mount {}
 
 /// What the kernel agreed to, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,24 +70,17 @@ pub struct Agreed {
 /// Mounts and serves until [`Mount::unmount`], an unmount from outside, or drop. Call it within
 /// the tokio runtime whose tasks answer what has to wait.
 pub fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, MountError> {
-    todo!()
+    #[cfg(target_os = "linux")]
+    return fuse::mount(vfs, options);
+    #[cfg(not(target_os = "linux"))]
+    return none::mount(vfs, options);
 }
 
-impl Mount {
-    pub fn agreed(&self) -> Agreed {
-        todo!()
-    }
-    /// Unmounts, lazily if files are open; returns when the session has ended.
-    pub fn unmount(self) -> Result<(), MountError> {
-        todo!()
-    }
-    /// Resolves when the mount has ended, by whoever.
-    pub async fn ended(&self) {
-        todo!()
-    }
-}
-
-/// Unmounts whatever modelfs mounted there, dead or alive (`umount`, else `fusermount3 -u`, else lazily).
+/// Unmounts whatever modelfs mounted there, dead or alive: plainly, else lazily, by itself or with
+/// `fusermount3`. Refuses mounts that are not modelfs's.
 pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
-    todo!()
+    #[cfg(target_os = "linux")]
+    return fuse::unmount(mountpoint);
+    #[cfg(not(target_os = "linux"))]
+    return none::unmount(mountpoint);
 }

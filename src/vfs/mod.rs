@@ -4,144 +4,153 @@
 //! Invariant: an inode and a handle mean the same to the next process (inode = row of the node in
 //! the index and position in its tree; a handle holds nothing that cannot be made again from the
 //! inode). Content behind an inode never changes: another manifest is another inode.
-//! Concurrency: every method may be called from any thread; `Answer::Now` costs no network.
-#![allow(missing_docs, clippy::todo, unused_variables)]
+//! Concurrency: every method may be called from any thread; `Answer::Now` costs no network. No
+//! lock is held while the disk or the network works.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+mod attributes;
+mod buffers;
+mod errors;
+mod files;
+mod handles;
+mod ino;
+mod known;
+mod namespace;
+mod resolve;
+mod sync;
+mod tree;
+mod types;
+mod watch;
+mod weighted;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+pub use types::{
+    Answer, Attr, Entry, Handle, Ino, Invalidation, Kind, Later, Opened, Space, VfsError,
+    VfsOptions, stable_time,
+};
 
 use crate::fetch::Fetcher;
+use attributes::Facts;
+use errors::of_fetch;
+use files::Files;
+use known::{Known, Need, Step};
+use namespace::{Content, Namespace};
+use resolve::Nodes;
+use sync::lock;
 
-/// An inode number. 1 is the root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ino(pub u64);
+/// How often one question may need something more before it is given up: catalog, manifest,
+/// document are three; twice that allows for what is dropped from memory meanwhile.
+const MAX_ROUNDS: usize = 6;
 
-/// An open file or folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Handle(pub u64);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Folder,
-    File,
+/// The tree of one source.
+pub struct Vfs {
+    fetcher: Arc<Fetcher>,
+    names: Arc<Namespace>,
+    known: Arc<Known>,
+    files: Arc<Files>,
+    /// Lists as they were when first asked for.
+    folders: Mutex<HashMap<Handle, Arc<[Entry]>>>,
+    next_handle: AtomicU64,
+    poke: Arc<Notify>,
+    watcher: AbortHandle,
+    invalidations: Mutex<Option<mpsc::UnboundedReceiver<Invalidation>>>,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    pub ino: Ino,
-    pub kind: Kind,
-    /// Bytes; 0 for folders.
-    pub size: u64,
-    pub mtime: SystemTime,
-    /// A folder's: 2 + its folders.
-    pub links: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub name: Box<str>,
-    pub attr: Attr,
-}
-
-/// What can go wrong, for adapters to turn into their kernel's words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VfsError {
-    #[error("not found")]
-    NotFound,
-    #[error("not a folder")]
-    NotFolder,
-    #[error("is a folder")]
-    IsFolder,
-    #[error("no such attribute")]
-    NoAttribute,
-    /// An inode that never was.
-    #[error("stale")]
-    Stale,
-    /// The registry or the disk cannot deliver.
-    #[error("{reason}")]
-    Unavailable { reason: String },
-    #[error("{reason}")]
-    Corrupt { reason: String },
-    #[error("{reason}")]
-    TimedOut { reason: String },
-}
-
-pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, VfsError>> + Send + 'static>>;
-
-/// An answer on the spot, or one that has to wait for a network.
-pub enum Answer<T> {
-    Now(Result<T, VfsError>),
-    Later(Later<T>),
-}
-
-/// A file just opened.
-pub struct Opened {
-    pub handle: Handle,
-    /// The complete file for the kernel to read by itself. While an inode has handles, either all
-    /// of them have a backing or none has. The descriptor stays good while the handle is open.
-    pub backing: Option<Arc<std::fs::File>>,
-}
-
-/// What statfs tells. Bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    /// The cache's limit.
-    pub total: u64,
-    /// Not used of it.
-    pub free: u64,
-    /// Versions in the catalog.
-    pub files: u64,
-}
-
-/// What the kernel should forget.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invalidation {
-    /// A name in a folder that now means something else, or nothing.
-    Entry { parent: Ino, name: Box<str> },
-    /// A folder's cached list and attributes.
-    Folder { ino: Ino },
-}
-
-pub struct VfsOptions {
-    /// Whether the adapter can let the kernel read complete files by itself.
-    pub passthrough: bool,
-}
-
-pub struct Vfs {}
 
 impl Vfs {
     /// Loads the catalog (from the registry, else the index) and starts watching it every time to
-    /// live. Must be called within a tokio runtime.
+    /// live. Must be called within a tokio runtime. Fails only if no catalog can be had at all.
     pub async fn new(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
-        todo!()
+        let source = Arc::clone(fetcher.source());
+        source.catalog().await.map_err(|e| of_fetch(&e))?;
+        let store = fetcher.store().clone();
+        let known = Arc::new(Known::new(Arc::clone(&source), store.clone()));
+        let nodes = Nodes::new(store, source.name().to_owned());
+        let names = Arc::new(Namespace::new(Arc::clone(&known), nodes));
+        let (tell, listen) = mpsc::unbounded_channel();
+        let poke = Arc::new(Notify::new());
+        let watch = watch::watch(source, Arc::clone(&names), Arc::clone(&poke), tell);
+        // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of
+        // the next one, so a former process's handles are never taken for this one's.
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let first = since_1970.map_or(1, |d| d.as_nanos() as u64);
+        Ok(Arc::new(Self {
+            files: Arc::new(Files::new(Arc::clone(&fetcher), options.passthrough)),
+            fetcher,
+            names,
+            known,
+            folders: Mutex::default(),
+            next_handle: AtomicU64::new(first),
+            poke,
+            watcher: tokio::spawn(watch).abort_handle(),
+            invalidations: Mutex::new(Some(listen)),
+        }))
     }
+
+    /// Whether files opened from now on may be left to the kernel.
     pub fn set_passthrough(&self, on: bool) {
-        todo!()
+        self.files.set_passthrough(on);
     }
+
+    /// The entry of a folder with that name.
     pub fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Answer<Attr> {
-        todo!()
+        let name: Box<str> = name.into();
+        self.answer(move |vfs| vfs.names.lookup(parent, &name))
     }
+
+    /// What `stat` tells. An inode that the catalog no longer names keeps answering.
     pub fn attr(self: &Arc<Self>, ino: Ino) -> Answer<Attr> {
-        todo!()
+        self.answer(move |vfs| vfs.names.attr(ino))
     }
+
+    /// Opens a folder for listing.
     pub fn open_folder(self: &Arc<Self>, ino: Ino) -> Answer<Handle> {
-        todo!()
+        self.answer(move |vfs| match vfs.names.attr(ino)?.kind {
+            Kind::Folder => Ok(vfs.new_handle()),
+            Kind::File => Err(VfsError::NotFolder.into()),
+        })
     }
+
     /// The folder's entries without `.` and `..`, in one order for as long as the handle lives
     /// (and after a restart, as long as the catalog did not change).
     pub fn list(self: &Arc<Self>, ino: Ino, handle: Handle) -> Answer<Arc<[Entry]>> {
-        todo!()
+        self.answer(move |vfs| {
+            if let Some(list) = lock(&vfs.folders).get(&handle) {
+                return Ok(Arc::clone(list));
+            }
+            let list = vfs.names.list(ino)?;
+            Ok(Arc::clone(lock(&vfs.folders).entry(handle).or_insert(list)))
+        })
     }
+
+    /// The same, made anew: for a reader that went back to the beginning.
+    pub fn list_again(self: &Arc<Self>, ino: Ino, handle: Handle) -> Answer<Arc<[Entry]>> {
+        self.answer(move |vfs| {
+            let list = vfs.names.list(ino)?;
+            lock(&vfs.folders).insert(handle, Arc::clone(&list));
+            Ok(list)
+        })
+    }
+
+    /// The folder that an inode lies in; the root's is the root.
     pub fn parent(&self, ino: Ino) -> Ino {
-        todo!()
+        self.names.parent(ino)
     }
+
+    /// Opens a file. The first handle of an inode decides whether the kernel reads it by itself.
     pub fn open(self: &Arc<Self>, ino: Ino) -> Answer<Opened> {
-        todo!()
+        self.answer(move |vfs| {
+            let content = vfs.names.content(ino)?;
+            Ok(vfs.files.open(ino, vfs.new_handle(), &content)?)
+        })
     }
+
     /// At most `size` bytes from `offset`; fewer only at the end of the file.
     pub fn read(
         self: &Arc<Self>,
@@ -150,26 +159,134 @@ impl Vfs {
         offset: u64,
         size: u32,
     ) -> Answer<Bytes> {
-        todo!()
+        if let Some(file) = self.files.get(ino, handle) {
+            return self.files.read(&file, offset, size);
+        }
+        match self.answer(move |vfs| {
+            let content = vfs.names.content(ino)?;
+            Ok(vfs.files.adopt(ino, handle, &content)?)
+        }) {
+            Answer::Now(Ok(file)) => self.files.read(&file, offset, size),
+            Answer::Now(Err(error)) => Answer::Now(Err(error)),
+            Answer::Later(file) => {
+                let files = Arc::clone(&self.files);
+                Answer::Later(Box::pin(async move {
+                    match files.read(&*file.await?, offset, size) {
+                        Answer::Now(answer) => answer,
+                        Answer::Later(answer) => answer.await,
+                    }
+                }))
+            }
+        }
     }
+
+    /// Closes a file or folder. Handles of a former process are none of ours.
     pub fn release(&self, ino: Ino, handle: Handle) {
-        todo!()
+        self.files.release(ino, handle);
+        lock(&self.folders).remove(&handle);
     }
+
+    /// The value of an extended attribute.
     pub fn attribute(self: &Arc<Self>, ino: Ino, name: &str) -> Answer<Vec<u8>> {
-        todo!()
+        // The kernel asks for `security.capability` and its like all the time.
+        if !name.starts_with(attributes::PREFIX) {
+            return Answer::Now(Err(VfsError::NoAttribute));
+        }
+        let name: Box<str> = name.into();
+        self.answer(move |vfs| Ok(vfs.facts(ino)?.value(&name).ok_or(VfsError::NoAttribute)?))
     }
+
+    /// The extended attributes that an inode has.
     pub fn attributes(self: &Arc<Self>, ino: Ino) -> Answer<Vec<String>> {
-        todo!()
+        self.answer(move |vfs| Ok(vfs.facts(ino)?.names()))
     }
+
+    fn facts(&self, ino: Ino) -> Step<Facts> {
+        let (manifest, ix) = match self.names.content(ino) {
+            Ok(Content::File(manifest, ix)) => (manifest, ix),
+            Ok(Content::Document(body)) => {
+                let sha256 = Some(crate::base::hash::sha256(&body));
+                return Ok(Facts { sha256, ..Facts::default() });
+            }
+            Err(Need::Failed(VfsError::IsFolder)) => {
+                return Ok(Facts { hash: self.names.version_hash(ino)?, ..Facts::default() });
+            }
+            Err(need) => return Err(need),
+        };
+        let file = manifest.file(ix);
+        let facts = Facts { sha256: file.sha256, ..Facts::default() };
+        if file.len == 0 {
+            return Ok(Facts { cached: Some(0), pinned: Some(false), ..facts });
+        }
+        let key = manifest.layout(ix).key();
+        let store = self.fetcher.store();
+        Ok(Facts {
+            cached: Some(store.presence(&key).0.0),
+            pinned: Some(store.is_pinned(&key)),
+            error: self.files.failure(&key),
+            ..facts
+        })
+    }
+
+    /// How full the cache is.
     pub fn space(&self) -> Space {
-        todo!()
+        let usage = self.fetcher.store().usage();
+        Space {
+            total: usage.limit.0,
+            free: usage.limit.0.saturating_sub(usage.used.0),
+            files: self.fetcher.source().catalog_now().map_or(0, |c| c.len() as u64),
+        }
     }
-    /// Every change of the catalog, from now on. One listener: the adapter.
-    pub fn invalidations(&self) -> tokio::sync::mpsc::UnboundedReceiver<Invalidation> {
-        todo!()
+
+    /// Every change of the catalog, from now on. One listener, the adapter: whoever asks again
+    /// hears nothing.
+    pub fn invalidations(&self) -> mpsc::UnboundedReceiver<Invalidation> {
+        lock(&self.invalidations).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
+
+    /// Tells the kernel at once of a catalog that somebody refreshed by command.
+    pub fn catalog_refreshed(&self) {
+        self.poke.notify_one();
+    }
+
     /// Stops the watcher and forgets open files.
     pub fn close(&self) {
-        todo!()
+        self.watcher.abort();
+        self.files.clear();
+        lock(&self.folders).clear();
+    }
+
+    fn new_handle(&self) -> Handle {
+        Handle(self.next_handle.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Asks a step, here and now if it needs nothing, else after what it needs has come.
+    fn answer<T: Send + 'static>(
+        self: &Arc<Self>,
+        step: impl Fn(&Self) -> Step<T> + Send + 'static,
+    ) -> Answer<T> {
+        let mut need = match step(self) {
+            Ok(answer) => return Answer::Now(Ok(answer)),
+            Err(Need::Failed(error)) => return Answer::Now(Err(error)),
+            Err(need) => need,
+        };
+        let vfs = Arc::clone(self);
+        Answer::Later(Box::pin(async move {
+            for _ in 0..MAX_ROUNDS {
+                vfs.known.bring(need).await?;
+                match step(&vfs) {
+                    Ok(answer) => return Ok(answer),
+                    Err(Need::Failed(error)) => return Err(error),
+                    Err(more) => need = more,
+                }
+            }
+            Err(VfsError::Unavailable { reason: format!("{need:?} does not stay in memory") })
+        }))
+    }
+}
+
+impl Drop for Vfs {
+    fn drop(&mut self) {
+        self.watcher.abort();
     }
 }

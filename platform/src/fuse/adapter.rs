@@ -1,0 +1,444 @@
+//! The kernel's requests, one method each.
+//!
+//! Invariant: every reply is sent once; nothing is ever written. Concurrency: several threads call
+//! in; what is known is answered on the thread that took the request, what has to wait becomes a
+//! task on the runtime, so that no waiting read ever holds a thread that a cached one needs.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BackingId, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use modelfs::vfs::{Answer, Handle, Ino, Opened, Vfs};
+
+use super::backing::{Backings, Mode};
+use super::convert::{KEPT, Owner, attr};
+use super::errno::errno;
+use super::{lists, negotiate};
+use crate::Agreed;
+
+/// Our inodes are never used again for something else, so there is but one generation.
+const GENERATION: Generation = Generation(0);
+/// The longest name that we could have.
+const MAX_NAME: usize = 255;
+/// The unit that statfs counts in: a page.
+const STATFS_BLOCK: u64 = 4096;
+/// Data stays in the page cache from open to open, since content never changes; nothing is ever
+/// written, so a close has nothing to say.
+const FILE_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+/// The kernel keeps lists too; it is told when they change.
+const FOLDER_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_CACHE_DIR);
+
+/// What a mount needs to answer.
+pub(super) struct Adapter {
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) owner: Owner,
+    pub(super) passthrough: bool,
+    pub(super) agreed: Arc<Mutex<Agreed>>,
+    pub(super) backings: Arc<Backings<BackingId>>,
+}
+
+impl Adapter {
+    /// Replies now, or from a task when the answer has come.
+    fn respond<T: Send + 'static, R: Send + 'static>(
+        &self,
+        answer: Answer<T>,
+        reply: R,
+        send: impl FnOnce(Result<T, Errno>, R) + Send + 'static,
+    ) {
+        match answer {
+            Answer::Now(answer) => send(answer.map_err(|e| errno(&e)), reply),
+            Answer::Later(answer) => {
+                self.runtime.spawn(async move { send(answer.await.map_err(|e| errno(&e)), reply) });
+            }
+        }
+    }
+
+    fn list(
+        &self,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+    ) -> Answer<Arc<[modelfs::vfs::Entry]>> {
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        // A reader that starts, or starts again (rewinddir), sees the folder as it is now.
+        if offset == 0 { self.vfs.list_again(ino, handle) } else { self.vfs.list(ino, handle) }
+    }
+}
+
+/// Text of a name; none for what no registry can have published.
+fn text(name: &OsStr) -> Result<&str, Errno> {
+    if name.len() > MAX_NAME {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    name.to_str().ok_or(Errno::ENOENT)
+}
+
+fn send_attribute(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match value {
+        Err(error) => reply.error(error),
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+    }
+}
+
+/// Notes that the kernel refused a backing file, for good if it always will.
+fn refused(error: &io::Error, vfs: &Vfs, agreed: &Mutex<Agreed>) {
+    match negotiate::why_refused(error) {
+        None => tracing::warn!(%error, "a complete file could not be left to the kernel"),
+        Some(why) => {
+            vfs.set_passthrough(false);
+            let mut agreed = agreed.lock().unwrap_or_else(PoisonError::into_inner);
+            if agreed.passthrough {
+                tracing::warn!(%error, why, "no passthrough: complete files are read through the daemon");
+            }
+            agreed.passthrough = false;
+            agreed.why_not = Some(format!("{why} ({error})"));
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let agreed = negotiate::negotiate(config, self.passthrough);
+        self.vfs.set_passthrough(agreed.passthrough);
+        *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = agreed;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = match text(name) {
+            Ok(name) => name,
+            Err(error) => return reply.error(error),
+        };
+        let owner = self.owner;
+        self.respond(
+            self.vfs.lookup(Ino(parent.0), name),
+            reply,
+            move |found, reply| match found {
+                Ok(found) => reply.entry(&KEPT, &attr(&found, owner), GENERATION),
+                // No entry at all, so that the kernel keeps no "not there" that nobody would correct.
+                Err(error) => reply.error(error),
+            },
+        );
+    }
+
+    /// Nothing is counted: any inode can be made again from its number.
+    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let owner = self.owner;
+        self.respond(self.vfs.attr(Ino(ino.0)), reply, move |found, reply| match found {
+            Ok(found) => reply.attr(&KEPT, &attr(&found, owner)),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        let ino = Ino(ino.0);
+        let (vfs, backings) = (Arc::clone(&self.vfs), Arc::clone(&self.backings));
+        let agreed = Arc::clone(&self.agreed);
+        self.respond(self.vfs.open(ino), reply, move |opened, reply| {
+            let Opened { handle, backing } = match opened {
+                Ok(opened) => opened,
+                Err(error) => return reply.error(error),
+            };
+            let fh = FileHandle(handle.0);
+            let Some(file) = backing else { return reply.opened(fh, FILE_FLAGS) };
+            match backings.open(ino, handle, || reply.open_backing(&*file)) {
+                Mode::Passthrough(id) => {
+                    reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &id);
+                }
+                Mode::Cached(error) => {
+                    if let Some(error) = error {
+                        refused(&error, &vfs, &agreed);
+                    }
+                    reply.opened(fh, FILE_FLAGS);
+                }
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let answer = self.vfs.read(Ino(ino.0), Handle(fh.0), offset, size);
+        self.respond(answer, reply, |bytes, reply| match bytes {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        // The kernel's number first: while it lives, the tree still keeps the file from eviction.
+        self.backings.release(Ino(ino.0), Handle(fh.0));
+        self.vfs.release(Ino(ino.0), Handle(fh.0));
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.respond(self.vfs.open_folder(Ino(ino.0)), reply, |opened, reply| match opened {
+            Ok(handle) => reply.opened(FileHandle(handle.0), FOLDER_FLAGS),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let parent = self.vfs.parent(Ino(ino.0));
+        let answer = self.list(ino, fh, offset);
+        self.respond(answer, reply, move |list, mut reply| match list {
+            Ok(list) => {
+                lists::fill(&mut reply, offset, Ino(ino.0), parent, &list);
+                reply.ok();
+            }
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let (owner, parent) = (self.owner, self.vfs.parent(Ino(ino.0)));
+        let answer = self.list(ino, fh, offset);
+        self.respond(answer, reply, move |list, mut reply| match list {
+            Ok(list) => {
+                lists::fill_plus(&mut reply, offset, Ino(ino.0), parent, &list, owner);
+                reply.ok();
+            }
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.release(Ino(ino.0), Handle(fh.0));
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let space = self.vfs.space();
+        let (blocks, free) = (space.total / STATFS_BLOCK, space.free / STATFS_BLOCK);
+        let block = STATFS_BLOCK as u32;
+        reply.statfs(blocks, free, free, space.files, 0, block, MAX_NAME as u32, block);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let Some(name) = name.to_str() else { return reply.error(Errno::ENODATA) };
+        let answer = self.vfs.attribute(Ino(ino.0), name);
+        self.respond(answer, reply, move |value, reply| send_attribute(value, size, reply));
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.respond(self.vfs.attributes(Ino(ino.0)), reply, move |names, reply| {
+            let joined =
+                names.map(|names| names.iter().flat_map(|n| [n, "\0"]).collect::<String>());
+            send_attribute(joined.map(String::into_bytes), size, reply);
+        });
+    }
+
+    /// With the option `default_permissions` the kernel decides by itself.
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    /// The kernel then treats all of a file as data, which it is.
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.error(Errno::EINVAL);
+    }
+
+    // What follows would change something. The kernel refuses all of it itself on a read-only
+    // mount; should the mount ever be made writable from outside, we do.
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        _: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+}

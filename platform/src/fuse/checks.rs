@@ -1,0 +1,123 @@
+//! What is checked before mounting, so that a refusal says what to do.
+//!
+//! Never looks into a mount that may be dead: `/proc/self/mountinfo` is asked first.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::mountinfo::{self, Mounted, TYPE};
+use crate::MountError;
+
+const FUSE_CONF: &str = "/etc/fuse.conf";
+
+/// The mount point as the kernel will call it, if mounting there makes sense.
+pub(super) fn check(mountpoint: &Path, allow_other: bool) -> Result<PathBuf, MountError> {
+    let point = absolute(mountpoint)?;
+    let wrong = |why: String| MountError::Mountpoint { path: point.clone(), why };
+    if let Some(mounted) = mountinfo::at(&point)
+        && let Some(why) = occupied(&mounted, alive(&point))
+    {
+        return Err(wrong(why));
+    }
+    let found = std::fs::metadata(&point).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => wrong("there is no such folder: make it first".into()),
+        _ => wrong(error.to_string()),
+    })?;
+    if !found.is_dir() {
+        return Err(wrong("is not a folder".into()));
+    }
+    if std::fs::read_dir(&point).is_ok_and(|mut entries| entries.next().is_some()) {
+        tracing::warn!(path = %point.display(), "the mount point is not empty: what is in it is hidden until the unmount");
+    }
+    let root = rustix::process::geteuid().is_root();
+    let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
+    if allow_other && !root && !conf_allows_other(&conf) {
+        return Err(wrong(format!(
+            "letting other users in needs root, or the line user_allow_other in {FUSE_CONF}"
+        )));
+    }
+    Ok(point)
+}
+
+/// The path with every link in it resolved but for the last name, which may be a dead mount.
+pub(super) fn absolute(mountpoint: &Path) -> Result<PathBuf, MountError> {
+    let wrong = |error: io::Error| MountError::Mountpoint {
+        path: mountpoint.to_owned(),
+        why: match error.kind() {
+            io::ErrorKind::NotFound => "there is no such folder: make it first".into(),
+            _ => error.to_string(),
+        },
+    };
+    let path = std::path::absolute(mountpoint).map_err(wrong)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path.canonicalize().map_err(wrong);
+    };
+    let path = parent.canonicalize().map_err(wrong)?.join(name);
+    // A link to the mount point is followed; looking at one does not ask what is mounted behind.
+    match std::fs::read_link(&path) {
+        Ok(_) => path.canonicalize().map_err(wrong),
+        Err(_) => Ok(path),
+    }
+}
+
+/// Whether something answers there.
+fn alive(point: &Path) -> bool {
+    std::fs::metadata(point).is_ok()
+}
+
+/// Why nothing more should be mounted over what is there, if so.
+fn occupied(mounted: &Mounted, alive: bool) -> Option<String> {
+    let fuse = mounted.kind.starts_with("fuse.") || mounted.kind == "fuse";
+    match (mounted.kind == TYPE, alive) {
+        (true, true) => Some("modelfs is already mounted there".into()),
+        (true, false) => Some(
+            "a mount is still there whose daemon is gone: clear it with 'modelfs unmount' and this folder"
+                .into(),
+        ),
+        (false, true) if fuse => Some(format!("{} is already mounted there", mounted.kind)),
+        (false, false) => Some(format!(
+            "a {} mount is there that does not answer: unmount it first",
+            mounted.kind
+        )),
+        (false, true) => None,
+    }
+}
+
+/// Whether `fuse.conf` lets users let others in.
+fn conf_allows_other(conf: &str) -> bool {
+    conf.lines().any(|line| line.trim() == "user_allow_other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounted(kind: &str) -> Mounted {
+        Mounted { device: "0:1".into(), point: "/mnt".into(), kind: kind.into() }
+    }
+
+    #[test]
+    fn what_may_be_mounted_over() {
+        assert!(occupied(&mounted(TYPE), true).is_some_and(|w| w.contains("already")));
+        assert!(occupied(&mounted(TYPE), false).is_some_and(|w| w.contains("modelfs unmount")));
+        assert!(occupied(&mounted("fuse.sshfs"), true).is_some());
+        assert!(occupied(&mounted("nfs4"), false).is_some());
+        assert_eq!(occupied(&mounted("tmpfs"), true), None);
+    }
+
+    #[test]
+    fn the_line_counts_only_when_it_is_one() {
+        assert!(conf_allows_other("# x\n user_allow_other \n"));
+        assert!(!conf_allows_other("#user_allow_other\n# user_allow_other - Using\n"));
+    }
+
+    #[test]
+    fn mount_points_that_cannot_be() {
+        let folder = std::env::temp_dir();
+        let text = |r: Result<PathBuf, MountError>| r.unwrap_err().to_string();
+        assert!(
+            text(check(&folder.join("modelfs no such folder"), false)).contains("make it first")
+        );
+        assert!(text(check(Path::new("/proc/self/status"), false)).contains("not a folder"));
+    }
+}

@@ -1,0 +1,82 @@
+//! From the tree's values to the kernel's.
+//!
+//! Pure values.
+
+use std::time::Duration;
+
+use fuser::{FileAttr, FileType, INodeNo};
+use modelfs::vfs::{Attr, Ino, Kind};
+
+/// How long the kernel may keep names and attributes. Content behind an inode never changes and
+/// the kernel is told when a name does, so this could be for ever; a day bounds the harm of a
+/// message that got lost.
+pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What `stat` gives as the best size of a read. 128 KiB is what the kernel reads at once by
+/// default. Not more, though one request carries 1 MiB: buffered readers (Python's `open`) take
+/// this as their buffer and would fetch a MiB for the 8 bytes of a safetensors header.
+const BLOCK_SIZE: u32 = 128 << 10;
+
+/// Owner and group of everything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// A kind in the kernel's words.
+pub(super) fn kind(kind: Kind) -> FileType {
+    match kind {
+        Kind::Folder => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+    }
+}
+
+/// An inode number in the kernel's words.
+pub(super) fn number(ino: Ino) -> INodeNo {
+    INodeNo(ino.0)
+}
+
+/// Attributes in the kernel's words.
+pub(super) fn attr(attr: &Attr, owner: Owner) -> FileAttr {
+    FileAttr {
+        ino: number(attr.ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: attr.mtime,
+        mtime: attr.mtime,
+        ctime: attr.mtime,
+        crtime: attr.mtime,
+        kind: kind(attr.kind),
+        perm: match attr.kind {
+            Kind::Folder => 0o555,
+            Kind::File => 0o444,
+        },
+        nlink: attr.links,
+        uid: owner.uid,
+        gid: owner.gid,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use modelfs::vfs::stable_time;
+
+    use super::*;
+
+    #[test]
+    fn read_only_and_rounded_up() {
+        let owner = Owner { uid: 7, gid: 8 };
+        let file =
+            Attr { ino: Ino(9), kind: Kind::File, size: 513, mtime: stable_time(), links: 1 };
+        let got = attr(&file, owner);
+        assert_eq!((got.perm, got.blocks, got.uid, got.gid, got.ino.0), (0o444, 2, 7, 8, 9));
+        let folder = Attr { kind: Kind::Folder, size: 0, links: 3, ..file };
+        let got = attr(&folder, owner);
+        assert_eq!((got.perm, got.blocks, got.nlink), (0o555, 0, 3));
+        assert_eq!(got.kind, FileType::Directory);
+    }
+}

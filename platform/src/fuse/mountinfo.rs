@@ -1,0 +1,82 @@
+//! What is mounted, as `/proc/self/mountinfo` tells: without touching a mount, which may be dead.
+//!
+//! Pure but for reading that file.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The type that our mounts have.
+pub(super) const TYPE: &str = "fuse.modelfs";
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mounted {
+    /// `major:minor`.
+    pub(super) device: String,
+    pub(super) point: PathBuf,
+    pub(super) kind: String,
+}
+
+impl Mounted {
+    /// The number of a FUSE connection: its device's minor number.
+    pub(super) fn connection(&self) -> Option<&str> {
+        self.device.split_once(':').map(|(_, minor)| minor)
+    }
+}
+
+/// The topmost mount at exactly this folder.
+pub(super) fn at(point: &Path) -> Option<Mounted> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|b| *b == b'\n').filter_map(parse).filter(|m| m.point == point).next_back()
+}
+
+/// `36 35 98:0 /root /point options - type source options`, with a variable number of fields
+/// before the dash.
+fn parse(line: &[u8]) -> Option<Mounted> {
+    let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+    let dash = fields.iter().position(|f| *f == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    Some(Mounted {
+        device: text(fields.get(2)?),
+        point: OsString::from_vec(unescape(fields.get(4)?)).into(),
+        kind: text(fields.get(dash + 1)?),
+    })
+}
+
+/// Blanks and backslashes stand there as `\040`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let code = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match code.and_then(|c| u8::from_str_radix(c, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_as_the_kernel_writes_them() {
+        let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs ro";
+        let got = parse(line).unwrap();
+        assert_eq!((got.point.to_str(), got.kind.as_str()), (Some("/mnt/my models"), TYPE));
+        assert_eq!(got.connection(), Some("52"));
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"1 2 3"), None);
+        assert_eq!(unescape(br"a\134b\04"), br"a\b\04");
+        assert!(at(Path::new("/proc")).is_some_and(|m| m.kind == "proc"));
+    }
+}

@@ -1,0 +1,116 @@
+//! What is agreed with the kernel when a mount begins.
+//!
+//! Invariant: nothing is required; what the kernel lacks only costs speed, and passthrough says why
+//! it is not there.
+
+use std::io;
+
+use fuser::{InitFlags, KernelConfig};
+
+use crate::Agreed;
+
+/// The largest read: what one request carries at most by the kernel's default limit of 256 pages.
+const MAX_READ: u32 = 1 << 20;
+/// The largest read of kernels without a say in it: 32 pages.
+const OLD_MAX_READ: u32 = 128 << 10;
+/// Reads ahead that the kernel may have under way, enough for several streams of 1 MiB requests
+/// over a slow network (the default of 12 is one stream); beyond three quarters it holds back.
+const MAX_BACKGROUND: u16 = 64;
+const CONGESTION: u16 = 48;
+/// How deep file systems may be stacked: with 2 the cache may itself lie on an overlay, as it does
+/// in containers. The price: our mount cannot be the lower layer of an overlay.
+const STACK_DEPTH: u32 = 2;
+/// The number of CAP_SYS_ADMIN in a set of capabilities.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// Asks for what helps; returns what came of it.
+pub(super) fn negotiate(config: &mut KernelConfig, passthrough: bool) -> Agreed {
+    for wish in [
+        // Look-ups and lists in one folder side by side.
+        InitFlags::FUSE_PARALLEL_DIROPS,
+        InitFlags::FUSE_ASYNC_READ,
+        // Direct reads of one file side by side.
+        InitFlags::FUSE_ASYNC_DIO,
+        // Attributes along with lists, where the reader turns out to want them.
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_READDIRPLUS_AUTO,
+    ] {
+        if let Err(lacks) = config.add_capabilities(wish) {
+            tracing::debug!(?lacks, "the kernel lacks something");
+        }
+    }
+    let many_pages = config.capabilities().contains(InitFlags::FUSE_MAX_PAGES);
+    for outcome in [
+        // Governs the size of reads too; nothing is ever written.
+        config.set_max_write(MAX_READ).map(drop),
+        config.set_max_background(MAX_BACKGROUND).map(drop).map_err(u32::from),
+        config.set_congestion_threshold(CONGESTION).map(drop).map_err(u32::from),
+    ] {
+        if let Err(nearest) = outcome {
+            tracing::debug!(nearest, "the kernel's library wants another value");
+        }
+    }
+    let why_not =
+        if passthrough { take_passthrough(config).err() } else { Some("switched off".to_owned()) };
+    Agreed {
+        passthrough: why_not.is_none(),
+        why_not,
+        max_read: if many_pages { MAX_READ } else { OLD_MAX_READ },
+    }
+}
+
+fn take_passthrough(config: &mut KernelConfig) -> Result<(), String> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !has_sys_admin(&status) {
+        return Err("it needs the capability CAP_SYS_ADMIN: run the daemon as root".to_owned());
+    }
+    config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(|_| {
+        "this kernel does not have it: Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH".to_owned()
+    })?;
+    let refused = |nearest| format!("a stack depth of {STACK_DEPTH} is refused, {nearest} is not");
+    config.set_max_stack_depth(STACK_DEPTH).map(drop).map_err(refused)
+}
+
+/// Whether the effective capabilities in `/proc/self/status` have CAP_SYS_ADMIN.
+fn has_sys_admin(status: &str) -> bool {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+/// Why the kernel will refuse every backing file, as its answer to one tells; none if the next one
+/// may do.
+pub(super) fn why_refused(error: &io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error)? {
+        Errno::PERM | Errno::ACCESS => Some("it needs the capability CAP_SYS_ADMIN"),
+        Errno::LOOP => Some("the cache lies on a file system that is itself stacked too deep"),
+        Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::NOSYS => {
+            Some("the kernel cannot pass reads through to the cache's file system")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_as_the_kernel_writes_them() {
+        assert!(has_sys_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t000001fffeffffff\n"));
+        assert!(has_sys_admin("CapEff:\t0000000000200000"));
+        assert!(!has_sys_admin("CapEff:\t0000000000100000"));
+        assert!(!has_sys_admin("CapEff:\t0000000000000000\nCapBnd:\t000001ffffffffff"));
+        assert!(!has_sys_admin(""));
+    }
+
+    #[test]
+    fn a_lack_of_privilege_is_for_good_and_a_lack_of_memory_is_not() {
+        let error = |e: rustix::io::Errno| io::Error::from(e);
+        assert!(why_refused(&error(rustix::io::Errno::PERM)).is_some());
+        assert!(why_refused(&error(rustix::io::Errno::LOOP)).is_some());
+        assert!(why_refused(&error(rustix::io::Errno::NOMEM)).is_none());
+        assert!(why_refused(&io::Error::other("x")).is_none());
+    }
+}

@@ -1,0 +1,41 @@
+//! Systems that no adapter is written for yet: a clear refusal.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+
+use modelfs::vfs::Vfs;
+
+use crate::{Agreed, MountError, MountOptions};
+
+/// A live mount: there is none on this system.
+pub struct Mount(Infallible);
+
+fn refused() -> MountError {
+    MountError::NoFuse(format!("mounting is not there yet on {}", std::env::consts::OS))
+}
+
+pub(crate) fn mount(_vfs: Arc<Vfs>, _options: &MountOptions) -> Result<Mount, MountError> {
+    Err(refused())
+}
+
+pub(crate) fn unmount(_mountpoint: &Path) -> Result<(), MountError> {
+    Err(refused())
+}
+
+impl Mount {
+    /// What the kernel agreed to.
+    pub fn agreed(&self) -> Agreed {
+        match self.0 {}
+    }
+
+    /// Unmounts.
+    pub fn unmount(self) -> Result<(), MountError> {
+        match self.0 {}
+    }
+
+    /// Resolves when the mount has ended.
+    pub async fn ended(&self) {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,130 @@
+//! From the lower layers' errors to the tree's kinds, and the last reason a file could not be read.
+//!
+//! Invariant: an outage never becomes `NotFound`: only a catalog that was read says that a name is
+//! not there. The mapping is pure; the memory has one lock.
+
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+
+use lru::LruCache;
+
+use super::sync::lock;
+use super::types::VfsError;
+use crate::fetch::FetchError;
+use crate::model::ContentKey;
+use crate::registry::RegistryError;
+use crate::store::StoreError;
+
+/// Files whose last failure is kept: more than anybody looks at; a line each.
+const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// The store failed.
+pub(super) fn of_store(error: &StoreError) -> VfsError {
+    VfsError::Unavailable { reason: one_line(error) }
+}
+
+/// The catalog, a manifest or data could not be had. Names are looked up in the catalog by the
+/// tree itself, so "not found" here is a registry that lacks what its own catalog promises.
+pub(super) fn of_fetch(error: &FetchError) -> VfsError {
+    let reason = one_line(error);
+    match error {
+        FetchError::Registry(e) => match e {
+            RegistryError::WrongBytes { .. } | RegistryError::Invalid { .. } => {
+                VfsError::Corrupt { reason }
+            }
+            RegistryError::Unreachable { .. }
+            | RegistryError::Busy { .. }
+            | RegistryError::Missing { .. }
+            | RegistryError::Refused { .. }
+            | RegistryError::BadName { .. } => VfsError::Unavailable { reason },
+        },
+        FetchError::Corrupt { .. } => VfsError::Corrupt { reason },
+        FetchError::TimedOut { .. } => VfsError::TimedOut { reason },
+        FetchError::Store(_) | FetchError::NotKnown { .. } | FetchError::Stopped => {
+            VfsError::Unavailable { reason }
+        }
+    }
+}
+
+fn one_line(error: &dyn std::fmt::Display) -> String {
+    error.to_string().replace(['\n', '\r'], " ")
+}
+
+/// Why files could not be read, last.
+pub(super) struct Failures {
+    last: Mutex<LruCache<ContentKey, String>>,
+}
+
+impl Failures {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self { last: Mutex::new(LruCache::new(KEPT)) }
+    }
+
+    /// Remembers a failure. Returns whether it is news: a reader that tries again and again for
+    /// the same reason fills no log.
+    pub(super) fn failed(&self, key: ContentKey, error: &VfsError) -> bool {
+        let reason = error.to_string();
+        let mut last = lock(&self.last);
+        last.put(key, reason.clone()).is_none_or(|before| before != reason)
+    }
+
+    /// A fetch of the file succeeded. (A hit in the cache says nothing about the registry.)
+    pub(super) fn fetched(&self, key: &ContentKey) {
+        lock(&self.last).pop(key);
+    }
+
+    /// The last failure of a file, if no fetch succeeded since.
+    pub(super) fn of(&self, key: &ContentKey) -> Option<String> {
+        lock(&self.last).peek(key).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::Digest;
+
+    #[test]
+    fn an_outage_is_never_a_missing_file() {
+        let what = || "chunk 7".to_owned();
+        let why = || "because\nof this".to_owned();
+        let registry: [(RegistryError, bool); 7] = [
+            (RegistryError::Unreachable { what: what(), why: why() }, false),
+            (RegistryError::Busy { what: what(), status: 503, retry_after: None }, false),
+            (RegistryError::Missing { what: what() }, false),
+            (RegistryError::Refused { what: what(), status: 403 }, false),
+            (RegistryError::BadName { name: what(), why: why() }, false),
+            (RegistryError::WrongBytes { what: what(), why: why() }, true),
+            (RegistryError::Invalid { what: what(), why: why() }, true),
+        ];
+        for (error, corrupt) in registry {
+            match (of_fetch(&FetchError::Registry(error)), corrupt) {
+                (VfsError::Corrupt { reason }, true)
+                | (VfsError::Unavailable { reason }, false) => {
+                    assert!(reason.contains("chunk 7") && !reason.contains('\n'), "{reason}");
+                }
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+        let late = FetchError::TimedOut { after: Duration::from_secs(60), last: why() };
+        assert!(matches!(of_fetch(&late), VfsError::TimedOut { .. }));
+        let lost = FetchError::NotKnown { what: what() };
+        assert!(matches!(of_fetch(&lost), VfsError::Unavailable { .. }));
+    }
+
+    #[test]
+    fn the_last_failure_is_kept_until_a_fetch_succeeds() {
+        let key = ContentKey::new(Digest::from_bytes([1; 32]));
+        let failures = Failures::new();
+        let error = |s: &str| VfsError::Unavailable { reason: s.into() };
+        assert!(failures.failed(key, &error("no route")));
+        assert!(!failures.failed(key, &error("no route")));
+        assert!(failures.failed(key, &error("busy")));
+        assert_eq!(failures.of(&key).as_deref(), Some("busy"));
+        failures.fetched(&key);
+        assert_eq!(failures.of(&key), None);
+    }
+}

@@ -1,0 +1,229 @@
+//! Open files and their bytes: from the cache on the spot, else fetched; complete files for the
+//! kernel to read by itself.
+//!
+//! Invariant: a handle holds nothing that cannot be made again from its inode. Concurrency: the
+//! table's lock and a handle's readahead lock are held for a look-up, never during I/O.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::buffers::Buffers;
+use super::errors::{Failures, of_fetch};
+use super::handles::OpenTable;
+use super::namespace::Content;
+use super::sync::lock;
+use super::types::{Answer, Handle, Ino, Opened, VfsError};
+use crate::base::FileRange;
+use crate::fetch::{CachedFile, Fetcher, Readahead};
+use crate::model::ContentKey;
+use crate::store::Hold;
+
+/// What is open.
+pub(super) struct Files {
+    fetcher: Arc<Fetcher>,
+    passthrough: AtomicBool,
+    open: Mutex<OpenTable<OpenFile, Arc<Backing>>>,
+    failures: Failures,
+    buffers: Buffers,
+}
+
+/// A complete file that the kernel reads by itself, kept from eviction meanwhile.
+struct Backing {
+    file: Arc<std::fs::File>,
+    _hold: Hold,
+}
+
+/// A file with a handle.
+pub(super) struct OpenFile {
+    bytes: FileBytes,
+    /// The kernel's requests for one handle come on several threads.
+    ahead: Mutex<Readahead>,
+}
+
+#[derive(Clone)]
+enum FileBytes {
+    Model(Arc<CachedFile>),
+    Document(Bytes),
+}
+
+impl Files {
+    /// Nothing is open.
+    pub(super) fn new(fetcher: Arc<Fetcher>, passthrough: bool) -> Self {
+        Self {
+            fetcher,
+            passthrough: AtomicBool::new(passthrough),
+            open: Mutex::new(OpenTable::new()),
+            failures: Failures::new(),
+            buffers: Buffers::default(),
+        }
+    }
+
+    /// Whether files opened from now on may be left to the kernel.
+    pub(super) fn set_passthrough(&self, on: bool) {
+        self.passthrough.store(on, Ordering::Relaxed);
+    }
+
+    /// Opens a file under a new handle.
+    pub(super) fn open(
+        &self,
+        ino: Ino,
+        handle: Handle,
+        content: &Content,
+    ) -> Result<Opened, VfsError> {
+        let file = self.file(content)?;
+        let may = self.passthrough.load(Ordering::Relaxed) && lock(&self.open).is_free(ino);
+        let offer = if may { backing(&file.bytes) } else { None };
+        let backing = lock(&self.open).open(ino, handle, file, offer);
+        Ok(Opened { handle, backing: backing.map(|b| Arc::clone(&b.file)) })
+    }
+
+    /// The file of a handle.
+    pub(super) fn get(&self, ino: Ino, handle: Handle) -> Option<Arc<OpenFile>> {
+        lock(&self.open).get(ino, handle)
+    }
+
+    /// The file of a handle that a former process gave.
+    pub(super) fn adopt(
+        &self,
+        ino: Ino,
+        handle: Handle,
+        content: &Content,
+    ) -> Result<Arc<OpenFile>, VfsError> {
+        let file = self.file(content)?;
+        Ok(lock(&self.open).adopt(ino, handle, file))
+    }
+
+    /// Closes a handle, if it is ours.
+    pub(super) fn release(&self, ino: Ino, handle: Handle) {
+        let last = lock(&self.open).release(ino, handle);
+        drop(last);
+    }
+
+    /// Closes all.
+    pub(super) fn clear(&self) {
+        let open = std::mem::replace(&mut *lock(&self.open), OpenTable::new());
+        drop(open);
+    }
+
+    /// Why a file could last not be read.
+    pub(super) fn failure(&self, key: &ContentKey) -> Option<String> {
+        self.failures.of(key)
+    }
+
+    fn file(&self, content: &Content) -> Result<OpenFile, VfsError> {
+        let bytes = match content {
+            Content::Document(body) => FileBytes::Document(body.clone()),
+            Content::File(manifest, ix) => {
+                FileBytes::Model(self.fetcher.file(manifest, *ix).map_err(|e| of_fetch(&e))?)
+            }
+        };
+        Ok(OpenFile { bytes, ahead: Mutex::default() })
+    }
+
+    /// At most `size` bytes from `offset`; fewer only at the end of the file.
+    pub(super) fn read(self: &Arc<Self>, open: &OpenFile, offset: u64, size: u32) -> Answer<Bytes> {
+        let file = match &open.bytes {
+            FileBytes::Model(file) => Arc::clone(file),
+            FileBytes::Document(body) => {
+                let range = cut(offset, size, body.len() as u64);
+                return Answer::Now(Ok(body.slice(range.start() as usize..range.end() as usize)));
+            }
+        };
+        let len = file.manifest.file(file.file).len;
+        let range = cut(offset, size, len);
+        if range.is_empty() {
+            return Answer::Now(Ok(Bytes::new()));
+        }
+        let ahead = lock(&open.ahead).on_read(range, len);
+        let mut buffer = self.buffers.take(range.len() as usize);
+        match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
+            Ok(true) => {
+                if let Some(ahead) = ahead.filter(|_| !is_complete(&file)) {
+                    self.fetcher.readahead(&file, ahead);
+                }
+                return Answer::Now(Ok(buffer.freeze()));
+            }
+            Ok(false) => {}
+            // What the disk cannot give, the registry can.
+            Err(error) => tracing::warn!(%error, "the cache could not be read"),
+        }
+        drop(buffer);
+        let this = Arc::clone(self);
+        Answer::Later(Box::pin(async move { this.fetch(&file, range, ahead).await }))
+    }
+
+    async fn fetch(
+        &self,
+        file: &Arc<CachedFile>,
+        range: FileRange,
+        mut ahead: Option<FileRange>,
+    ) -> Result<Bytes, VfsError> {
+        let mut read = pin!(self.fetcher.read(file, range));
+        let answer = poll_fn(|cx| {
+            let answer = read.as_mut().poll(cx);
+            // Only once what is waited for is on its way.
+            if let Some(ahead) = ahead.take() {
+                self.fetcher.readahead(file, ahead);
+            }
+            answer
+        })
+        .await;
+        let key = file.blob.as_ref().map(|b| b.key());
+        match answer {
+            Ok(bytes) => {
+                if let Some(key) = key {
+                    self.failures.fetched(&key);
+                }
+                Ok(bytes)
+            }
+            Err(error) => {
+                let error = of_fetch(&error);
+                if key.is_none_or(|key| self.failures.failed(key, &error)) {
+                    let path = &file.manifest.file(file.file).path;
+                    tracing::warn!(file = %path, %range, %error, "a read failed");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn cut(offset: u64, size: u32, len: u64) -> FileRange {
+    let offset = offset.min(len);
+    FileRange::new(offset, offset.saturating_add(u64::from(size)).min(len))
+}
+
+fn is_complete(file: &CachedFile) -> bool {
+    file.blob.as_ref().is_none_or(|b| b.is_complete())
+}
+
+/// The complete file, if it is complete. The store's trouble only costs speed.
+fn backing(bytes: &FileBytes) -> Option<Arc<Backing>> {
+    let FileBytes::Model(file) = bytes else { return None };
+    let blob = file.blob.as_ref().filter(|b| b.is_complete())?;
+    match blob.complete_file() {
+        Ok(found) => found.map(|(file, _hold)| Arc::new(Backing { file: Arc::new(file), _hold })),
+        Err(error) => {
+            tracing::warn!(%error, "a complete file could not be opened for the kernel");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_are_cut_at_the_end() {
+        assert_eq!(cut(0, 10, 100), FileRange::new(0, 10));
+        assert_eq!(cut(95, 10, 100), FileRange::new(95, 100));
+        for offset in [100, 101, u64::MAX] {
+            assert!(cut(offset, 10, 100).is_empty());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What is known without a network: the catalog, trees, manifest documents; and how to know more.
+//!
+//! Every question to the tree is a *step*: it answers from memory and the index alone, or says
+//! what it needs; `bring` gets that from the network, and the step is asked again. So the answer
+//! on the spot and the one that waits are the same code.
+//! Concurrency: short locks around caches, none held while anything is asked.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::errors::{of_fetch, of_store};
+use super::sync::lock;
+use super::tree::VersionTree;
+use super::types::VfsError;
+use super::weighted::Weighted;
+use crate::base::hash::sha256;
+use crate::fetch::Source;
+use crate::model::{Catalog, Digest, Manifest};
+use crate::store::Store;
+
+/// Entries of trees and objects of their manifests kept in memory, about a hundred bytes each:
+/// 100 MiB, fifty thousand ordinary versions or the largest one that there may be.
+const TREES: usize = 1 << 20;
+/// Bytes of manifest documents kept: they are read through `.modelfs` only.
+const DOCUMENTS: usize = 8 << 20;
+/// What a step lacks.
+#[derive(Debug)]
+pub(super) enum Need {
+    /// The catalog.
+    Catalog,
+    /// The tree of the version with this manifest.
+    Tree(Digest),
+    /// The manifest as published.
+    Document(Digest),
+    /// Nothing can help.
+    Failed(VfsError),
+}
+
+impl From<VfsError> for Need {
+    fn from(error: VfsError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// An answer without a network, or what it needs.
+pub(super) type Step<T> = Result<T, Need>;
+
+/// The memory.
+pub(super) struct Known {
+    source: Arc<Source>,
+    store: Store,
+    trees: Mutex<Weighted<Digest, Arc<VersionTree>>>,
+    documents: Mutex<Weighted<Digest, Bytes>>,
+}
+
+impl Known {
+    /// Of one source.
+    pub(super) fn new(source: Arc<Source>, store: Store) -> Self {
+        let trees = Mutex::new(Weighted::new(TREES));
+        Self { source, store, trees, documents: Mutex::new(Weighted::new(DOCUMENTS)) }
+    }
+
+    /// Gets what a step lacks.
+    pub(super) async fn bring(&self, need: Need) -> Result<(), VfsError> {
+        match need {
+            Need::Failed(error) => return Err(error),
+            Need::Catalog => {
+                self.source.catalog().await.map_err(|e| of_fetch(&e))?;
+            }
+            Need::Tree(hash) => {
+                let manifest = self.source.manifest(&hash).await.map_err(|e| of_fetch(&e))?;
+                self.keep_tree(manifest);
+            }
+            Need::Document(hash) => {
+                let body = self.source.manifest_document(&hash).await.map_err(|e| of_fetch(&e))?;
+                self.keep_document(hash, body);
+            }
+        }
+        Ok(())
+    }
+
+    /// The catalog in memory, if any.
+    pub(super) fn catalog_now(&self) -> Option<Arc<Catalog>> {
+        self.source.catalog_now()
+    }
+
+    /// The catalog.
+    pub(super) fn catalog(&self) -> Step<Arc<Catalog>> {
+        self.source.catalog_now().ok_or(Need::Catalog)
+    }
+
+    /// A version's tree.
+    pub(super) fn tree(&self, hash: &Digest) -> Step<Arc<VersionTree>> {
+        if let Some(tree) = lock(&self.trees).get(hash) {
+            return Ok(tree);
+        }
+        match self.source.manifest_now(hash).map_err(|e| of_fetch(&e))? {
+            Some(manifest) => Ok(self.keep_tree(manifest)),
+            None => Err(Need::Tree(*hash)),
+        }
+    }
+
+    fn keep_tree(&self, manifest: Arc<Manifest>) -> Arc<VersionTree> {
+        let hash = manifest.hash();
+        let tree = Arc::new(VersionTree::new(manifest));
+        let mut trees = lock(&self.trees);
+        trees.put(hash, tree.weight(), Arc::clone(&tree));
+        tree
+    }
+
+    /// A manifest as published; its SHA-256 has matched.
+    pub(super) fn document(&self, hash: &Digest) -> Step<Bytes> {
+        let kept = lock(&self.documents).get(hash);
+        if let Some(body) = kept {
+            return Ok(body);
+        }
+        match self.store.saved_manifest(hash).map_err(|e| of_store(&e))? {
+            Some(body) if sha256(&body) == *hash => Ok(self.keep_document(*hash, body.into())),
+            _ => Err(Need::Document(*hash)),
+        }
+    }
+
+    fn keep_document(&self, hash: Digest, body: Bytes) -> Bytes {
+        let mut documents = lock(&self.documents);
+        documents.put(hash, body.len(), body.clone());
+        body
+    }
+}

@@ -1,0 +1,354 @@
+//! Names, inodes, attributes and lists: the tree without open files.
+//!
+//! Every question is a step (see `known`): it answers from memory and the index alone, or says
+//! what it needs first. Invariant: only a catalog or manifest that was read makes `NotFound`;
+//! attributes need no object. Concurrency: no state of its own but caches.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::ino::Place;
+use super::known::{Known, Step};
+use super::resolve::Nodes;
+use super::tree::{Position, VersionTree};
+use super::types::{Attr, Entry, Ino, Kind, VfsError, stable_time};
+use super::watch::Folder;
+use crate::model::{Digest, FileIx, Manifest};
+use crate::store::{NodeId, NodeKey};
+
+/// The folder in every version that is modelfs's own, and the file in it.
+const OWN: &str = ".modelfs";
+const DOCUMENT: &str = "manifest.json";
+
+/// A version and its row.
+#[derive(Debug, Clone, Copy)]
+struct Version<'a> {
+    id: NodeId,
+    group: &'a str,
+    model: &'a str,
+    version: &'a str,
+    hash: &'a Digest,
+}
+
+/// What a file consists of.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// A file of a version.
+    File(Arc<Manifest>, FileIx),
+    /// `manifest.json`.
+    Document(Bytes),
+}
+
+/// The tree.
+pub(super) struct Namespace {
+    known: Arc<Known>,
+    nodes: Nodes,
+}
+
+impl Namespace {
+    /// The tree of one source.
+    pub(super) fn new(known: Arc<Known>, nodes: Nodes) -> Self {
+        Self { known, nodes }
+    }
+
+    /// The entry of a folder with that name.
+    pub(super) fn lookup(&self, parent: Ino, name: &str) -> Step<Attr> {
+        let place = Place::decode(parent).ok_or(VfsError::Stale)?;
+        let id = match place {
+            Place::Root => {
+                if self.known.catalog()?.models(name).is_none() {
+                    return Err(VfsError::NotFound.into());
+                }
+                self.nodes.id(NodeKey::Group { group: name.into() })?
+            }
+            Place::Node(id) => match &*self.nodes.key(id)? {
+                NodeKey::Group { group } => {
+                    self.known.catalog()?.versions(group, name).ok_or(VfsError::NotFound)?;
+                    self.nodes.id(NodeKey::Model { group: group.clone(), model: name.into() })?
+                }
+                NodeKey::Model { group, model } => {
+                    let catalog = self.known.catalog()?;
+                    let found = catalog.version(group, model, name).ok_or(VfsError::NotFound)?;
+                    let (group, model) = (group.clone(), model.clone());
+                    let hash = found.hash;
+                    let version = name.into();
+                    self.nodes.id(NodeKey::Version { group, model, version, hash })?
+                }
+                key @ NodeKey::Version { .. } => {
+                    return self.lookup_inside(version_of(id, key)?, Position::TOP, name);
+                }
+            },
+            Place::Inside(id, at) => {
+                let key = self.nodes.key(id)?;
+                return self.lookup_inside(version_of(id, &key)?, at, name);
+            }
+            Place::Own(id) if name == DOCUMENT => return self.attr(Place::Document(id).encode()),
+            Place::Own(_) => return Err(VfsError::NotFound.into()),
+            Place::Document(_) => return Err(VfsError::NotFolder.into()),
+        };
+        self.attr(Place::Node(id).encode())
+    }
+
+    fn lookup_inside(&self, v: Version<'_>, at: Position, name: &str) -> Step<Attr> {
+        if at == Position::TOP && name == OWN {
+            return self.attr(Place::Own(v.id).encode());
+        }
+        let tree = self.known.tree(v.hash)?;
+        known(&tree, at)?;
+        if at != Position::TOP && tree.file(at).is_some() {
+            return Err(VfsError::NotFolder.into());
+        }
+        let child = tree.child(at, name).ok_or(VfsError::NotFound)?;
+        Ok(self.attr_inside(v, &tree, child))
+    }
+
+    /// What `stat` tells.
+    pub(super) fn attr(&self, ino: Ino) -> Step<Attr> {
+        let folder = |links| Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links };
+        let place = Place::decode(ino).ok_or(VfsError::Stale)?;
+        let id = match place {
+            Place::Root => return Ok(folder(links(self.known.catalog()?.groups().len()))),
+            Place::Node(id) | Place::Inside(id, _) | Place::Own(id) | Place::Document(id) => id,
+        };
+        let key = self.nodes.key(id)?;
+        match (place, &*key) {
+            (Place::Node(_), NodeKey::Group { group }) => {
+                Ok(folder(links(self.known.catalog()?.models(group).map_or(0, |m| m.len()))))
+            }
+            (Place::Node(_), NodeKey::Model { group, model }) => Ok(folder(links(
+                self.known.catalog()?.versions(group, model).map_or(0, <[_]>::len),
+            ))),
+            _ => {
+                let v = version_of(id, &key)?;
+                let mtime = self.published(v);
+                match place {
+                    Place::Root | Place::Node(_) => Ok(Attr { mtime, ..folder(1) }),
+                    Place::Own(_) => Ok(Attr { mtime, ..folder(2) }),
+                    Place::Document(_) => {
+                        let size = self.known.document(v.hash)?.len() as u64;
+                        Ok(Attr { ino, kind: Kind::File, size, mtime, links: 1 })
+                    }
+                    Place::Inside(_, at) => {
+                        let tree = self.known.tree(v.hash)?;
+                        known(&tree, at)?;
+                        Ok(self.attr_inside(v, &tree, at))
+                    }
+                }
+            }
+        }
+    }
+
+    fn attr_inside(&self, v: Version<'_>, tree: &VersionTree, at: Position) -> Attr {
+        attr_of(v.id, tree, at, self.published(v))
+    }
+
+    /// A folder's entries, sorted.
+    pub(super) fn list(&self, ino: Ino) -> Step<Arc<[Entry]>> {
+        let place = Place::decode(ino).ok_or(VfsError::Stale)?;
+        let id = match place {
+            Place::Root => {
+                let catalog = self.known.catalog()?;
+                let names = catalog.groups().map(|g| g.as_str());
+                return self.list_nodes(names, |group| NodeKey::Group { group: group.into() });
+            }
+            Place::Node(id) | Place::Inside(id, _) | Place::Own(id) | Place::Document(id) => id,
+        };
+        let key = self.nodes.key(id)?;
+        match (place, &*key) {
+            (Place::Node(_), NodeKey::Group { group }) => {
+                let catalog = self.known.catalog()?;
+                let names = catalog.models(group).into_iter().flatten().map(|m| m.as_str());
+                self.list_nodes(names, |model| NodeKey::Model {
+                    group: group.clone(),
+                    model: model.into(),
+                })
+            }
+            (Place::Node(_), NodeKey::Model { group, model }) => {
+                let catalog = self.known.catalog()?;
+                let versions = catalog.versions(group, model).unwrap_or_default();
+                let mut hashes = versions.iter().map(|v| v.hash);
+                let names = versions.iter().map(|v| v.name.as_str());
+                self.list_nodes(names, |version| NodeKey::Version {
+                    group: group.clone(),
+                    model: model.clone(),
+                    version: version.into(),
+                    hash: hashes.next().expect("one for each name"),
+                })
+            }
+            (Place::Document(_), _) => Err(VfsError::NotFolder.into()),
+            (Place::Own(_), _) => {
+                let attr = self.attr(Place::Document(id).encode())?;
+                Ok([Entry { name: DOCUMENT.into(), attr }].into())
+            }
+            (Place::Root | Place::Node(_) | Place::Inside(..), key) => {
+                let v = version_of(id, key)?;
+                let at = if let Place::Inside(_, at) = place { at } else { Position::TOP };
+                let tree = self.known.tree(v.hash)?;
+                known(&tree, at)?;
+                if tree.file(at).is_some() {
+                    return Err(VfsError::NotFolder.into());
+                }
+                let mtime = self.published(v);
+                let entry = |child| Entry {
+                    name: tree.name(child).into(),
+                    attr: attr_of(id, &tree, child, mtime),
+                };
+                Ok(tree.children(at).map(entry).collect())
+            }
+        }
+    }
+
+    fn list_nodes<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        mut key: impl FnMut(&str) -> NodeKey,
+    ) -> Step<Arc<[Entry]>> {
+        let names: Vec<&str> = names.collect();
+        let keys: Vec<NodeKey> = names.iter().map(|name| key(name)).collect();
+        let ids = self.nodes.ids(&keys)?;
+        let entry = |(name, id): (&&str, NodeId)| {
+            Ok(Entry { name: (*name).into(), attr: self.attr(Place::Node(id).encode())? })
+        };
+        names.iter().zip(ids).map(entry).collect()
+    }
+
+    /// The folder that an inode lies in; the root if that cannot be told without a network.
+    pub(super) fn parent(&self, ino: Ino) -> Ino {
+        let parent = || -> Step<Ino> {
+            let place = Place::decode(ino).ok_or(VfsError::Stale)?;
+            Ok(match place {
+                Place::Root => Ino::ROOT,
+                Place::Own(id) => Place::Node(id).encode(),
+                Place::Document(id) => Place::Own(id).encode(),
+                Place::Inside(id, at) => {
+                    let key = self.nodes.key(id)?;
+                    let tree = self.known.tree(version_of(id, &key)?.hash)?;
+                    known(&tree, at)?;
+                    match tree.parent(at) {
+                        Position::TOP => Place::Node(id).encode(),
+                        folder => Place::Inside(id, folder).encode(),
+                    }
+                }
+                Place::Node(id) => match &*self.nodes.key(id)? {
+                    NodeKey::Group { .. } => Ino::ROOT,
+                    NodeKey::Model { group, .. } => {
+                        let key = NodeKey::Group { group: group.clone() };
+                        Place::Node(self.nodes.id(key)?).encode()
+                    }
+                    NodeKey::Version { group, model, .. } => {
+                        let (group, model) = (group.clone(), model.clone());
+                        Place::Node(self.nodes.id(NodeKey::Model { group, model })?).encode()
+                    }
+                },
+            })
+        };
+        parent().unwrap_or(Ino::ROOT)
+    }
+
+    /// What a file consists of.
+    pub(super) fn content(&self, ino: Ino) -> Step<Content> {
+        match Place::decode(ino).ok_or(VfsError::Stale)? {
+            Place::Root | Place::Node(_) | Place::Own(_) => Err(VfsError::IsFolder.into()),
+            Place::Document(id) => {
+                let key = self.nodes.key(id)?;
+                Ok(Content::Document(self.known.document(version_of(id, &key)?.hash)?))
+            }
+            Place::Inside(id, at) => {
+                let key = self.nodes.key(id)?;
+                let tree = self.known.tree(version_of(id, &key)?.hash)?;
+                known(&tree, at)?;
+                let file = tree.file(at).ok_or(VfsError::IsFolder)?;
+                Ok(Content::File(Arc::clone(tree.manifest()), file))
+            }
+        }
+    }
+
+    /// The hash of the version whose own folder this is.
+    pub(super) fn version_hash(&self, ino: Ino) -> Result<Option<Digest>, VfsError> {
+        let Some(Place::Node(id)) = Place::decode(ino) else { return Ok(None) };
+        match &*self.nodes.key(id)? {
+            NodeKey::Version { hash, .. } => Ok(Some(*hash)),
+            NodeKey::Group { .. } | NodeKey::Model { .. } => Ok(None),
+        }
+    }
+
+    /// The inodes of folders of the catalog, in order.
+    pub(super) fn folders<'a>(
+        &self,
+        folders: impl Iterator<Item = &'a Folder>,
+    ) -> Result<Vec<Ino>, VfsError> {
+        let keys: Vec<Option<NodeKey>> = folders.map(Folder::key).collect();
+        let known: Vec<NodeKey> = keys.iter().flatten().cloned().collect();
+        let mut ids = self.nodes.ids(&known)?.into_iter();
+        let ino = |key: Option<NodeKey>| match key {
+            None => Some(Ino::ROOT),
+            Some(_) => ids.next().map(|id| Place::Node(id).encode()),
+        };
+        Ok(keys.into_iter().filter_map(ino).collect())
+    }
+
+    fn published(&self, v: Version<'_>) -> SystemTime {
+        let catalog = self.known.catalog_now();
+        let entry = catalog.as_ref().and_then(|c| c.version(v.group, v.model, v.version));
+        entry.filter(|e| e.hash == *v.hash).and_then(|e| e.published).unwrap_or(stable_time())
+    }
+}
+
+fn version_of(id: NodeId, key: &NodeKey) -> Result<Version<'_>, VfsError> {
+    match key {
+        NodeKey::Version { group, model, version, hash } => {
+            Ok(Version { id, group, model, version, hash })
+        }
+        NodeKey::Group { .. } | NodeKey::Model { .. } => Err(VfsError::Stale),
+    }
+}
+
+/// A number from the kernel names a place that this tree has.
+fn known(tree: &VersionTree, at: Position) -> Result<(), VfsError> {
+    if tree.has(at) { Ok(()) } else { Err(VfsError::Stale) }
+}
+
+/// A folder's links: itself, its name, and the `..` of each folder in it.
+fn links(folders: usize) -> u32 {
+    u32::try_from(folders).unwrap_or(u32::MAX).saturating_add(2)
+}
+
+fn attr_of(id: NodeId, tree: &VersionTree, at: Position, mtime: SystemTime) -> Attr {
+    let ino = Place::Inside(id, at).encode();
+    match tree.file(at) {
+        Some(file) => {
+            Attr { ino, kind: Kind::File, size: tree.manifest().file(file).len, mtime, links: 1 }
+        }
+        None => {
+            let links = links(tree.folders(at) as usize);
+            Attr { ino, kind: Kind::Folder, size: 0, mtime, links }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{FilePath, ManifestBuilder};
+
+    #[test]
+    fn no_version_has_a_file_where_modelfs_puts_its_own() {
+        assert!(
+            FilePath::new(OWN).is_err() && FilePath::new(&format!("{OWN}/{DOCUMENT}")).is_err()
+        );
+    }
+
+    #[test]
+    fn attributes_come_from_the_manifest() {
+        let mut b = ManifestBuilder::new(Digest::from_bytes([0; 32]));
+        b.file("a/b/c", None, []).unwrap();
+        let tree = VersionTree::new(Arc::new(b.build().unwrap()));
+        let a = attr_of(NodeId(5), &tree, Position(1), stable_time());
+        assert_eq!((a.ino, a.kind, a.links), (Ino(5 << 32 | 1), Kind::Folder, 3));
+        let c = attr_of(NodeId(5), &tree, Position(3), stable_time());
+        assert_eq!((c.ino, c.kind, c.links, c.size), (Ino(5 << 32 | 3), Kind::File, 1, 0));
+        assert_eq!(known(&tree, Position(4)), Err(VfsError::Stale));
+    }
+}

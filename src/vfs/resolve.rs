@@ -1,0 +1,77 @@
+//! Rows of the index and what they stand for, both ways.
+//!
+//! Invariant: the index decides; what is kept in memory is a copy of what it said, which never
+//! changes. Concurrency: one lock, not held while the index is asked.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use lru::LruCache;
+
+use super::errors::of_store;
+use super::sync::lock;
+use super::types::VfsError;
+use crate::store::{NodeId, NodeKey, Store};
+
+/// Rows kept in memory: those of a large catalog, about 200 bytes each, 13 MiB at most.
+const KEPT: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
+
+/// The rows of one source.
+pub(super) struct Nodes {
+    store: Store,
+    source: String,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    ids: LruCache<NodeKey, NodeId>,
+    keys: LruCache<NodeId, Arc<NodeKey>>,
+}
+
+impl Nodes {
+    /// The rows of the source called `source`.
+    pub(super) fn new(store: Store, source: String) -> Self {
+        let kept = Kept { ids: LruCache::new(KEPT), keys: LruCache::new(KEPT) };
+        Self { store, source, kept: Mutex::new(kept) }
+    }
+
+    /// The rows of these, in order; new ones are made, all in one transaction.
+    pub(super) fn ids(&self, keys: &[NodeKey]) -> Result<Vec<NodeId>, VfsError> {
+        {
+            let mut kept = lock(&self.kept);
+            let known: Option<Vec<NodeId>> =
+                keys.iter().map(|k| kept.ids.get(k).copied()).collect();
+            if let Some(ids) = known {
+                return Ok(ids);
+            }
+        }
+        let ids = self.store.nodes(&self.source, keys).map_err(|e| of_store(&e))?;
+        let mut kept = lock(&self.kept);
+        for (key, id) in keys.iter().zip(&ids) {
+            kept.ids.put(key.clone(), *id);
+        }
+        Ok(ids)
+    }
+
+    /// The row of one.
+    pub(super) fn id(&self, key: NodeKey) -> Result<NodeId, VfsError> {
+        let ids = self.ids(&[key])?;
+        ids.first().copied().ok_or(VfsError::Stale)
+    }
+
+    /// What a row stands for.
+    pub(super) fn key(&self, id: NodeId) -> Result<Arc<NodeKey>, VfsError> {
+        if let Some(key) = lock(&self.kept).keys.get(&id) {
+            return Ok(Arc::clone(key));
+        }
+        match self.store.node(id).map_err(|e| of_store(&e))? {
+            Some((source, key)) if source == self.source => {
+                let key = Arc::new(key);
+                let mut kept = lock(&self.kept);
+                kept.keys.put(id, Arc::clone(&key));
+                Ok(key)
+            }
+            _ => Err(VfsError::Stale),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The catalog's changes, and the task that looks for them.
+//!
+//! Invariant: what the listener was told leads from the catalog it last knew to the one now, even
+//! if somebody else refreshed in between: the watcher compares with what it told last, not with
+//! what the last refresh says. The comparison is pure; one task per mount.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::namespace::Namespace;
+use super::types::{Invalidation, VfsError};
+use crate::fetch::Source;
+use crate::model::{Catalog, VersionEntry};
+use crate::store::NodeKey;
+
+/// A folder of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Folder {
+    /// The list of groups.
+    Root,
+    /// A group's list of models.
+    Group(Box<str>),
+    /// A model's list of versions.
+    Model(Box<str>, Box<str>),
+}
+
+impl Folder {
+    /// Its row in the index; the root has none.
+    pub(super) fn key(&self) -> Option<NodeKey> {
+        match self {
+            Self::Root => None,
+            Self::Group(group) => Some(NodeKey::Group { group: group.clone() }),
+            Self::Model(group, model) => {
+                Some(NodeKey::Model { group: group.clone(), model: model.clone() })
+            }
+        }
+    }
+}
+
+/// What differs in one folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// Names that came, went, or mean something else.
+    pub(super) names: Vec<Box<str>>,
+    /// Whether the list of names differs.
+    pub(super) list: bool,
+}
+
+type Levels<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a [VersionEntry]>>;
+
+fn levels(catalog: &Catalog) -> Levels<'_> {
+    let models = |group: &'_ str| {
+        let names = catalog.models(group).into_iter().flatten();
+        let with_versions = |model: &crate::model::Name| {
+            catalog.versions(group, model.as_str()).unwrap_or_default()
+        };
+        names.map(|m| (m.as_str(), with_versions(m))).collect()
+    };
+    catalog.groups().map(|g| (g.as_str(), models(g.as_str()))).collect()
+}
+
+/// What differs between two catalogs, by folder. What lies below a name that came or went is told
+/// too: a process may stand in there.
+pub(super) fn difference(old: &Catalog, new: &Catalog) -> BTreeMap<Folder, Changed> {
+    let mut out = BTreeMap::new();
+    let (old, new) = (levels(old), levels(new));
+    let (no_models, no_versions) = (BTreeMap::new(), [].as_slice());
+    for group in keys(&old, &new) {
+        let (before, after) = (old.get(group), new.get(group));
+        if before.is_some() != after.is_some() {
+            note(&mut out, Folder::Root, group, true);
+        }
+        let (before, after) = (before.unwrap_or(&no_models), after.unwrap_or(&no_models));
+        for model in keys(before, after) {
+            let (had, has) = (before.get(model), after.get(model));
+            if had.is_some() != has.is_some() {
+                note(&mut out, Folder::Group(group.into()), model, true);
+            }
+            let folder = || Folder::Model(group.into(), model.into());
+            let (had, has) = (had.unwrap_or(&no_versions), has.unwrap_or(&no_versions));
+            versions(had, has, |name, list| note(&mut out, folder(), name, list));
+        }
+    }
+    out
+}
+
+fn keys<'a, V>(a: &BTreeMap<&'a str, V>, b: &BTreeMap<&'a str, V>) -> Vec<&'a str> {
+    let mut all: Vec<&str> = a.keys().chain(b.keys()).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn note(out: &mut BTreeMap<Folder, Changed>, folder: Folder, name: &str, list: bool) {
+    let changed = out.entry(folder).or_default();
+    changed.names.push(name.into());
+    changed.list |= list;
+}
+
+/// Both lists are sorted by name. Another hash is another inode, so the list differs too.
+fn versions(old: &[VersionEntry], new: &[VersionEntry], mut note: impl FnMut(&str, bool)) {
+    let (mut a, mut b) = (old.iter().peekable(), new.iter().peekable());
+    while let Some(name) = [a.peek(), b.peek()].into_iter().flatten().map(|v| &v.name).min() {
+        let before = a.next_if(|v| v.name == *name);
+        let after = b.next_if(|v| v.name == *name);
+        let list = before.map(|v| v.hash) != after.map(|v| v.hash);
+        if list || before.map(|v| v.published) != after.map(|v| v.published) {
+            note(name.as_str(), list);
+        }
+    }
+}
+
+/// Looks for changes every time to live, or when poked, until aborted, and tells them.
+pub(super) async fn watch(
+    source: Arc<Source>,
+    names: Arc<Namespace>,
+    poke: Arc<Notify>,
+    tell: mpsc::UnboundedSender<Invalidation>,
+) {
+    let (mut told, ttl) = (source.catalog_now(), source.catalog_ttl());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(ttl) => {
+                if let Err(error) = source.refresh().await {
+                    tracing::debug!(%error, "the catalog could not be refreshed");
+                }
+            }
+            () = poke.notified() => {}
+        }
+        let Some(now) = source.catalog_now() else { continue };
+        let before = told.clone().unwrap_or_default();
+        if Arc::ptr_eq(&before, &now) {
+            continue;
+        }
+        match invalidations(&difference(&before, &now), &names) {
+            Ok(list) => {
+                if !list.is_empty() {
+                    tracing::info!(changes = list.len(), "the catalog changed");
+                }
+                if list.into_iter().any(|change| tell.send(change).is_err()) {
+                    return;
+                }
+                told = Some(now);
+            }
+            Err(error) => tracing::warn!(%error, "the catalog's changes wait for the index"),
+        }
+    }
+}
+
+fn invalidations(
+    changes: &BTreeMap<Folder, Changed>,
+    names: &Namespace,
+) -> Result<Vec<Invalidation>, VfsError> {
+    let inos = names.folders(changes.keys())?;
+    let mut out = Vec::new();
+    for (ino, changed) in inos.into_iter().zip(changes.values()) {
+        let names = changed.names.iter().cloned();
+        out.extend(names.map(|name| Invalidation::Entry { parent: ino, name }));
+        if changed.list {
+            out.push(Invalidation::Folder { ino });
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::{CatalogBuilder, Digest, Name};
+
+    fn catalog(lines: &[(&str, &str, &str, u8)]) -> Catalog {
+        let name = |s: &str| Name::new(s).unwrap();
+        type Versions<'a> = Vec<(&'a str, u8)>;
+        let mut tree: BTreeMap<&str, BTreeMap<&str, Versions<'_>>> = BTreeMap::new();
+        for (g, m, v, hash) in lines {
+            tree.entry(g).or_default().entry(m).or_default().push((v, *hash));
+        }
+        let mut b = CatalogBuilder::default();
+        for (g, models) in tree {
+            b.group(name(g));
+            for (m, versions) in models {
+                b.model(name(m));
+                for (v, hash) in versions {
+                    b.version(VersionEntry {
+                        name: name(v),
+                        hash: Digest::from_bytes([hash; 32]),
+                        alias_of: None,
+                        published: None,
+                        metadata: None,
+                    });
+                }
+            }
+        }
+        b.build().unwrap()
+    }
+
+    fn found(old: &Catalog, new: &Catalog) -> Vec<(Folder, Vec<String>, bool)> {
+        let names = |c: Changed| c.names.iter().map(|n| n.to_string()).collect();
+        let each = |(folder, c): (Folder, Changed)| (folder, c.list, c);
+        difference(old, new).into_iter().map(each).map(|(f, l, c)| (f, names(c), l)).collect()
+    }
+
+    fn model(g: &str, m: &str) -> Folder {
+        Folder::Model(g.into(), m.into())
+    }
+
+    #[test]
+    fn nothing_changed() {
+        let c = catalog(&[("g", "m", "v", 1), ("g", "n", "v", 2)]);
+        assert!(difference(&c, &c.clone()).is_empty());
+        assert!(difference(&Catalog::default(), &Catalog::default()).is_empty());
+    }
+
+    #[test]
+    fn a_moved_version_a_new_one_and_one_that_went() {
+        let old = catalog(&[("g", "m", "a", 1), ("g", "m", "b", 2), ("g", "m", "latest", 2)]);
+        let new = catalog(&[("g", "m", "b", 2), ("g", "m", "c", 3), ("g", "m", "latest", 3)]);
+        let want = vec![(model("g", "m"), vec!["a".into(), "c".into(), "latest".into()], true)];
+        assert_eq!(found(&old, &new), want);
+        assert_eq!(found(&new, &old), want, "the same names the other way round");
+    }
+
+    #[test]
+    fn what_lies_below_a_group_that_went_is_told_too() {
+        let old = catalog(&[("g", "m", "v", 1), ("h", "m", "v", 1)]);
+        let new = catalog(&[("h", "m", "v", 1)]);
+        let want = vec![
+            (Folder::Root, vec!["g".into()], true),
+            (Folder::Group("g".into()), vec!["m".into()], true),
+            (model("g", "m"), vec!["v".into()], true),
+        ];
+        assert_eq!(found(&old, &new), want);
+        assert_eq!(found(&old, &Catalog::default()).len(), 5, "an emptied catalog is obeyed");
+    }
+
+    #[test]
+    fn another_date_is_no_other_list() {
+        let old = catalog(&[("g", "m", "v", 1)]);
+        let mut b = CatalogBuilder::default();
+        b.group(Name::new("g").unwrap());
+        b.model(Name::new("m").unwrap());
+        let entry = old.version("g", "m", "v").unwrap().clone();
+        b.version(VersionEntry { published: Some(SystemTime::UNIX_EPOCH), ..entry });
+        let want = vec![(model("g", "m"), vec!["v".into()], false)];
+        assert_eq!(found(&old, &b.build().unwrap()), want);
+    }
+}

@@ -1,0 +1,65 @@
+//! A cache that is bounded by what its values weigh.
+//!
+//! Invariant: the weights add up to at most the limit, or there is but one value: what was just
+//! brought can always be used. One owner; the caller brings the lock.
+
+use std::hash::Hash;
+
+use lru::LruCache;
+
+/// The least recently used go first.
+pub(super) struct Weighted<K: Hash + Eq, V> {
+    list: LruCache<K, (usize, V)>,
+    weight: usize,
+    limit: usize,
+}
+
+impl<K: Hash + Eq, V: Clone> Weighted<K, V> {
+    /// An empty one.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { list: LruCache::unbounded(), weight: 0, limit }
+    }
+
+    /// The value, now the most recently used.
+    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+        self.list.get(key).map(|(_, value)| value.clone())
+    }
+
+    /// Keeps a value, and drops what has become too much.
+    pub(super) fn put(&mut self, key: K, weight: usize, value: V) {
+        if let Some((old, _)) = self.list.put(key, (weight, value)) {
+            self.weight -= old;
+        }
+        self.weight += weight;
+        while self.weight > self.limit && self.list.len() > 1 {
+            match self.list.pop_lru() {
+                Some((_, (gone, _))) => self.weight -= gone,
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_but_never_the_last() {
+        let mut cache = Weighted::new(10);
+        cache.put('a', 4, 1);
+        cache.put('b', 4, 2);
+        assert_eq!(cache.get(&'a'), Some(1));
+        cache.put('c', 4, 3);
+        assert_eq!((cache.get(&'b'), cache.get(&'a'), cache.get(&'c')), (None, Some(1), Some(3)));
+        cache.put('a', 2, 5);
+        cache.put('d', 4, 4);
+        assert_eq!(
+            (cache.get(&'a'), cache.weight),
+            (Some(5), 10),
+            "a lighter value counts lighter"
+        );
+        cache.put('e', 100, 9);
+        assert_eq!((cache.get(&'e'), cache.list.len(), cache.weight), (Some(9), 1, 100));
+    }
+}
