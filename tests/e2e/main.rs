@@ -2,6 +2,7 @@
 
 mod bounded;
 mod changes;
+mod cli;
 mod daemon;
 mod faults;
 mod harness;
