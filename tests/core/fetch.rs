@@ -11,7 +11,7 @@ use modelfs::fetch::{CachedFile, FetchError, FetchOptions, Fetcher, Source};
 use modelfs::model::{Digest, FileIx, LeafDigest, Manifest};
 use modelfs::registry::{Call, Fault, Faulty, Memory, Registry, RegistryError, When};
 use modelfs::store::{Pin, Store, StoreError, StoreOptions};
-use modelfs_test_support::model::bytes;
+use modelfs_test_support::bytes;
 use tempfile::TempDir;
 
 const LEAF: usize = 64 << 10;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use modelfs::base::units::ByteSize;
 use modelfs::model::{FileIx, VersionRef};
 use modelfs::store::Pin;
-use modelfs_test_support::model::bytes;
+use modelfs_test_support::bytes;
 use proptest::prelude::*;
 
 use crate::stack::{OpenFile, Stack};
