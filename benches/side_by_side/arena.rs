@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use modelfs_test_support::model::write_bytes;
+use modelfs_test_support::write_bytes;
 use tempfile::TempDir;
 
 /// Data, registries and a server.

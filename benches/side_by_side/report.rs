@@ -50,7 +50,11 @@ pub fn table(cases: &[Case]) -> String {
                 if n == 0 { case.title.clone() } else { String::new() },
                 c.name.clone(),
                 format!("{:.0} {}", median(&c.figures), case.unit),
-                if c.figures.len() > 1 { format!("{:.0} %", spread(&c.figures) * 100.0) } else { String::new() },
+                if c.figures.len() > 1 {
+                    format!("{:.0} %", spread(&c.figures) * 100.0)
+                } else {
+                    String::new()
+                },
                 ratio(case, c),
             ]);
         }

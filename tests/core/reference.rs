@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use modelfs::base::units::ByteSize;
 use modelfs::model::{FileIx, VersionRef};
 use modelfs::store::Pin;
-use modelfs_test_support::model::bytes;
+use modelfs_test_support::bytes;
 use proptest::prelude::*;
 
 use crate::stack::{OpenFile, Stack};
@@ -26,15 +26,36 @@ const LIMIT: ByteSize = ByteSize::mib(12);
 
 #[derive(Debug, Clone)]
 enum Op {
-    Open { version: usize, file: usize },
-    Read { handle: usize, at: u32, len: u32 },
-    Close { handle: usize },
-    Evict { version: usize, force: bool },
-    Pin { version: usize },
-    Unpin { version: usize },
-    Prefetch { version: usize },
+    Open {
+        version: usize,
+        file: usize,
+    },
+    Read {
+        handle: usize,
+        at: u32,
+        len: u32,
+    },
+    Close {
+        handle: usize,
+    },
+    Evict {
+        version: usize,
+        force: bool,
+    },
+    Pin {
+        version: usize,
+    },
+    Unpin {
+        version: usize,
+    },
+    Prefetch {
+        version: usize,
+    },
     /// Some files get other content, the others stay.
-    Change { version: usize, seed: u8 },
+    Change {
+        version: usize,
+        seed: u8,
+    },
     Commit,
     Restart,
 }
@@ -95,7 +116,10 @@ impl World {
         };
         let manifest = runtime.block_on(async {
             let catalog = source.catalog().await.expect("a catalog");
-            source.manifest(&catalog.find(&reference).expect("there").hash).await.expect("a manifest")
+            source
+                .manifest(&catalog.find(&reference).expect("there").hash)
+                .await
+                .expect("a manifest")
         });
         let keys = (0..manifest.files().len() as u32).map(FileIx);
         let keys = keys.filter(|f| manifest.file(*f).len > 0).map(|f| manifest.layout(f).key());

@@ -42,10 +42,7 @@ impl Stack {
     }
 
     /// On a registry made from the registry folder.
-    pub fn with(
-        limit: ByteSize,
-        registry: impl Fn(&Path) -> Arc<dyn Registry> + 'static,
-    ) -> Self {
+    pub fn with(limit: ByteSize, registry: impl Fn(&Path) -> Arc<dyn Registry> + 'static) -> Self {
         let dir = tempfile::Builder::new().prefix("modelfs-core.").tempdir().expect("a folder");
         std::fs::create_dir(dir.path().join("registry")).expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,7 +58,12 @@ impl Stack {
     }
 
     /// Publishes files `(path, bytes)` as a version, replacing it.
-    pub fn publish(&self, version: &str, files: &[(&str, &[u8])], change: impl Fn(&mut PublishRequest)) {
+    pub fn publish(
+        &self,
+        version: &str,
+        files: &[(&str, &[u8])],
+        change: impl Fn(&mut PublishRequest),
+    ) {
         let source = tempfile::tempdir().expect("a folder");
         for (path, bytes) in files {
             let path = source.path().join(path);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use modelfs::base::hash::Hasher;
 use modelfs::model::{Digest, LeafDigest};
-use modelfs_test_support::model::write_bytes;
+use modelfs_test_support::write_bytes;
 
 use crate::harness::Place;
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
-use modelfs_test_support::model::{bytes, write_bytes};
+use modelfs_test_support::{bytes, write_bytes};
 
 use crate::harness::{Place, eventually, is_mounted};
 

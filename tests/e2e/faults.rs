@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use modelfs_test_support::fault::{Fault, When};
-use modelfs_test_support::model;
-use modelfs_test_support::server::Server;
+use modelfs_test_support::Server;
+use modelfs_test_support::bytes;
+use modelfs_test_support::{Fault, When};
 
 use crate::harness::{Daemon, Place, eventually, xattr};
 
@@ -28,7 +28,7 @@ impl Scene {
         let place = Place::new();
         let plain = place.path("plain");
         fs::create_dir(&plain).expect("a folder");
-        let bytes = model::bytes(11, SIZE);
+        let bytes = bytes(11, SIZE);
         fs::write(plain.join("w.bin"), &bytes).expect("a file");
         place.publish(&plain, "org/net", "v1", &["--chunk-size", "8MiB"]);
         let server = Server::start(&place.registry());

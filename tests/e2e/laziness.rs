@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use modelfs_test_support::model::{self, write_bytes};
-use modelfs_test_support::server::Server;
+use modelfs_test_support::Server;
+use modelfs_test_support::{bytes, write_bytes};
 
 use crate::harness::Place;
 
@@ -113,11 +113,11 @@ fn a_sequential_reader_is_read_ahead_and_a_random_one_is_not() {
 
 #[test]
 fn a_server_that_ignores_ranges_works_less_lazily() {
-    use modelfs_test_support::fault::{Fault, When};
+    use modelfs_test_support::{Fault, When};
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
-    let bytes = model::bytes(6, 30 << 20);
+    let bytes = bytes(6, 30 << 20);
     fs::write(plain.join("w.bin"), &bytes).expect("a file");
     place.publish(&plain, "org/net", "v1", &[]);
     let server = Server::start(&place.registry());

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use modelfs_test_support::model::bytes;
+use modelfs_test_support::bytes;
 
 use crate::harness::{Place, eventually, xattr};
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
+use modelfs_test_support::bytes;
 use modelfs_test_support::fs_assertions;
-use modelfs_test_support::model::bytes;
 
 use crate::harness::{Place, User, set_mode, xattr};
 

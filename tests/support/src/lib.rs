@@ -7,5 +7,5 @@ mod model;
 mod server;
 
 pub use fault::{Fault, When};
-pub use model::{ModelDir, TestRegistry, bytes, safetensors};
+pub use model::{ModelDir, TestRegistry, bytes, safetensors, write_bytes};
 pub use server::{Request, Server};

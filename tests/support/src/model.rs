@@ -5,17 +5,40 @@ use std::path::{Path, PathBuf};
 
 /// `len` bytes that look random and are the same for the same seed.
 pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    // Spreads small seeds; xorshift must not start at 0.
-    let mut x = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(len.next_multiple_of(8));
+    fill(&mut state(seed), &mut out, len);
+    out
+}
+
+/// Writes the same as [`bytes`] into a file, whatever the size.
+pub fn write_bytes(path: &Path, seed: u64, len: u64) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file can be made");
+    let mut state = state(seed);
+    let mut block = Vec::new();
+    let mut left = len;
+    while left > 0 {
+        block.clear();
+        // A multiple of the generator's word, so that blocks join without a seam.
+        fill(&mut state, &mut block, left.min(1 << 20) as usize);
+        file.write_all(&block).expect("room on the disk");
+        left -= block.len() as u64;
+    }
+}
+
+/// Spreads small seeds; xorshift must not start at 0.
+fn state(seed: u64) -> u64 {
+    seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+}
+
+fn fill(x: &mut u64, out: &mut Vec<u8>, len: usize) {
     while out.len() < len {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
+        *x ^= *x << 13;
+        *x ^= *x >> 7;
+        *x ^= *x << 17;
         out.extend_from_slice(&x.to_le_bytes());
     }
     out.truncate(len);
-    out
 }
 
 /// A safetensors file of `count` tensors of `len` bytes each (type U8).
@@ -162,6 +185,14 @@ impl TestRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_have_the_same_bytes_as_memory() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("f");
+        write_bytes(&path, 3, (2 << 20) + 5);
+        assert!(std::fs::read(&path).expect("it") == bytes(3, (2 << 20) + 5));
+    }
 
     #[test]
     fn bytes_depend_on_the_seed_and_on_nothing_else() {
