@@ -1,1 +1,2 @@
-//! placeholder
+//! Tests of modelfs that need no mount.
+mod store;
