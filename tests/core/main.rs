@@ -4,5 +4,4 @@ mod fetch;
 mod reference;
 mod registry_http;
 mod stack;
-//! Tests of modelfs that need no mount.
 mod store;
