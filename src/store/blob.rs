@@ -1,0 +1,311 @@
+//! A blob in use: reading it, writing it, keeping it.
+//!
+//! Invariant: a read returns bytes only of parts that were present when it began and cannot be
+//! taken away before it ends. Concurrency: a read takes the blob's own lock twice, briefly, and
+//! no lock of the store but once a second per segment.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use super::cell::Cell;
+use super::commit;
+use super::core::Core;
+use super::disk::DiskFile;
+use super::error::StoreError;
+use super::reserve::Reservation;
+use super::space;
+use super::sync::lock;
+use super::types::{ReadState, Written};
+use super::write::{self, Write};
+use crate::base::{FileRange, ObjectRange};
+use crate::model::{BlobLayout, ContentKey, PartIx, PartRange};
+
+/// A blob in use: at most one value per content key lives at a time, shared.
+#[derive(Debug)]
+pub struct Blob {
+    core: Arc<Core>,
+    cell: Arc<Cell>,
+    layout: Arc<BlobLayout>,
+}
+
+/// Keeps parts of a blob from being evicted while it lives.
+#[derive(Debug)]
+pub struct Hold {
+    blob: Arc<Blob>,
+    segments: std::ops::Range<u32>,
+    /// A use when it ends, too.
+    touches: bool,
+}
+
+/// Present bytes of an object in some blob, kept from eviction while this lives.
+#[derive(Debug)]
+pub struct LocalSource {
+    /// The blob.
+    pub blob: Arc<Blob>,
+    /// Where in the object.
+    pub object: ObjectRange,
+    /// Where in the blob.
+    pub file: FileRange,
+    /// What keeps it.
+    pub hold: Hold,
+}
+
+/// The handle of a cell: the one that lives, else a new one with this layout; whether it is new.
+pub fn handle(core: &Arc<Core>, layout: &Arc<BlobLayout>) -> (Arc<Blob>, bool) {
+    let mut blobs = lock(&core.blobs);
+    let key = layout.key();
+    if let Some(blob) = blobs.handles.get(&key).and_then(Weak::upgrade) {
+        return (blob, false);
+    }
+    let cell = blobs.cell(layout);
+    let blob = Arc::new(Blob { core: core.clone(), cell, layout: layout.clone() });
+    blobs.handles.insert(key, Arc::downgrade(&blob));
+    (blob, true)
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        lock(&self.core.blobs).forget_if_unused(&self.cell);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let cell = &self.blob.cell;
+        let now = self.blob.core.time.seconds();
+        let mut s = cell.state();
+        for i in self.segments.clone() {
+            let seg = &mut s.segs[i as usize];
+            seg.holds -= 1;
+            if self.touches {
+                seg.used = now;
+            }
+        }
+        drop(s);
+        if self.touches {
+            self.blob.core.touch(cell, self.segments.clone());
+        }
+    }
+}
+
+impl Blob {
+    /// How the file lies in it. Of files that share the blob, the layout of the first that asked.
+    pub fn layout(&self) -> &BlobLayout {
+        &self.layout
+    }
+
+    /// Its name.
+    pub fn key(&self) -> ContentKey {
+        self.cell.key()
+    }
+
+    pub(super) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+
+    /// Whether every part is present.
+    pub fn is_complete(&self) -> bool {
+        self.cell.state().is_complete(&self.layout)
+    }
+
+    /// Data bytes present.
+    pub fn present_bytes(&self) -> u64 {
+        self.cell.state().data
+    }
+
+    /// Whether this part is present.
+    pub fn is_present(&self, part: PartIx) -> bool {
+        self.cell.state().present.get(part.0)
+    }
+
+    /// The runs of parts of `parts` that are not present.
+    pub fn missing(&self, parts: PartRange) -> Vec<PartRange> {
+        self.cell.state().present.runs(parts, false)
+    }
+
+    /// The runs of parts of `parts` that are present.
+    pub fn present(&self, parts: PartRange) -> Vec<PartRange> {
+        self.cell.state().present.runs(parts, true)
+    }
+
+    /// The most space that storing these parts can take on disk: whole blocks.
+    pub fn cost(&self, parts: PartRange) -> u64 {
+        space::cost(&self.layout, parts)
+    }
+
+    /// Fills `buf` from `offset` if every part of it is present, in one `pread`. The range must lie
+    /// in the file. A blob that turns out cut short on disk loses the parts and is a miss.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<ReadState, StoreError> {
+        let range = FileRange::at(offset, buf.len() as u64);
+        if range.end() > self.layout.len() {
+            let wrong = StoreError::disk(&self.path(), "read beyond the end");
+            return Err(wrong(io::ErrorKind::InvalidInput.into()));
+        }
+        if range.is_empty() {
+            return Ok(ReadState::Hit);
+        }
+        self.with_present(range, |file| file.read_at(buf, offset).map(|n| n == buf.len()))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.core.full(&self.cell.path())
+    }
+
+    /// Runs `f` on the file while every part of the range is present and stays. `f` says whether
+    /// the file had all of it; if not, or if it is gone, its parts are lost.
+    fn with_present(
+        &self,
+        range: FileRange,
+        f: impl FnOnce(&dyn DiskFile) -> io::Result<bool>,
+    ) -> Result<ReadState, StoreError> {
+        let parts = self.layout.parts_in(range);
+        let segments = self.cell.segments_of(parts);
+        let now = self.core.time.seconds();
+        let (open, fresh) = {
+            let mut s = self.cell.state();
+            if !s.present.all(parts) {
+                return Ok(ReadState::Miss);
+            }
+            let mut fresh = false;
+            for seg in &mut s.segs[segments.start as usize..segments.end as usize] {
+                seg.reading += 1;
+                fresh |= std::mem::replace(&mut seg.used, now) != now;
+            }
+            (s.file.clone(), fresh)
+        };
+        let done = match open {
+            Some(open) => f(open.file.as_ref()),
+            None => self.core.file(&self.cell, false).and_then(|open| f(open.file.as_ref())),
+        };
+        {
+            let mut s = self.cell.state();
+            let mut leaving = false;
+            for seg in &mut s.segs[segments.start as usize..segments.end as usize] {
+                seg.reading -= 1;
+                leaving |= seg.leaving > 0;
+            }
+            if leaving {
+                self.cell.quiet.notify_all();
+            }
+        }
+        match done {
+            Ok(true) => {
+                if fresh {
+                    self.core.touch(&self.cell, segments);
+                }
+                Ok(ReadState::Hit)
+            }
+            Ok(false) => {
+                write::lost(&self.core, &self.cell);
+                Ok(ReadState::Miss)
+            }
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) =>
+            {
+                write::lost(&self.core, &self.cell);
+                Ok(ReadState::Miss)
+            }
+            Err(e) => Err(StoreError::disk(&self.path(), "read")(e)),
+        }
+    }
+
+    /// Copies present bytes into another blob's file; `false` if the disk did not.
+    pub(super) fn copy_to(
+        &self,
+        from: u64,
+        file: &dyn DiskFile,
+        to: FileRange,
+    ) -> io::Result<bool> {
+        let range = FileRange::at(from, to.len());
+        if range.end() > self.layout.len() {
+            return Ok(false);
+        }
+        let mut copied = Ok(false);
+        let state = self.with_present(range, |source| {
+            copied = file.copy_from(source, from, to.start(), to.len());
+            Ok(true)
+        });
+        match state {
+            Ok(ReadState::Hit) => copied,
+            _ => Ok(false),
+        }
+    }
+
+    /// Stores consecutive parts from `first` on, whose verified bytes are `bytes`, taking their
+    /// cost from the reservation. Readable when it returns, durable after the commit.
+    pub fn write(
+        &self,
+        first: PartIx,
+        bytes: &[u8],
+        space: &mut Reservation,
+    ) -> Result<Written, StoreError> {
+        let w = Write { first, bytes, shared: None };
+        write::write(&self.core, &self.cell, &self.layout, w, space)
+    }
+
+    /// Like `write` of bytes that `source` has on disk at `source_offset`: shares the blocks where
+    /// the disk can (`bytes` are what was just read from there and verified), else writes them.
+    pub fn write_shared(
+        &self,
+        first: PartIx,
+        bytes: &[u8],
+        source: &LocalSource,
+        source_offset: u64,
+        space: &mut Reservation,
+    ) -> Result<Written, StoreError> {
+        let w = Write { first, bytes, shared: Some((source, source_offset)) };
+        write::write(&self.core, &self.cell, &self.layout, w, space)
+    }
+
+    /// Keeps what is present of these parts from eviction, and counts as their use.
+    pub fn hold(self: &Arc<Self>, parts: PartRange) -> Hold {
+        let hold = self.hold_segments(self.cell.segments_of(parts), false);
+        self.core.touch(&self.cell, hold.segments.clone());
+        hold
+    }
+
+    fn hold_segments(self: &Arc<Self>, segments: std::ops::Range<u32>, touches: bool) -> Hold {
+        let now = self.core.time.seconds();
+        let mut s = self.cell.state();
+        for i in segments.clone() {
+            let seg = &mut s.segs[i as usize];
+            seg.holds += 1;
+            seg.used = now;
+        }
+        drop(s);
+        Hold { blob: self.clone(), segments, touches }
+    }
+
+    /// A read-only descriptor of the complete file, for the kernel to read by itself; the hold
+    /// keeps all of it and touches it now and when dropped. `None` while something is missing, or
+    /// if the disk is none of the operating system's. Commits first what is not yet committed: the
+    /// file must stay whole even if this process dies while the kernel reads it. For as long as
+    /// the kernel has it open, no other process evicts of it either.
+    pub fn complete_file(self: &Arc<Self>) -> Result<Option<(std::fs::File, Hold)>, StoreError> {
+        let all = self.layout.all_parts();
+        let hold = self.hold_segments(self.cell.segments_of(all), true);
+        if !self.is_complete() {
+            return Ok(None);
+        }
+        if self.cell.state().waits(all) {
+            commit::commit(&self.core)?;
+        }
+        match self.core.disk.open_shared(&self.cell.path()) {
+            Ok(Some(file)) => {
+                if !file.metadata().is_ok_and(|m| m.len() == self.layout.len()) {
+                    write::lost(&self.core, &self.cell);
+                    return Ok(None);
+                }
+                self.core.touch(&self.cell, hold.segments.clone());
+                // still complete? a failed sync may have taken something
+                Ok(self.is_complete().then_some((file, hold)))
+            }
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                write::lost(&self.core, &self.cell);
+                Ok(None)
+            }
+            Err(e) => Err(StoreError::disk(&self.path(), "open")(e)),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Group commit: what was written becomes durable, then the index says so.
+//!
+//! Invariant: a part is in the index only after its bytes, its sum and its file's name were synced.
+//! Concurrency: one commit at a time, without any lock that readers or writers need; a part that is
+//! dropped meanwhile falls out of the commit, one that is written meanwhile waits for the next.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cell::Cell;
+use super::core::{Core, Dirty};
+use super::disk::Access;
+use super::error::StoreError;
+use super::evict;
+use super::index::{Durability, rows};
+use super::lru::SegRef;
+use super::sums;
+use super::sync::lock;
+use crate::model::PartRange;
+
+/// Rows in one transaction: its log stays within what the books allow for it.
+const ROWS: usize = 1000;
+/// Uses are recorded this often when nothing is written: what a crash may forget of them.
+const RECENCY: Duration = Duration::from_secs(60);
+
+/// Notes that a blob has dirty parts.
+pub fn note(core: &Core, cell: &Arc<Cell>, bytes: u64) {
+    let mut dirty = lock(&core.dirty);
+    dirty.cells.entry(cell.id).or_insert_with(|| cell.clone());
+    dirty.bytes += bytes;
+    let first = dirty.since.is_none();
+    dirty.since.get_or_insert_with(Instant::now);
+    if first || dirty.bytes >= core.group.bytes {
+        core.wake.notify_all();
+    }
+}
+
+/// Makes everything written so far durable and marked.
+pub fn commit(core: &Arc<Core>) -> Result<(), StoreError> {
+    let done = {
+        let _committing = lock(&core.committer);
+        let cells = {
+            let mut dirty = lock(&core.dirty);
+            let cells = std::mem::take(&mut dirty.cells);
+            (dirty.bytes, dirty.since) = (0, None);
+            cells
+        };
+        let done = group(core, cells.into_values().collect());
+        done.and(recency(core))
+    };
+    done.and(evict::settle(core))
+}
+
+fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
+    let mut failed = None;
+    let mut synced = Vec::new();
+    for cell in cells {
+        match sync(core, &cell) {
+            Ok(()) => synced.push(cell),
+            Err(source) => {
+                let e = StoreError::Disk {
+                    path: core.full(&cell.path()),
+                    action: "sync; what was not yet committed is dropped",
+                    source,
+                };
+                tracing::error!(error = %e);
+                let all = waiting(&cell);
+                if let Err(e) = evict::drop_wrong(core, &cell, &all) {
+                    tracing::error!(error = %e, "dropping what could not be synced");
+                }
+                failed.get_or_insert(e);
+            }
+        }
+    }
+    let mut segments = Vec::new();
+    for cell in &synced {
+        let s = cell.state();
+        let all = s.syncing.runs(cell.layout.all_parts(), true);
+        let mut mine: Vec<u32> = all.into_iter().flat_map(|r| cell.segments_of(r)).collect();
+        mine.dedup();
+        segments.extend(mine.into_iter().map(|i| (cell, i)));
+    }
+    for rows in segments.chunks(ROWS) {
+        if let Err(e) = mark(core, rows) {
+            // still good, still unmarked: the next commit tries again
+            for cell in &synced {
+                let mut s = cell.state();
+                let again = std::mem::take(&mut s.syncing);
+                s.dirty.merge(&again);
+                drop(s);
+                note(core, cell, 0);
+            }
+            return Err(e);
+        }
+    }
+    for cell in &synced {
+        measure(core, cell);
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn waiting(cell: &Cell) -> Vec<PartRange> {
+    let s = cell.state();
+    let mut all = s.dirty.clone();
+    all.merge(&s.syncing);
+    all.runs(cell.layout.all_parts(), true)
+}
+
+/// Syncs what of a blob is dirty now: bytes, sums, names.
+fn sync(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
+    let (mut new, unnamed) = {
+        let mut s = cell.state();
+        let dirty = std::mem::take(&mut s.dirty);
+        s.syncing.merge(&dirty);
+        if s.row.is_none() || s.removing {
+            return Ok(());
+        }
+        (std::mem::take(&mut s.sums), s.unnamed)
+    };
+    let open = core.file(cell, false)?;
+    open.file.sync()?;
+    new.sort_unstable();
+    let file = core.disk.open(&cell.sums_path(), Access::Create)?;
+    if file.stat()?.len == 0 {
+        file.write_at(&sums::header(&cell.layout), 0)?;
+    }
+    sums::write(file.as_ref(), &cell.layout, &new)?;
+    file.sync()?;
+    if unnamed {
+        core.disk.sync_folder(&cell.folder())?;
+        core.disk.sync_folder(Path::new("blobs"))?;
+        core.disk.sync_folder(Path::new(""))?;
+        cell.state().unnamed = false;
+    }
+    Ok(())
+}
+
+/// Says in the index what was synced and is still there.
+fn mark(core: &Core, segments: &[(&Arc<Cell>, u32)]) -> Result<(), StoreError> {
+    let mut done = Vec::with_capacity(segments.len());
+    core.write_index(Durability::Full, |tx| {
+        for &(cell, segment) in segments {
+            let s = cell.state();
+            let Some(row) = s.row.filter(|_| !s.removing) else { continue };
+            let range = cell.parts_of(segment);
+            let mut parts = s.committed(range);
+            let synced = s.syncing.runs(range, true);
+            for run in &synced {
+                parts.set(*run);
+            }
+            let used = s.segs[segment as usize].used;
+            let new = rows::SegmentRow { segment, parts: parts.to_bytes(range), used };
+            drop(s);
+            rows::set_segment(tx, row, &cell.key(), &new)?;
+            done.push((cell, synced));
+        }
+        Ok(())
+    })?;
+    for (cell, synced) in done {
+        let mut s = cell.state();
+        for run in synced {
+            s.syncing.clear(run);
+        }
+    }
+    Ok(())
+}
+
+/// Counts what the file takes beyond what its parts were counted for.
+fn measure(core: &Core, cell: &Arc<Cell>) {
+    let file = cell.state().file.clone();
+    let Some(stat) = file.and_then(|f| f.file.stat().ok()) else { return };
+    let mut s = cell.state();
+    if !s.writing.is_empty() || s.removing || s.segs.iter().any(|g| g.leaving > 0) {
+        return;
+    }
+    let excess = stat.allocated.saturating_sub(s.cost + cell.overhead.map);
+    let mut space = lock(&core.space);
+    space.data = space.data + excess - s.excess;
+    s.excess = excess;
+}
+
+/// Records the uses since the last time.
+fn recency(core: &Core) -> Result<(), StoreError> {
+    let touched: Vec<SegRef> = lock(&core.lru).take_touched().into_iter().collect();
+    for group in touched.chunks(ROWS) {
+        core.write_index(Durability::Normal, |tx| {
+            for t in group {
+                let cell = lock(&core.blobs).by_id.get(&t.blob).cloned();
+                let Some(cell) = cell else { continue };
+                let (row, used) = {
+                    let s = cell.state();
+                    (s.row, s.segs[t.segment as usize].used)
+                };
+                if let Some(row) = row {
+                    rows::set_used(tx, row, t.segment, used)?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The commit thread's life: commits when a group is full or old, until told to stop.
+pub fn run(core: &Arc<Core>) {
+    let mut recorded = Instant::now();
+    loop {
+        let mut dirty = lock(&core.dirty);
+        if dirty.stop {
+            return;
+        }
+        let due = |d: &Dirty| {
+            d.since.map(|t| {
+                let age = t.elapsed();
+                if d.bytes >= core.group.bytes {
+                    Duration::ZERO
+                } else {
+                    core.group.after.saturating_sub(age)
+                }
+            })
+        };
+        let quiet = RECENCY.saturating_sub(recorded.elapsed());
+        let wait = due(&dirty).map_or(quiet, |d| d.min(quiet));
+        if !wait.is_zero() {
+            dirty = core
+                .wake
+                .wait_timeout(dirty, wait)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+            if dirty.stop {
+                return;
+            }
+        }
+        let now = due(&dirty).is_some_and(|d| d.is_zero());
+        let record = recorded.elapsed() >= RECENCY;
+        drop(dirty);
+        if now {
+            if let Err(e) = commit(core) {
+                tracing::error!(error = %e, "commit");
+                // what failed is tried again with the next group, not at once
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        } else if record && let Err(e) = recency(core) {
+            tracing::warn!(error = %e, "recording uses");
+        }
+        if now || record {
+            recorded = Instant::now();
+        }
+    }
+}
+
+/// Commits for the last time; marks the index clean if nothing is under way any more.
+pub fn close(core: &Arc<Core>) -> Result<(), StoreError> {
+    commit(core)?;
+    let cells: Vec<_> = lock(&core.blobs).by_key.values().cloned().collect();
+    let quiet = cells.iter().all(|c| {
+        let s = c.state();
+        s.writing.is_empty() && s.dirty.is_empty() && s.syncing.is_empty() && s.excess == 0
+    });
+    if quiet { core.index.close() } else { Ok(()) }
+}

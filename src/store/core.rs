@@ -1,0 +1,224 @@
+//! What all parts of the store share: the disk, the index, the books, the list of blobs.
+//!
+//! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
+//! Order, where two are held: `evictor` → `committer` → index → `blobs` → a blob's state. `lru`,
+//! `space`, `dirty` and `files` are leaves: nothing is taken inside them.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use rusqlite::Transaction;
+
+use super::blob::Blob;
+use super::cell::{Cell, OpenFile};
+use super::disk::{Access, Disk};
+use super::error::StoreError;
+use super::index::{Durability, Index};
+use super::lock::StoreLock;
+use super::lru::Lru;
+use super::space::Space;
+use super::sync::lock;
+use crate::model::{BlobLayout, ContentKey};
+
+/// Blob files kept open at most: half of the usual limit of 1024 descriptors a process. One more
+/// blob read than this costs an `open` a read, no more.
+const OPEN_FILES: usize = 512;
+
+/// The shared state.
+#[derive(Debug)]
+pub struct Core {
+    /// The folder.
+    pub root: PathBuf,
+    /// Blob files.
+    pub disk: Arc<dyn Disk>,
+    /// The index.
+    pub index: Index,
+    /// The blobs that have something present or are in use.
+    pub blobs: Mutex<Blobs>,
+    /// Segments by last use.
+    pub lru: Mutex<Lru>,
+    /// The books.
+    pub space: Mutex<Space>,
+    /// Held by whoever evicts: others wait for the space that it frees.
+    pub evictor: Mutex<()>,
+    /// Held by whoever commits.
+    pub committer: Mutex<()>,
+    /// What waits for a commit.
+    pub dirty: Mutex<Dirty>,
+    /// Wakes the commit thread.
+    pub wake: Condvar,
+    /// Blobs whose files are open, oldest first.
+    pub files: Mutex<VecDeque<Weak<Cell>>>,
+    /// Set when the last `Store` is gone: nothing is written any more.
+    pub closed: AtomicBool,
+    /// When a group is committed.
+    pub group: Group,
+    /// Time, and what its seconds count from.
+    pub time: Time,
+    /// Released last, when nobody can read or write any more.
+    pub lock: StoreLock,
+}
+
+/// When a group is committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// After so many bytes.
+    pub bytes: u64,
+    /// After so long.
+    pub after: Duration,
+}
+
+/// What waits for a commit.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// Blobs with dirty parts.
+    pub cells: HashMap<u32, Arc<Cell>>,
+    /// Bytes written to them.
+    pub bytes: u64,
+    /// Since when.
+    pub since: Option<Instant>,
+    /// The commit thread shall end.
+    pub stop: bool,
+}
+
+/// The seconds of last uses: never back, not even from one start to the next.
+pub struct Time {
+    clock: Arc<dyn crate::base::Clock>,
+    start: Instant,
+    base: u32,
+}
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.seconds())
+    }
+}
+
+impl Time {
+    /// Not before `least`.
+    pub fn new(clock: Arc<dyn crate::base::Clock>, least: u32) -> Self {
+        let wall = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let wall = u32::try_from(wall.as_secs()).unwrap_or(u32::MAX);
+        Self { start: clock.now(), base: wall.max(least), clock }
+    }
+
+    /// Now.
+    pub fn seconds(&self) -> u32 {
+        let passed = self.clock.now().saturating_duration_since(self.start).as_secs();
+        self.base.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX))
+    }
+}
+
+/// The list of blobs.
+#[derive(Debug, Default)]
+pub struct Blobs {
+    /// By name.
+    pub by_key: HashMap<ContentKey, Arc<Cell>>,
+    /// By number.
+    pub by_id: HashMap<u32, Arc<Cell>>,
+    /// Those that somebody uses.
+    pub handles: HashMap<ContentKey, Weak<Blob>>,
+    /// Pinned blobs, with how many pins.
+    pub pinned: HashMap<ContentKey, u32>,
+    next: u32,
+}
+
+impl Blobs {
+    /// The blob of a layout, made with nothing present if it is not there.
+    pub fn cell(&mut self, layout: &Arc<BlobLayout>) -> Arc<Cell> {
+        let key = layout.key();
+        if let Some(cell) = self.by_key.get(&key) {
+            return cell.clone();
+        }
+        self.next += 1;
+        let cell = Cell::new(self.next, layout.clone(), self.pinned.contains_key(&key));
+        let cell = Arc::new(cell);
+        self.by_key.insert(key, cell.clone());
+        self.by_id.insert(cell.id, cell.clone());
+        cell
+    }
+
+    /// Forgets a blob that nobody uses and that has no files.
+    pub fn forget_if_unused(&mut self, cell: &Arc<Cell>) {
+        let key = cell.key();
+        let used = self.handles.get(&key).is_some_and(|w| w.strong_count() > 0);
+        let mine = self.by_key.get(&key).is_some_and(|c| Arc::ptr_eq(c, cell));
+        let s = cell.state();
+        if mine && !used && s.row.is_none() && !s.removing && s.is_idle_and_empty() {
+            drop(s);
+            self.by_key.remove(&key);
+            self.by_id.remove(&cell.id);
+            self.handles.remove(&key);
+        }
+    }
+}
+
+impl Core {
+    /// Whether the last `Store` is gone.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// A transaction; the books learn what the index takes after it.
+    pub fn write_index<T>(
+        &self,
+        durability: Durability,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let out = self.index.write(durability, f);
+        let footprint = self.index.footprint();
+        lock(&self.space).measured = footprint;
+        out
+    }
+
+    /// A full path, for messages.
+    pub fn full(&self, path: &std::path::Path) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The open file of a blob, opened if need be. The blob must have files.
+    pub fn file(&self, cell: &Arc<Cell>, writable: bool) -> std::io::Result<OpenFile> {
+        if let Some(f) = &cell.state().file
+            && (f.writable || !writable)
+        {
+            return Ok(f.clone());
+        }
+        let access = if writable { Access::Write } else { Access::Read };
+        let file = self.disk.open(&cell.path(), access)?;
+        if file.stat()?.len != cell.layout.len() {
+            // somebody cut it: what lies beyond is gone
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let open = OpenFile { file, writable };
+        self.keep_open(cell, open.clone());
+        Ok(open)
+    }
+
+    /// Keeps a file open, closing the one that was opened longest ago if there are too many.
+    pub fn keep_open(&self, cell: &Arc<Cell>, open: OpenFile) {
+        if cell.state().file.replace(open).is_some() {
+            return;
+        }
+        let too_many = {
+            let mut files = lock(&self.files);
+            files.push_back(Arc::downgrade(cell));
+            if files.len() > OPEN_FILES { files.pop_front() } else { None }
+        };
+        if let Some(oldest) = too_many.and_then(|w| w.upgrade()) {
+            // whoever still uses it has its own reference
+            oldest.state().file = None;
+        }
+    }
+
+    /// Notes the use of segments now, at most once a second each.
+    pub fn touch(&self, cell: &Cell, segments: impl Iterator<Item = u32>) {
+        let now = self.time.seconds();
+        let mut lru = lock(&self.lru);
+        for segment in segments {
+            lru.touch(cell.seg_ref(segment), now);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The store as the layers above see it: each method hands on to the part that does it.
+//!
+//! The last clone's drop commits, records and closes; blobs still in use then stay readable and
+//! take no more writes, and the lock is kept until they are gone.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use super::blob::{self, Blob, LocalSource};
+use super::core::Core;
+use super::disk::{Disk, RealDisk};
+use super::error::StoreError;
+use super::index::{Durability, names, rows};
+use super::reserve::{self, Reservation};
+use super::sync::lock;
+use super::types::{
+    Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
+};
+use super::{commit, evict, open, pins, sources, verify};
+use crate::base::units::ByteSize;
+use crate::base::{Clock, ObjectRange, SystemClock};
+use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
+
+/// What a node's row takes at most: three names of 255 bytes, its hash, twice (table and index).
+const PER_NODE: u64 = 2048;
+/// What a saved document takes beside its bytes: half a page here and there, and its row.
+const PER_DOCUMENT: u64 = 16 << 10;
+
+/// The store. Cheap to clone; the last clone's drop commits and closes.
+#[derive(Debug, Clone)]
+pub struct Store {
+    open: Arc<OpenStore>,
+}
+
+#[derive(Debug)]
+struct OpenStore {
+    core: Arc<Core>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for OpenStore {
+    fn drop(&mut self) {
+        let core = &self.core;
+        core.closed.store(true, Ordering::SeqCst);
+        lock(&core.dirty).stop = true;
+        core.wake.notify_all();
+        if let Some(thread) = lock(&self.committer).take() {
+            let _ = thread.join();
+        }
+        if let Err(e) = commit::close(core) {
+            tracing::error!(error = %e, "closing the store; it is checked at the next start");
+        }
+    }
+}
+
+impl Store {
+    /// Opens or makes a store with the real disk and clock.
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let disk = Arc::new(RealDisk::new(&options.root));
+        Self::open_with(options, disk, Arc::new(SystemClock))
+    }
+
+    /// Opens or makes a store on a given disk and clock. The index and the lock are always files
+    /// below `options.root`.
+    pub fn open_with(
+        options: StoreOptions,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let core = open::open(&options, disk, clock)?;
+        let thread = std::thread::Builder::new().name("store-commit".into()).spawn({
+            let core = core.clone();
+            move || commit::run(&core)
+        });
+        let thread = thread.map_err(StoreError::disk(&core.root, "start the commit thread"))?;
+        Ok(Self { open: Arc::new(OpenStore { core, committer: Mutex::new(Some(thread)) }) })
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.open.core
+    }
+
+    /// Writes into the lock file who this is, for commands that look for the daemon.
+    pub fn announce(&self, holder: &Holder) -> Result<(), StoreError> {
+        self.core().lock.say(holder)
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.core().root
+    }
+
+    /// The blob of a file, empty if nothing of it was ever fetched. Touches no disk file before
+    /// the first write. The layout must not be empty.
+    pub fn blob(&self, layout: BlobLayout) -> Result<Arc<Blob>, StoreError> {
+        let core = self.core();
+        let layout = Arc::new(layout);
+        let (blob, new) = blob::handle(core, &layout);
+        let row = blob.cell().state().row;
+        let Some(last) = layout.pieces().last() else { return Ok(blob) };
+        if let Some(row) = row
+            && new
+        {
+            // the blob is there, under names that it may not be known by yet
+            let known = core.index.read(|c| rows::has_object(c, &last.object, row))?;
+            if !known {
+                core.write_index(Durability::Normal, |tx| rows::add_objects(tx, row, &layout))?;
+            }
+        }
+        Ok(blob)
+    }
+
+    /// What is present of a blob, without opening it: (data bytes present, complete?).
+    pub fn presence(&self, key: &ContentKey) -> (ByteSize, bool) {
+        let cell = lock(&self.core().blobs).by_key.get(key).cloned();
+        cell.map_or_else(Default::default, |c| {
+            let s = c.state();
+            (ByteSize(s.data), s.is_complete(&c.layout))
+        })
+    }
+
+    /// Promises space, evicting the oldest if need be.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
+        reserve::reserve(self.core(), bytes)
+    }
+
+    /// Where other blobs have bytes of an object that fall into `range`: by the digest that is
+    /// checked or the claimed name of the object. The caller verifies what it reads there.
+    /// At most a few, longest first, disjoint or not.
+    pub fn local_sources(
+        &self,
+        object: &[Digest],
+        range: ObjectRange,
+    ) -> Result<Vec<LocalSource>, StoreError> {
+        sources::find(self.core(), object, range)
+    }
+
+    /// Makes everything written so far durable and marked. Returns after the transaction.
+    pub fn commit(&self) -> Result<(), StoreError> {
+        commit::commit(self.core())
+    }
+
+    /// How full the store is.
+    pub fn usage(&self) -> Usage {
+        let core = self.core();
+        let cells: Vec<_> = lock(&core.blobs).by_key.values().cloned().collect();
+        let mut out = Usage::default();
+        for cell in cells {
+            let s = cell.state();
+            out.data.0 += s.data;
+            out.blobs += u64::from(s.data > 0);
+            out.complete_blobs += u64::from(s.is_complete(&cell.layout));
+            if cell.is_pinned() && s.data > 0 {
+                out.pinned.0 += s.cost + s.excess + cell.overhead.total();
+            }
+        }
+        let space = lock(&core.space).clone();
+        out.limit = ByteSize(space.limit);
+        out.used = ByteSize(space.used());
+        out.reserved = ByteSize(space.reserved);
+        out.disk_free = ByteSize(core.disk.free().unwrap_or(0));
+        out
+    }
+
+    /// Pins the blobs of a version for an owner; again: no change.
+    pub fn pin(&self, pin: &Pin, blobs: &[ContentKey]) -> Result<(), StoreError> {
+        pins::pin(self.core(), pin, blobs)
+    }
+
+    /// Lets go. Returns whether the owner had pinned it (any hash) and who else still does.
+    pub fn unpin(
+        &self,
+        source: &str,
+        version: &VersionRef,
+        owner: &str,
+    ) -> Result<(bool, Vec<String>), StoreError> {
+        pins::unpin(self.core(), source, version, owner)
+    }
+
+    /// All pins, oldest first.
+    pub fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        self.core().index.read(names::pins)
+    }
+
+    /// Whether somebody pinned this blob.
+    pub fn is_pinned(&self, key: &ContentKey) -> bool {
+        lock(&self.core().blobs).pinned.contains_key(key)
+    }
+
+    /// Gives back the space of these blobs. With `force`, of pinned ones too (they stay pinned).
+    pub fn evict(&self, blobs: &[ContentKey], force: bool) -> Result<Evicted, StoreError> {
+        evict::blobs(self.core(), blobs, force)
+    }
+
+    /// Every blob that has something present.
+    pub fn blobs(&self) -> Vec<ContentKey> {
+        let cells: Vec<_> = lock(&self.core().blobs).by_key.values().cloned().collect();
+        cells.iter().filter(|c| c.state().data > 0).map(|c| c.key()).collect()
+    }
+
+    /// Re-hashes what is present of these blobs against the sums; drops what does not match.
+    /// `progress` gets (bytes done, bytes in all).
+    pub fn verify(
+        &self,
+        blobs: &[ContentKey],
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Verified, StoreError> {
+        verify::verify(self.core(), blobs, progress)
+    }
+
+    /// A transaction on names that makes the index grow by at most so much.
+    fn save<T>(
+        &self,
+        grows: u64,
+        f: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        // twice: it stands in the log as well until that is folded in, and then measured
+        let mut space = reserve::reserve(self.core(), 2 * grows)?;
+        let out = self.core().write_index(Durability::Normal, f)?;
+        space.convert(grows, |books| {
+            books.reserved -= grows;
+            books.other += grows;
+        });
+        Ok(out)
+    }
+
+    /// A source's catalog as last seen.
+    pub fn saved_catalog(&self, source: &str) -> Result<Option<SavedCatalog>, StoreError> {
+        self.core().index.read(|c| names::catalog(c, source))
+    }
+
+    /// Keeps a source's catalog, in place of the one before.
+    pub fn save_catalog(&self, source: &str, catalog: &SavedCatalog) -> Result<(), StoreError> {
+        let before = self.core().index.read(|c| names::catalog_len(c, source))?;
+        let grows = (catalog.body.len() as u64 + PER_DOCUMENT).saturating_sub(before);
+        self.save(grows, |tx| names::set_catalog(tx, source, catalog))
+    }
+
+    /// Notes that the saved catalog is still right.
+    pub fn catalog_checked(&self, source: &str, at: SystemTime) -> Result<(), StoreError> {
+        self.core().write_index(Durability::Normal, |tx| names::set_checked(tx, source, at))
+    }
+
+    /// A manifest, if it was kept.
+    pub fn saved_manifest(&self, hash: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.core().index.read(|c| names::manifest(c, hash))
+    }
+
+    /// Keeps a manifest, which has this SHA-256.
+    pub fn save_manifest(&self, hash: &Digest, body: &[u8]) -> Result<(), StoreError> {
+        if self.core().index.read(|c| names::has_manifest(c, hash))? {
+            return Ok(());
+        }
+        let grows = body.len() as u64 + PER_DOCUMENT;
+        self.save(grows, |tx| names::set_manifest(tx, hash, body))
+    }
+
+    /// The ids of these, in order; made if new, all in one transaction.
+    pub fn nodes(&self, source: &str, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
+        let find = |c: &rusqlite::Connection| {
+            keys.iter().map(|k| names::find_node(c, source, k)).collect::<Result<Vec<_>, _>>()
+        };
+        let found = self.core().index.read(find)?;
+        let new = found.iter().filter(|id| id.is_none()).count() as u64;
+        if new == 0 {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        // ids outlive the process in inodes: durable before anybody sees them
+        let grows = PER_NODE * new;
+        let mut space = reserve::reserve(self.core(), 2 * grows)?;
+        let ids = self.core().write_index(Durability::Full, |tx| {
+            keys.iter()
+                .map(|k| names::node_id(tx, source, k))
+                .collect::<rusqlite::Result<Option<Vec<_>>>>()
+        })?;
+        space.convert(grows, |books| {
+            books.reserved -= grows;
+            books.other += grows;
+        });
+        ids.ok_or_else(|| StoreError::Index("no more node ids fit 31 bits".into()))
+    }
+
+    /// What an id stands for, and in which source.
+    pub fn node(&self, id: NodeId) -> Result<Option<(String, NodeKey)>, StoreError> {
+        self.core().index.read(|c| names::node(c, id))
+    }
+
+    /// Versions of a source that the index has nodes for: what may be cached.
+    pub fn known_versions(&self, source: &str) -> Result<Vec<(VersionRef, Digest)>, StoreError> {
+        self.core().index.read(|c| names::versions(c, source))
+    }
+}

@@ -1,0 +1,130 @@
+//! The index: one SQLite database, one connection, one transaction at a time.
+//!
+//! Invariant: a transaction that marks or unmarks parts returns only when it is durable
+//! (`synchronous=FULL`); what may be lost without harm does not wait (`NORMAL`). Concurrency: one
+//! connection behind one lock; whoever holds it may take a blob's lock, never the other way round.
+
+pub mod names;
+pub mod open;
+pub mod rows;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+use super::error::StoreError;
+use super::sync::lock;
+
+pub use open::open;
+
+/// Pages of 4 KiB after which the log is folded into the database: 512 KiB, so that log and
+/// database together stay small beside the smallest cache.
+const LOG_PAGES: u32 = 128;
+/// What the log is counted for at least: its usual full size, and the page or two it overshoots.
+const LOG_BYTES: u64 = 640 << 10;
+/// More statements than the store has.
+const STATEMENTS: usize = 64;
+
+/// Whether a transaction must outlive a power cut once it returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Yes: data depends on it.
+    Full,
+    /// No: losing it costs only time.
+    Normal,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    conn: Mutex<Connection>,
+    /// SQLite said at least once that it is damaged: look closely at the next start.
+    damaged: AtomicBool,
+}
+
+/// Whether an error means that the file is not, or no longer, a sound database.
+pub fn is_damage(e: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(
+            e,
+            // what we wrote has these types; what has others was not written by us
+            E::InvalidColumnType(..)
+                | E::FromSqlConversionFailure(..)
+                | E::IntegralValueOutOfRange(..)
+        )
+}
+
+/// The settings of every connection. Exclusive: one process has the store, and the log then needs
+/// no shared-memory file.
+fn configure(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    conn.pragma_update(None, "journal_size_limit", LOG_BYTES as i64)?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+impl Index {
+    fn said(&self, e: &rusqlite::Error) -> StoreError {
+        if is_damage(e) {
+            self.damaged.store(true, Ordering::Relaxed);
+            tracing::error!(error = %e, "the index is damaged; it is rebuilt at the next start");
+        }
+        StoreError::Index(e.to_string())
+    }
+
+    /// Runs a transaction.
+    pub fn write<T>(
+        &self,
+        durability: Durability,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut conn = lock(&self.conn);
+        let run = |conn: &mut Connection| {
+            let level = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+            conn.pragma_update(None, "synchronous", level)?;
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let out = f(&tx)?;
+            tx.commit()?;
+            Ok(out)
+        };
+        run(&mut conn).map_err(|e| self.said(&e))
+    }
+
+    /// Reads.
+    pub fn read<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        f(&lock(&self.conn)).map_err(|e| self.said(&e))
+    }
+
+    /// What the index takes, and may take before this is asked again: folding the log into the
+    /// database grows that by at most the log.
+    pub fn footprint(&self) -> u64 {
+        let len = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
+        len(&self.path) + 2 * len(&with_suffix(&self.path, "-wal")).max(LOG_BYTES)
+    }
+
+    /// Notes that it was closed in good order, unless SQLite ever complained.
+    pub fn close(&self) -> Result<(), StoreError> {
+        if !self.damaged.load(Ordering::Relaxed) {
+            self.write(Durability::Full, |tx| rows::set_meta(tx, "clean", 1))?;
+        }
+        Ok(())
+    }
+}
+
+/// `path` with something after its name.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,300 @@
+//! The rows of names: nodes, pins, catalogs, manifests.
+//!
+//! Functions of a connection; the caller decides on transaction and durability. A manifest
+//! certifies itself by its hash, so it is checked when read.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::super::types::{NodeId, NodeKey, Pin, SavedCatalog};
+use crate::base::hash;
+use crate::model::{ContentKey, Digest, VersionRef};
+
+/// Milliseconds since 1970, as times are kept.
+fn millis(t: SystemTime) -> i64 {
+    t.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+fn time(ms: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms.max(0) as u64)
+}
+
+fn names(v: &VersionRef) -> (&str, &str, &str) {
+    (v.model.group.as_str(), v.model.model.as_str(), v.version.as_str())
+}
+
+/// A version from three columns from `at` on; `None` where a name is no name.
+fn version_at(r: &Row<'_>, at: usize) -> rusqlite::Result<Option<VersionRef>> {
+    use crate::model::{ModelRef, Name};
+    let name = |i: usize| -> rusqlite::Result<Option<Name>> {
+        Ok(Name::new(&r.get::<_, String>(at + i)?).ok())
+    };
+    Ok(match (name(0)?, name(1)?, name(2)?) {
+        (Some(group), Some(model), Some(version)) => {
+            Some(VersionRef { model: ModelRef { group, model }, version })
+        }
+        _ => None,
+    })
+}
+
+/// The columns of a node: group, model, version, hash.
+fn node_row(key: &NodeKey) -> (&str, &str, &str, &[u8]) {
+    match key {
+        NodeKey::Group { group } => (group, "", "", &[]),
+        NodeKey::Model { group, model } => (group, model, "", &[]),
+        NodeKey::Version { group, model, version, hash } => {
+            (group, model, version, hash.as_bytes())
+        }
+    }
+}
+
+/// The id of a node, if it has one.
+pub fn find_node(
+    conn: &Connection,
+    source: &str,
+    key: &NodeKey,
+) -> rusqlite::Result<Option<NodeId>> {
+    let (group, model, version, hash) = node_row(key);
+    conn.prepare_cached(
+        "SELECT id FROM nodes
+         WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 AND hash = ?5",
+    )?
+    .query_row(params![source, group, model, version, hash], |r| r.get(0).map(NodeId))
+    .optional()
+}
+
+/// The id of a node, made if new. `None` when ids have run out: they fit 31 bits.
+pub fn node_id(conn: &Connection, source: &str, key: &NodeKey) -> rusqlite::Result<Option<NodeId>> {
+    if let Some(id) = find_node(conn, source, key)? {
+        return Ok(Some(id));
+    }
+    let (group, model, version, hash) = node_row(key);
+    conn.prepare_cached(
+        "INSERT INTO nodes (source, grp, model, version, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![source, group, model, version, hash])?;
+    Ok(i32::try_from(conn.last_insert_rowid()).ok().map(|id| NodeId(id as u32)))
+}
+
+/// What an id stands for.
+pub fn node(conn: &Connection, id: NodeId) -> rusqlite::Result<Option<(String, NodeKey)>> {
+    conn.prepare_cached("SELECT source, grp, model, version, hash FROM nodes WHERE id = ?1")?
+        .query_row([id.0], |r| {
+            let text = |i| r.get::<_, String>(i).map(String::into_boxed_str);
+            let (group, model, version, hash) =
+                (text(1)?, text(2)?, text(3)?, r.get::<_, Vec<u8>>(4)?);
+            let key = match Digest::from_slice(&hash) {
+                Some(hash) => NodeKey::Version { group, model, version, hash },
+                None if model.is_empty() => NodeKey::Group { group },
+                None => NodeKey::Model { group, model },
+            };
+            Ok((r.get(0)?, key))
+        })
+        .optional()
+}
+
+/// The versions of a source that have nodes.
+pub fn versions(conn: &Connection, source: &str) -> rusqlite::Result<Vec<(VersionRef, Digest)>> {
+    let mut select = conn.prepare_cached(
+        "SELECT grp, model, version, hash FROM nodes WHERE source = ?1 AND version != '' ORDER BY id",
+    )?;
+    let rows = select.query_map([source], |r| {
+        Ok(version_at(r, 0)?.zip(Digest::from_slice(&r.get::<_, Vec<u8>>(3)?)))
+    })?;
+    rows.filter_map(Result::transpose).collect()
+}
+
+/// Adds a pin and its blobs; no change where they are.
+pub fn add_pin(conn: &Connection, pin: &Pin, blobs: &[ContentKey]) -> rusqlite::Result<()> {
+    let (group, model, version) = names(&pin.version);
+    let hash = pin.hash.as_bytes();
+    conn.prepare_cached(
+        "INSERT OR IGNORE INTO pins (source, grp, model, version, hash, owner, since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        pin.source,
+        group,
+        model,
+        version,
+        hash,
+        pin.owner,
+        millis(pin.since)
+    ])?;
+    let id: i64 = conn
+        .prepare_cached(
+            "SELECT id FROM pins WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4
+             AND hash = ?5 AND owner = ?6",
+        )?
+        .query_row(params![pin.source, group, model, version, hash, pin.owner], |r| r.get(0))?;
+    let mut add = conn.prepare_cached("INSERT OR IGNORE INTO pin_blobs VALUES (?1, ?2)")?;
+    for key in blobs {
+        add.execute(params![id, key.digest().as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// Removes an owner's pins of a version: how many, and who else has one.
+pub fn remove_pin(
+    conn: &Connection,
+    source: &str,
+    version: &VersionRef,
+    owner: &str,
+) -> rusqlite::Result<(usize, Vec<String>)> {
+    let (g, m, v) = names(version);
+    conn.prepare_cached(
+        "DELETE FROM pin_blobs WHERE pin IN (SELECT id FROM pins
+         WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 AND owner = ?5)",
+    )?
+    .execute(params![source, g, m, v, owner])?;
+    let removed = conn
+        .prepare_cached(
+            "DELETE FROM pins
+             WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 AND owner = ?5",
+        )?
+        .execute(params![source, g, m, v, owner])?;
+    let others = conn
+        .prepare_cached(
+            "SELECT DISTINCT owner FROM pins
+             WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 ORDER BY owner",
+        )?
+        .query_map(params![source, g, m, v], |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok((removed, others))
+}
+
+fn pin_of(r: &Row<'_>) -> rusqlite::Result<Option<Pin>> {
+    let hash = Digest::from_bytes(r.get(4)?);
+    let (source, owner, since) = (r.get(0)?, r.get(5)?, time(r.get(6)?));
+    Ok(version_at(r, 1)?.map(|version| Pin { source, version, hash, owner, since }))
+}
+
+/// All pins, oldest first.
+pub fn pins(conn: &Connection) -> rusqlite::Result<Vec<Pin>> {
+    conn.prepare_cached(
+        "SELECT source, grp, model, version, hash, owner, since FROM pins ORDER BY since, id",
+    )?
+    .query_map([], pin_of)?
+    .filter_map(Result::transpose)
+    .collect()
+}
+
+/// Every pinned blob, once per pin.
+pub fn pinned_blobs(conn: &Connection) -> rusqlite::Result<Vec<ContentKey>> {
+    conn.prepare_cached("SELECT key FROM pin_blobs")?
+        .query_map([], |r| Ok(ContentKey::new(Digest::from_bytes(r.get(0)?))))?
+        .collect()
+}
+
+/// Who pinned a blob.
+pub fn owners(conn: &Connection, key: &ContentKey) -> rusqlite::Result<Vec<String>> {
+    conn.prepare_cached(
+        "SELECT DISTINCT owner FROM pins JOIN pin_blobs ON pin = id WHERE key = ?1 ORDER BY owner",
+    )?
+    .query_map([key.digest().as_bytes()], |r| r.get(0))?
+    .collect()
+}
+
+/// A catalog as last seen.
+pub fn catalog(conn: &Connection, source: &str) -> rusqlite::Result<Option<SavedCatalog>> {
+    conn.prepare_cached(
+        "SELECT body, etag, last_modified, checked FROM catalogs WHERE source = ?1",
+    )?
+    .query_row([source], |r| {
+        let (body, etag, last_modified) = (r.get(0)?, r.get(1)?, r.get(2)?);
+        Ok(SavedCatalog { body, etag, last_modified, checked: time(r.get(3)?) })
+    })
+    .optional()
+}
+
+/// Keeps a catalog in place of the one before.
+pub fn set_catalog(conn: &Connection, source: &str, c: &SavedCatalog) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO catalogs VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![source, c.body, c.etag, c.last_modified, millis(c.checked)])
+        .map(drop)
+}
+
+/// Notes that a catalog is still right.
+pub fn set_checked(conn: &Connection, source: &str, at: SystemTime) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE catalogs SET checked = ?2 WHERE source = ?1")?
+        .execute(params![source, millis(at)])
+        .map(drop)
+}
+
+/// A manifest, if it is there and still has its hash.
+pub fn manifest(conn: &Connection, hash: &Digest) -> rusqlite::Result<Option<Vec<u8>>> {
+    let body: Option<Vec<u8>> = conn
+        .prepare_cached("SELECT body FROM manifests WHERE hash = ?1")?
+        .query_row([hash.as_bytes()], |r| r.get(0))
+        .optional()?;
+    Ok(body.filter(|b| hash::sha256(b) == *hash))
+}
+
+/// Whether a manifest is there and still has its hash.
+pub fn has_manifest(conn: &Connection, hash: &Digest) -> rusqlite::Result<bool> {
+    manifest(conn, hash).map(|m| m.is_some())
+}
+
+/// Keeps a manifest.
+pub fn set_manifest(conn: &Connection, hash: &Digest, body: &[u8]) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?1, ?2)")?
+        .execute(params![hash.as_bytes(), body])
+        .map(drop)
+}
+
+/// How many bytes a catalog (`source`) takes already.
+pub fn catalog_len(conn: &Connection, source: &str) -> rusqlite::Result<u64> {
+    conn.prepare_cached("SELECT length(body) FROM catalogs WHERE source = ?1")?
+        .query_row([source], |r| r.get(0))
+        .optional()
+        .map(|n: Option<i64>| n.map_or(0, |n| n as u64))
+}
+
+/// Copies into `new` what can still be read of `old`; how many rows of each kind
+/// (pins, catalogs, manifests). A row that cannot be read ends its kind.
+pub fn salvage(old: &Connection, new: &Connection) -> [usize; 3] {
+    let pins = (|| -> rusqlite::Result<usize> {
+        let mut select =
+            old.prepare("SELECT source, grp, model, version, hash, owner, since, id FROM pins")?;
+        let mut blobs = old.prepare("SELECT key FROM pin_blobs WHERE pin = ?1")?;
+        let mut rows = select.query([])?;
+        let mut n = 0;
+        while let Ok(Some(r)) = rows.next() {
+            if let Ok(Some(pin)) = pin_of(r) {
+                let keys = blobs.query_map([r.get::<_, i64>(7)?], |r| {
+                    Ok(ContentKey::new(Digest::from_bytes(r.get(0)?)))
+                })?;
+                add_pin(new, &pin, &keys.filter_map(Result::ok).collect::<Vec<_>>())?;
+                n += 1;
+            }
+        }
+        Ok(n)
+    })();
+    let catalogs = (|| -> rusqlite::Result<usize> {
+        let mut select = old.prepare("SELECT source FROM catalogs")?;
+        let sources = select.query_map([], |r| r.get::<_, String>(0))?;
+        let mut n = 0;
+        for source in sources.map_while(Result::ok) {
+            if let Ok(Some(c)) = catalog(old, &source) {
+                set_catalog(new, &source, &c)?;
+                n += 1;
+            }
+        }
+        Ok(n)
+    })();
+    let manifests = (|| -> rusqlite::Result<usize> {
+        let mut select = old.prepare("SELECT hash, body FROM manifests")?;
+        let rows =
+            select.query_map([], |r| Ok((r.get::<_, [u8; 32]>(0)?, r.get::<_, Vec<u8>>(1)?)))?;
+        let mut n = 0;
+        for (hash, body) in rows.map_while(Result::ok) {
+            if hash::sha256(&body).as_bytes() == &hash {
+                set_manifest(new, &Digest::from_bytes(hash), &body)?;
+                n += 1;
+            }
+        }
+        Ok(n)
+    })();
+    [pins.unwrap_or(0), catalogs.unwrap_or(0), manifests.unwrap_or(0)]
+}

@@ -1,0 +1,173 @@
+//! The rows of blobs: what is present, since when, of which objects.
+//!
+//! Functions of a connection; the caller decides on transaction and durability.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::base::hash;
+use crate::model::{BlobLayout, ContentKey, Digest};
+
+/// A segment as the index has it.
+#[derive(Debug, Clone)]
+pub struct SegmentRow {
+    /// Which of its blob.
+    pub segment: u32,
+    /// The bitmap of its parts.
+    pub parts: Vec<u8>,
+    /// Last use, in seconds.
+    pub used: u32,
+}
+
+/// The most matches that a look-up of objects looks at: files that share everything are few.
+const MATCHES: u32 = 64;
+
+/// A number of the store itself.
+pub fn meta(conn: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([key], |r| r.get(0))
+        .optional()
+}
+
+/// Sets a number of the store itself.
+pub fn set_meta(conn: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
+        .execute(params![key, value])
+        .map(drop)
+}
+
+/// Adds a blob, if it is not there, and what objects it has ranges of. Its row.
+pub fn add_blob(conn: &Connection, layout: &BlobLayout) -> rusqlite::Result<i64> {
+    let key = *layout.key().digest().as_bytes();
+    let find = || -> rusqlite::Result<Option<i64>> {
+        conn.prepare_cached("SELECT id FROM blobs WHERE key = ?1")?
+            .query_row([key], |r| r.get(0))
+            .optional()
+    };
+    let id = match find()? {
+        Some(id) => id,
+        None => {
+            conn.prepare_cached("INSERT INTO blobs (key, layout, len) VALUES (?1, ?2, ?3)")?
+                .execute(params![key, layout.encode(), layout.len() as i64])?;
+            conn.last_insert_rowid()
+        }
+    };
+    add_objects(conn, id, layout)?;
+    Ok(id)
+}
+
+/// Adds what objects a blob has ranges of.
+pub fn add_objects(conn: &Connection, blob: i64, layout: &BlobLayout) -> rusqlite::Result<()> {
+    let mut add = conn.prepare_cached("INSERT OR IGNORE INTO objects VALUES (?1, ?2, ?3)")?;
+    for (at, piece) in layout.pieces().iter().enumerate() {
+        add.execute(params![piece.identity().as_bytes(), blob, at as i64])?;
+        if piece.object != piece.identity() {
+            add.execute(params![piece.object.as_bytes(), blob, at as i64])?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a blob and all that is said of it.
+pub fn remove_blob(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;
+    conn.prepare_cached("DELETE FROM objects WHERE blob = ?1")?.execute([blob])?;
+    conn.prepare_cached("DELETE FROM blobs WHERE id = ?1")?.execute([blob])?;
+    Ok(())
+}
+
+/// What a segment's row is sealed with: a flipped bit in the bitmap would be a wrong byte.
+fn seal(key: &ContentKey, segment: u32, parts: &[u8]) -> i64 {
+    let mut text = key.digest().as_bytes().to_vec();
+    text.extend_from_slice(&segment.to_le_bytes());
+    text.extend_from_slice(parts);
+    let d = hash::blake3(&text);
+    i64::from(u32::from_le_bytes(d.as_bytes()[..4].try_into().expect("four of 32 bytes")))
+}
+
+/// Says what is durably present of a segment; nothing: the row goes.
+pub fn set_segment(
+    conn: &Connection,
+    blob: i64,
+    key: &ContentKey,
+    row: &SegmentRow,
+) -> rusqlite::Result<()> {
+    if row.parts.is_empty() {
+        return conn
+            .prepare_cached("DELETE FROM segments WHERE blob = ?1 AND segment = ?2")?
+            .execute(params![blob, row.segment])
+            .map(drop);
+    }
+    let seal = seal(key, row.segment, &row.parts);
+    conn.prepare_cached("INSERT OR REPLACE INTO segments VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![blob, row.segment, row.parts, seal, row.used])
+        .map(drop)
+}
+
+/// Records a last use.
+pub fn set_used(conn: &Connection, blob: i64, segment: u32, used: u32) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE segments SET used = ?3 WHERE blob = ?1 AND segment = ?2")?
+        .execute(params![blob, segment, used])
+        .map(drop)
+}
+
+/// Whether a blob is known to have ranges of an object.
+pub fn has_object(conn: &Connection, digest: &Digest, blob: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM objects WHERE digest = ?1 AND blob = ?2")?
+        .exists(params![digest.as_bytes(), blob])
+}
+
+/// Which pieces of which blobs have ranges of an object: `(key, piece)`.
+pub fn find_object(
+    conn: &Connection,
+    digest: &Digest,
+) -> rusqlite::Result<Vec<(ContentKey, usize)>> {
+    conn.prepare_cached(
+        "SELECT b.key, o.piece FROM objects o JOIN blobs b ON b.id = o.blob
+         WHERE o.digest = ?1 LIMIT ?2",
+    )?
+    .query_map(params![digest.as_bytes(), MATCHES], |r| {
+        Ok((ContentKey::new(Digest::from_bytes(r.get(0)?)), r.get::<_, u32>(1)? as usize))
+    })?
+    .collect()
+}
+
+/// A blob row, as it stands there.
+pub struct BlobRow {
+    /// Its number.
+    pub id: i64,
+    /// Its layout, which has been found to be the one that its key names.
+    pub layout: BlobLayout,
+}
+
+/// All blobs. An error of type "conversion" where a row is not what we would have written.
+pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
+    let mut rows = conn.prepare("SELECT id, key, layout FROM blobs")?;
+    rows.query_map([], |r| {
+        let (key, layout): ([u8; 32], Vec<u8>) = (r.get(1)?, r.get(2)?);
+        match BlobLayout::decode(&layout) {
+            Ok(l) if *l.key().digest().as_bytes() == key => {
+                Ok(BlobRow { id: r.get(0)?, layout: l })
+            }
+            _ => Err(rusqlite::Error::IntegralValueOutOfRange(2, 0)),
+        }
+    })?
+    .collect()
+}
+
+/// All segments, by blob; `f` gets the blob's row number and says the blob's key if it knows it.
+/// A row of no blob or with a broken seal is damage.
+pub fn segments(
+    conn: &Connection,
+    mut f: impl FnMut(i64, &SegmentRow) -> Option<ContentKey>,
+) -> rusqlite::Result<()> {
+    let mut select = conn.prepare("SELECT blob, segment, parts, used, seal FROM segments")?;
+    let mut rows = select.query([])?;
+    while let Some(r) = rows.next()? {
+        let row = SegmentRow { segment: r.get(1)?, parts: r.get(2)?, used: r.get(3)? };
+        match f(r.get(0)?, &row) {
+            Some(key) if seal(&key, row.segment, &row.parts) == r.get::<_, i64>(4)? => {}
+            _ => return Err(rusqlite::Error::IntegralValueOutOfRange(4, 0)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! One writer process per store: an exclusive lock on the file `lock`, which says who has it.
+//!
+//! Invariant: the lock counts, not the content: what a dead process left there is ignored. The
+//! lock belongs to the open file and goes with its last descriptor, however the process ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::error::StoreError;
+use super::sync::lock;
+use super::types::Holder;
+
+/// Tries before giving up: somebody who only asks ([`Holder::of`]) has the lock for an instant.
+const TRIES: u32 = 10;
+const BETWEEN: Duration = Duration::from_millis(5);
+
+/// The lock, held.
+#[derive(Debug)]
+pub struct StoreLock {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+fn path_of(root: &Path) -> PathBuf {
+    root.join("lock")
+}
+
+fn said_in(file: &mut File) -> Holder {
+    let mut text = String::new();
+    // a holder that has not written yet is unknown: 0
+    let _ = file.rewind().and_then(|()| file.take(64 << 10).read_to_string(&mut text));
+    serde_json::from_str(&text).unwrap_or(Holder { pid: 0, mountpoint: None, socket: None })
+}
+
+impl StoreLock {
+    /// Takes the lock of the store at `root`, or says who has it.
+    pub fn take(root: &Path) -> Result<Self, StoreError> {
+        let path = path_of(root);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(StoreError::disk(&path, "open the lock"))?;
+        for left in (0..TRIES).rev() {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if left > 0 => std::thread::sleep(BETWEEN),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::Locked {
+                        root: root.to_owned(),
+                        holder: said_in(&mut file),
+                    });
+                }
+                Err(TryLockError::Error(e)) => {
+                    return Err(StoreError::disk(&path, "take the lock")(e));
+                }
+            }
+        }
+        let lock = Self { path, file: Mutex::new(file) };
+        lock.say(&Holder { pid: std::process::id(), mountpoint: None, socket: None })?;
+        Ok(lock)
+    }
+
+    /// Writes who has it.
+    pub fn say(&self, holder: &Holder) -> Result<(), StoreError> {
+        let text = serde_json::to_string(holder).expect("paths and numbers are JSON");
+        let mut file = lock(&self.file);
+        (|| {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(text.as_bytes())
+        })()
+        .map_err(StoreError::disk(&self.path, "write the lock"))
+    }
+}
+
+impl Holder {
+    /// Who holds the store at `root` now; `None` if nobody does (asked by trying the lock).
+    pub fn of(root: &Path) -> Option<Holder> {
+        let mut file = File::open(path_of(root)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(said_in(&mut file)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_first_and_the_dead_are_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Holder::of(dir.path()), None);
+        std::fs::write(dir.path().join("lock"), r#"{"pid":1,"mountpoint":null,"socket":null}"#)
+            .unwrap();
+        assert_eq!(Holder::of(dir.path()), None, "stale");
+        let first = StoreLock::take(dir.path()).unwrap();
+        let me = Holder {
+            pid: std::process::id(),
+            mountpoint: Some("/models".into()),
+            socket: Some("/run/s".into()),
+        };
+        first.say(&me).unwrap();
+        assert_eq!(Holder::of(dir.path()), Some(me.clone()));
+        match StoreLock::take(dir.path()) {
+            Err(e @ StoreError::Locked { .. }) => {
+                let text = e.to_string();
+                assert!(text.contains(&format!("process {}", me.pid)), "{text}");
+                assert!(text.contains("/models"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        assert_eq!(Holder::of(dir.path()), None);
+        StoreLock::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,163 @@
+//! Opening a store: the index is read once; after a crash the disk is made to agree with it.
+//!
+//! Invariant: when this returns, what is present is what the index claims, and the disk takes no
+//! more than is counted. After a clean close no blob file is looked at.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+
+use super::cell::Cell;
+use super::core::{Blobs, Core, Dirty, Group, Time};
+use super::disk::Disk;
+use super::error::StoreError;
+use super::index::{self, Durability, names, rows};
+use super::lock::StoreLock;
+use super::lru::Lru;
+use super::presence::Bits;
+use super::space::{BLOCK, MIN_LIMIT, Space};
+use super::types::StoreOptions;
+use super::{evict, pins, rebuild};
+use crate::base::Clock;
+use crate::base::units::ByteSize;
+use crate::model::{BlobLayout, ContentKey, PartRange};
+
+/// The limit of a store that was never given one.
+const DEFAULT_LIMIT: ByteSize = ByteSize::gib(50);
+
+/// What the index says, before anything is made of it.
+struct Read {
+    blobs: Vec<(i64, Arc<BlobLayout>)>,
+    segments: Vec<(usize, rows::SegmentRow)>,
+    pinned: HashMap<ContentKey, u32>,
+    limit: Option<u64>,
+}
+
+fn read(conn: &Connection) -> rusqlite::Result<Read> {
+    let blobs: Vec<_> =
+        rows::blobs(conn)?.into_iter().map(|b| (b.id, Arc::new(b.layout))).collect();
+    let place: HashMap<i64, usize> = blobs.iter().enumerate().map(|(i, b)| (b.0, i)).collect();
+    let mut segments = Vec::new();
+    rows::segments(conn, |blob, row| {
+        let at = *place.get(&blob)?;
+        if row.segment >= blobs[at].1.segment_count() {
+            return None;
+        }
+        segments.push((at, row.clone()));
+        Some(blobs[at].1.key())
+    })?;
+    let pinned = pins::count(names::pinned_blobs(conn)?);
+    let limit = rows::meta(conn, "limit")?.and_then(|n| u64::try_from(n).ok());
+    Ok(Read { blobs, segments, pinned, limit })
+}
+
+/// Opens or makes a store.
+pub fn open(
+    options: &StoreOptions,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Core>, StoreError> {
+    if let Some(given) = options.limit.filter(|l| l.0 < MIN_LIMIT) {
+        return Err(StoreError::Limit { given, least: ByteSize(MIN_LIMIT) });
+    }
+    let root = &options.root;
+    make_root(root)?;
+    let lock = StoreLock::take(root)?;
+    disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
+    let (opened, read) = index::open(root, clock.wall(), read)?;
+    // the names of a new index and its log; what follows rests on them
+    disk.sync_folder(Path::new("")).map_err(StoreError::disk(root, "sync"))?;
+    let limit = options.limit.or(read.limit.map(ByteSize)).unwrap_or(DEFAULT_LIMIT);
+    opened.index.write(Durability::Normal, |tx| {
+        rows::set_meta(tx, "limit", i64::try_from(limit.0).unwrap_or(i64::MAX))
+    })?;
+    let mut space = Space::new(limit.0);
+    for file in index::open::aside(root) {
+        let len = std::fs::metadata(root.join(file)).map_or(0, |m| m.len());
+        space.overhead += super::space::up(len) + BLOCK;
+    }
+    let newest = read.segments.iter().map(|s| s.1.used).max().unwrap_or(0);
+    let (blobs, lru) = load(read, &mut space);
+    let core = Arc::new(Core {
+        root: root.clone(),
+        disk,
+        index: opened.index,
+        blobs: Mutex::new(blobs),
+        lru: Mutex::new(lru),
+        space: Mutex::new(space),
+        evictor: Mutex::default(),
+        committer: Mutex::default(),
+        dirty: Mutex::new(Dirty::default()),
+        wake: std::sync::Condvar::new(),
+        files: Mutex::default(),
+        closed: false.into(),
+        group: Group { bytes: options.commit_bytes.0, after: options.commit_after },
+        time: Time::new(clock, newest),
+        lock,
+    });
+    if !opened.clean {
+        rebuild::agree(&core)?;
+    }
+    {
+        // what the index takes beyond its blobs now, it takes for other things
+        let mut space = super::sync::lock(&core.space);
+        space.measured = core.index.footprint();
+        space.other = space.measured.saturating_sub(space.index_floor());
+    }
+    evict::settle(&core)?;
+    Ok(core)
+}
+
+fn make_root(root: &Path) -> Result<(), StoreError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(root).map_err(StoreError::disk(root, "make the cache folder"))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // one that was there already may be open to others; if it is not ours to change, so be it
+        let _ = std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700));
+    }
+    Ok(())
+}
+
+/// Makes the blobs and the LRU list of what the index says.
+fn load(read: Read, space: &mut Space) -> (Blobs, Lru) {
+    let mut blobs = Blobs { pinned: read.pinned, ..Blobs::default() };
+    let cells: Vec<Arc<Cell>> = read
+        .blobs
+        .iter()
+        .map(|(row, layout)| {
+            let cell = blobs.cell(layout);
+            cell.state().row = Some(*row);
+            space.add_overhead(&cell.overhead);
+            cell
+        })
+        .collect();
+    let mut listed = Vec::with_capacity(read.segments.len());
+    for (at, row) in read.segments {
+        let cell = &cells[at];
+        let range = cell.parts_of(row.segment);
+        let mut bits = Bits::default();
+        if !bits.add_bytes_at(range, &row.parts) {
+            // sealed by us, so it cannot be; nothing is believed then
+            continue;
+        }
+        let mut s = cell.state();
+        for run in bits.runs(PartRange { start: 0, end: range.len() }, true) {
+            let run = PartRange { start: range.start + run.start, end: range.start + run.end };
+            space.data += s.add(&cell.layout, run);
+        }
+        s.segs[row.segment as usize].used = row.used;
+        if !cell.is_pinned() {
+            listed.push((row.used, cell.seg_ref(row.segment)));
+        }
+    }
+    let mut lru = Lru::default();
+    lru.load(listed);
+    (blobs, lru)
+}

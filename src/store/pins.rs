@@ -1,0 +1,87 @@
+//! Pins: promises not to evict, each with an owner.
+//!
+//! Invariant: a blob is pinned iff some pin in the index names it; a pinned blob's segments are not
+//! on the LRU list. Concurrency: changes hold `evictor`, so that no plan made before one is carried
+//! out after it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::core::Core;
+use super::error::StoreError;
+use super::evict;
+use super::index::{Durability, names};
+use super::reserve::reserve;
+use super::sync::lock;
+use super::types::Pin;
+use crate::model::{ContentKey, VersionRef};
+
+/// What the row of a pinned blob takes at most, and of a pin.
+const PER_BLOB: u64 = 128;
+const PER_PIN: u64 = 4096;
+
+/// Pins the blobs of a version for an owner.
+pub fn pin(core: &Arc<Core>, pin: &Pin, blobs: &[ContentKey]) -> Result<(), StoreError> {
+    let bytes = PER_PIN + PER_BLOB * blobs.len() as u64;
+    let mut space = reserve(core, bytes)?;
+    let _still = lock(&core.evictor);
+    core.write_index(Durability::Full, |tx| names::add_pin(tx, pin, blobs))?;
+    space.convert(bytes, |books| {
+        books.reserved -= bytes;
+        books.other += bytes;
+    });
+    apply(core)
+}
+
+/// Lets go: whether the owner had a pin, and who else has one.
+pub fn unpin(
+    core: &Arc<Core>,
+    source: &str,
+    version: &VersionRef,
+    owner: &str,
+) -> Result<(bool, Vec<String>), StoreError> {
+    let _still = lock(&core.evictor);
+    let (removed, others) =
+        core.write_index(Durability::Full, |tx| names::remove_pin(tx, source, version, owner))?;
+    apply(core)?;
+    Ok((removed > 0, others))
+}
+
+/// How often each blob is pinned.
+pub fn count(keys: Vec<ContentKey>) -> HashMap<ContentKey, u32> {
+    let mut out = HashMap::new();
+    for key in keys {
+        *out.entry(key).or_insert(0) += 1;
+    }
+    out
+}
+
+/// Makes memory say what the index says.
+fn apply(core: &Arc<Core>) -> Result<(), StoreError> {
+    let pinned = count(core.index.read(names::pinned_blobs)?);
+    let changed: Vec<_> = {
+        let mut blobs = lock(&core.blobs);
+        let was = std::mem::replace(&mut blobs.pinned, pinned);
+        let now = &blobs.pinned;
+        let changed = was
+            .keys()
+            .filter(|k| !now.contains_key(k))
+            .chain(now.keys().filter(|k| !was.contains_key(k)));
+        changed.filter_map(|k| blobs.by_key.get(k).cloned()).collect()
+    };
+    for cell in changed {
+        let pinned = lock(&core.blobs).pinned.contains_key(&cell.key());
+        cell.pinned.store(pinned, Ordering::SeqCst);
+        let listed: Vec<(u32, u32)> = {
+            let s = cell.state();
+            let all = 0..cell.layout.segment_count();
+            all.filter(|i| s.present.any(cell.parts_of(*i)))
+                .map(|i| (i, s.segs[i as usize].used))
+                .collect()
+        };
+        // takes them off the list if it is pinned
+        evict::list(core, &cell, listed);
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! What to evict: a value, made before anything is destroyed.
+//!
+//! Pure: oldest first; nothing that is in use, pinned or not yet committed.
+
+use super::lru::SegRef;
+
+/// What stands against evicting a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Free,
+    /// A part of it waits for its commit.
+    Uncommitted,
+    /// Somebody reads or writes it this instant, or it is leaving already.
+    InUse,
+    /// Somebody holds it for long.
+    Held,
+}
+
+/// A segment that might go.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// Which.
+    pub segment: SegRef,
+    /// What its going gives back.
+    pub frees: u64,
+    /// What stands against it.
+    pub standing: Standing,
+}
+
+/// What to evict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EvictionPlan {
+    /// These, oldest first.
+    pub victims: Vec<SegRef>,
+    /// What that gives back.
+    pub frees: u64,
+    /// There is more once it is committed.
+    pub uncommitted: bool,
+    /// There is more in a moment.
+    pub in_use: bool,
+}
+
+impl EvictionPlan {
+    /// From candidates, oldest first, as many as free `goal` bytes.
+    pub fn choose(goal: u64, candidates: impl IntoIterator<Item = Candidate>) -> Self {
+        let mut plan = Self::default();
+        for c in candidates {
+            match c.standing {
+                Standing::Free => {
+                    plan.victims.push(c.segment);
+                    plan.frees += c.frees;
+                    if plan.frees >= goal {
+                        break;
+                    }
+                }
+                Standing::Uncommitted => plan.uncommitted = true,
+                Standing::InUse => plan.in_use = true,
+                Standing::Held => {}
+            }
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oldest_first_until_it_is_enough_and_nothing_in_use() {
+        use Standing::*;
+        let list = [(1, Held), (2, Free), (3, InUse), (4, Uncommitted), (5, Free), (6, Free)];
+        let list = list.map(|(segment, standing)| Candidate {
+            segment: SegRef { blob: 1, segment },
+            frees: 10,
+            standing,
+        });
+        let plan = EvictionPlan::choose(15, list);
+        assert_eq!(plan.victims.iter().map(|s| s.segment).collect::<Vec<_>>(), [2, 5]);
+        assert_eq!((plan.frees, plan.uncommitted, plan.in_use), (20, true, true));
+        let plan = EvictionPlan::choose(10, list);
+        assert_eq!((plan.victims.len(), plan.uncommitted), (1, false));
+        assert_eq!(EvictionPlan::choose(1000, list).frees, 30);
+    }
+}

@@ -1,0 +1,98 @@
+//! Promises of space, and finding it.
+//!
+//! Invariant: what was promised is counted as used until it became data or was given back.
+//! Concurrency: whoever finds another thread evicting waits for it and looks again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::commit;
+use super::core::Core;
+use super::error::StoreError;
+use super::evict::{self, Room};
+use super::sync::lock;
+use crate::base::units::ByteSize;
+
+/// Tries before giving up. Each follows an eviction, a commit or a short wait; more means that
+/// others take the space as fast as it is freed.
+const ROUNDS: u32 = 256;
+/// Of them, waits for segments that are only being read, written or taken away this instant: a
+/// tenth of a second in all.
+const WAITS: u32 = 50;
+const WAIT: Duration = Duration::from_millis(2);
+
+/// Space promised to a fetch; what was not used is given back when it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    core: Arc<Core>,
+    left: u64,
+}
+
+impl Reservation {
+    /// Bytes left of the promise.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Makes sure that so many are left.
+    pub(super) fn need(&mut self, bytes: u64) -> Result<(), StoreError> {
+        if bytes > self.left {
+            let mut more = reserve(&self.core, bytes - self.left)?;
+            self.left += std::mem::take(&mut more.left);
+        }
+        Ok(())
+    }
+
+    /// Makes so many of them data; they must be left.
+    pub(super) fn to_data(&mut self, bytes: u64) {
+        self.left -= bytes;
+        lock(&self.core.space).to_data(bytes);
+    }
+
+    /// Makes so many of them something else, which `f` counts.
+    pub(super) fn convert(&mut self, bytes: u64, f: impl FnOnce(&mut super::space::Space)) {
+        self.left -= bytes;
+        f(&mut lock(&self.core.space));
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock(&self.core.space).reserved -= self.left;
+    }
+}
+
+/// Promises space, evicting the oldest if need be.
+pub fn reserve(core: &Arc<Core>, bytes: u64) -> Result<Reservation, StoreError> {
+    let promised = || Reservation { core: core.clone(), left: bytes };
+    let full = || StoreError::NoSpace { wanted: ByteSize(bytes) };
+    let mut waits = 0;
+    for _ in 0..ROUNDS {
+        {
+            let mut space = lock(&core.space);
+            if space.try_reserve(bytes) {
+                return Ok(promised());
+            }
+            if !space.could_fit(bytes) {
+                return Err(full());
+            }
+        }
+        let evicting = lock(&core.evictor);
+        let lacking = lock(&core.space).lacking(bytes);
+        if lacking == 0 {
+            continue;
+        }
+        let room = evict::oldest(core, lacking, false)?;
+        drop(evicting);
+        match room {
+            Room::Made => {}
+            Room::Uncommitted => commit::commit(core)?,
+            Room::InUse if waits < WAITS => {
+                waits += 1;
+                std::thread::sleep(WAIT);
+            }
+            Room::InUse | Room::Nothing => return Err(full()),
+        }
+    }
+    Err(full())
+}

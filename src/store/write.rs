@@ -1,0 +1,277 @@
+//! Writing verified parts.
+//!
+//! Invariant: space is taken before bytes are written, and a part is readable only after all its
+//! bytes were. Only absent parts are written, so a write never meets a reader. Concurrency: runs
+//! being written are marked; a second writer of the same run, or of a block that is just being
+//! taken away, is turned away with `Skipped`.
+
+use std::io;
+use std::sync::Arc;
+
+use super::blob::LocalSource;
+use super::cell::{Cell, OpenFile};
+use super::commit;
+use super::core::Core;
+use super::disk::Access;
+use super::error::StoreError;
+use super::evict::{self, Room};
+use super::index::{Durability, rows};
+use super::reserve::{Reservation, reserve};
+use super::space::{self, BLOCK};
+use super::sync::lock;
+use super::types::Written;
+use crate::base::units::ByteSize;
+use crate::base::{FileRange, hash};
+use crate::model::{BlobLayout, PartIx, PartRange};
+
+/// What is written, where.
+#[derive(Debug, Clone, Copy)]
+pub struct Write<'a> {
+    /// The first part.
+    pub first: PartIx,
+    /// All bytes of it and the parts that follow.
+    pub bytes: &'a [u8],
+    /// Where else the disk has the same bytes.
+    pub shared: Option<(&'a LocalSource, u64)>,
+}
+
+fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The parts that the bytes are, if they are whole parts.
+fn parts_of(layout: &BlobLayout, w: &Write<'_>) -> Option<PartRange> {
+    if w.first.0 >= layout.part_count() || w.bytes.is_empty() {
+        return None;
+    }
+    let start = layout.part(w.first).file.start();
+    let range = FileRange::at(start, w.bytes.len() as u64);
+    let parts = layout.parts_in(range);
+    (layout.file_range(parts) == range).then_some(parts)
+}
+
+/// Stores parts. `layout` is the caller's: it knows the objects' published names.
+pub fn write(
+    core: &Arc<Core>,
+    cell: &Arc<Cell>,
+    layout: &BlobLayout,
+    w: Write<'_>,
+    space: &mut Reservation,
+) -> Result<Written, StoreError> {
+    let Some(parts) = parts_of(&cell.layout, &w) else {
+        return Err(StoreError::disk(&core.full(&cell.path()), "write what are not whole parts")(
+            io::ErrorKind::InvalidInput.into(),
+        ));
+    };
+    let runs = {
+        let mut s = cell.state();
+        if s.present.all(parts) {
+            return Ok(Written::Present);
+        }
+        let near = cell.block_mates(parts);
+        let leaving = cell.segments_of(near).any(|i| s.segs[i as usize].leaving > 0);
+        if core.is_closed() || s.removing || leaving || s.is_writing(parts) {
+            return Ok(Written::Skipped);
+        }
+        s.writing.push(parts);
+        s.present.runs(parts, false)
+    };
+    let cost = runs.iter().map(|r| space::cost(&cell.layout, *r)).sum();
+    let tried = store(core, cell, layout, &w, &runs, cost, space);
+    match tried {
+        Ok(()) => {}
+        Err(Failed::Before(e)) => {
+            evict::abandon(core, cell, parts, &[], 0);
+            return Err(e);
+        }
+        Err(Failed::Writing(e)) => {
+            evict::abandon(core, cell, parts, &runs, cost);
+            return Err(e);
+        }
+    }
+    let start = cell.layout.part(w.first).file.start();
+    let sums: Vec<_> = runs
+        .iter()
+        .flat_map(|run| run.iter())
+        .map(|part| {
+            let at = cell.layout.part(part).file;
+            let bytes = &w.bytes[(at.start() - start) as usize..(at.end() - start) as usize];
+            (part.0, hash::blake3(bytes))
+        })
+        .collect();
+    let used = core.time.seconds();
+    let segments = cell.segments_of(parts);
+    {
+        let mut s = cell.state();
+        s.written(parts);
+        for run in &runs {
+            s.add(&cell.layout, *run);
+            s.dirty.set(*run);
+        }
+        s.sums.extend(sums);
+        for i in segments.clone() {
+            s.segs[i as usize].used = used;
+        }
+    }
+    evict::list(core, cell, segments.map(|i| (i, used)));
+    commit::note(core, cell, w.bytes.len() as u64);
+    Ok(Written::Stored)
+}
+
+enum Failed {
+    /// Nothing was written, nothing counted.
+    Before(StoreError),
+    /// Something may have been written; its cost is counted as data.
+    Writing(StoreError),
+}
+
+fn store(
+    core: &Arc<Core>,
+    cell: &Arc<Cell>,
+    layout: &BlobLayout,
+    w: &Write<'_>,
+    runs: &[PartRange],
+    cost: u64,
+    space: &mut Reservation,
+) -> Result<(), Failed> {
+    setup(core, cell, layout).map_err(Failed::Before)?;
+    let path = core.full(&cell.path());
+    let open = match core.file(cell, true) {
+        Ok(open) => open,
+        Err(source) => {
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) {
+                lost(core, cell);
+            }
+            return Err(Failed::Before(StoreError::Disk { path, action: "open", source }));
+        }
+    };
+    // a file that somebody cut must not grow again around what it lost
+    if open.file.stat().is_ok_and(|s| s.len != cell.layout.len()) {
+        lost(core, cell);
+        let source = io::ErrorKind::UnexpectedEof.into();
+        return Err(Failed::Before(StoreError::Disk { path, action: "write", source }));
+    }
+    space.need(cost).map_err(Failed::Before)?;
+    space.to_data(cost);
+    let first = put(&open, &cell.layout, w, runs);
+    let done = match first {
+        Err(e) if is_full(&e) => {
+            // the disk has less than the limit says: make room for what is lacking, once
+            let evict = || {
+                let _evicting = lock(&core.evictor);
+                evict::oldest(core, cost, true)
+            };
+            let made = match evict() {
+                Ok(Room::Uncommitted) => commit::commit(core).and_then(|()| evict()),
+                other => other,
+            };
+            match made {
+                Ok(Room::Made) => put(&open, &cell.layout, w, runs),
+                _ => Err(e),
+            }
+        }
+        other => other,
+    };
+    done.map_err(|source| {
+        Failed::Writing(if is_full(&source) {
+            StoreError::NoSpace { wanted: ByteSize(cost) }
+        } else {
+            StoreError::Disk { path, action: "write", source }
+        })
+    })
+}
+
+/// Writes the runs.
+fn put(open: &OpenFile, layout: &BlobLayout, w: &Write<'_>, runs: &[PartRange]) -> io::Result<()> {
+    let start = layout.part(w.first).file.start();
+    for run in runs {
+        let range = layout.file_range(*run);
+        let skip = range.start() - start;
+        if let Some((source, from)) = w.shared
+            && copy(open, layout, source, from + skip, range)?
+        {
+            continue;
+        }
+        let bytes = &w.bytes[skip as usize..(range.end() - start) as usize];
+        open.file.write_at(bytes, range.start())?;
+    }
+    Ok(())
+}
+
+/// Shares blocks, where both sides begin at a block and end at one or with their file.
+fn copy(
+    open: &OpenFile,
+    layout: &BlobLayout,
+    source: &LocalSource,
+    from: u64,
+    to: FileRange,
+) -> io::Result<bool> {
+    let aligned = from.is_multiple_of(BLOCK)
+        && to.start().is_multiple_of(BLOCK)
+        && (to.end().is_multiple_of(BLOCK) || to.end() == layout.len());
+    if !aligned {
+        return Ok(false);
+    }
+    source.blob.copy_to(from, open.file.as_ref(), to)
+}
+
+/// Makes the row and the file of a blob that has none.
+fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), StoreError> {
+    if cell.state().row.is_some() {
+        return Ok(());
+    }
+    let _one = lock(&cell.setup);
+    if cell.state().row.is_some() {
+        return Ok(());
+    }
+    let overhead = cell.overhead;
+    let mut space = reserve(core, overhead.total())?;
+    // the row first: what is on disk has one, or is cleared away at the next start
+    let row = core.write_index(Durability::Normal, |tx| rows::add_blob(tx, layout))?;
+    let path = cell.path();
+    let made = (|| {
+        core.disk.make_folder(&cell.folder())?;
+        let file = core.disk.open(&path, Access::Create)?;
+        if file.stat()?.len > 0 {
+            // left behind by a removal that failed
+            file.set_len(0)?;
+        }
+        file.set_len(cell.layout.len())?;
+        match core.disk.remove(&cell.sums_path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        Ok(file)
+    })();
+    match made {
+        Ok(file) => {
+            space.convert(overhead.total(), |books| books.to_overhead(&overhead));
+            {
+                let mut s = cell.state();
+                s.row = Some(row);
+                s.unnamed = true;
+            }
+            core.keep_open(cell, OpenFile { file, writable: true });
+            Ok(())
+        }
+        Err(source) => {
+            let _ = core.disk.remove(&path);
+            let _ = core.write_index(Durability::Normal, |tx| rows::remove_blob(tx, row));
+            let full = is_full(&source);
+            Err(if full {
+                StoreError::NoSpace { wanted: ByteSize(overhead.total()) }
+            } else {
+                StoreError::Disk { path: core.full(&path), action: "make", source }
+            })
+        }
+    }
+}
+
+/// The file is gone or was cut: nothing of it is present any more.
+pub fn lost(core: &Arc<Core>, cell: &Arc<Cell>) {
+    tracing::warn!(blob = %cell.key(), "a blob was changed behind our back: dropped");
+    cell.state().file = None;
+    if let Err(e) = evict::drop_wrong(core, cell, &[cell.layout.all_parts()]) {
+        tracing::error!(error = %e, "dropping a blob that is gone");
+    }
+}
