@@ -14,7 +14,7 @@ use super::transfer::blocking;
 use super::{FetchError, FetchOptions};
 use crate::base::hash;
 use crate::model::{Catalog, Digest, Manifest};
-use crate::registry::{CatalogAnswer, Registry, Validator, retry::Retrying, xprim};
+use crate::registry::{CatalogAnswer, Registry, RetryPolicy, Retrying, Validator, xprim};
 use crate::store::{SavedCatalog, Store};
 
 /// The most files and objects of manifests kept in memory: some 100 bytes each.
@@ -61,7 +61,10 @@ impl Source {
         store: Store,
         options: &FetchOptions,
     ) -> Self {
-        let patient = registry.clone().map(|r| Retrying::patient(r, options.read_deadline));
+        let patient = registry.clone().map(|r| {
+            let retrying = Retrying::new(r, RetryPolicy::default(), options.read_deadline);
+            Arc::new(retrying) as Arc<dyn Registry>
+        });
         Self {
             name: name.to_owned(),
             registry,

@@ -26,8 +26,7 @@ use super::urgency::Priority;
 use super::{FetchError, FetchOptions, Traffic};
 use crate::base::ObjectRange;
 use crate::model::{Check, MAX_LEAF, Object};
-use crate::registry::retry::RetryPolicy;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Registry, RegistryError, RetryPolicy, random};
 use crate::store::{LocalSource, Reservation, Store, StoreError};
 
 /// The most bytes verified and written in one go: large enough that system calls do not matter,
@@ -257,7 +256,11 @@ impl Transfers {
             }
             FetchError::Registry(e) if e.is_transient() => {
                 let left = give_up.saturating_duration_since(Instant::now());
-                self.retry.delay_after(e, failures, left)
+                let retry_after = match e {
+                    RegistryError::Busy { retry_after, .. } => *retry_after,
+                    _ => None,
+                };
+                self.retry.delay(failures + 1, random(), retry_after, left)
             }
             _ => None,
         }

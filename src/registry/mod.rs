@@ -5,13 +5,21 @@
 //! whose digest has matched: objects are verified by `fetch`, leaf by leaf.
 //! Implementations are shared between tasks and hold no lock while they wait for the network.
 
+mod connect;
+mod faulty;
 mod folder;
+mod http;
+mod http_answer;
 mod memory;
-pub mod retry;
+mod retry;
 pub mod xprim;
 
+pub use connect::{open, open_with};
+pub use faulty::{Call, Fault, Faulty, When};
 pub use folder::Folder;
+pub use http::{Http, HttpTimeouts};
 pub use memory::{Counts, Cut, Memory};
+pub use retry::{DEADLINE, RetryPolicy, Retrying, random};
 
 use std::pin::Pin;
 use std::time::Duration;

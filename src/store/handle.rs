@@ -288,6 +288,11 @@ impl Store {
         self.core().index.read(|c| names::node(c, id))
     }
 
+    /// The sources that the index knows anything of: a catalog, versions or pins. In order.
+    pub fn sources(&self) -> Result<Vec<String>, StoreError> {
+        self.core().index.read(names::sources)
+    }
+
     /// Versions of a source that the index has nodes for: what may be cached.
     pub fn known_versions(&self, source: &str) -> Result<Vec<(VersionRef, Digest)>, StoreError> {
         self.core().index.read(|c| names::versions(c, source))

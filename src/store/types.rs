@@ -106,7 +106,7 @@ pub struct Pin {
 }
 
 /// How full the store is. All in bytes on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     /// The most that may be used.
     pub limit: ByteSize,

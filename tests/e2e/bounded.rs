@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use modelfs::base::hash::Hasher;
 use modelfs::model::{Digest, LeafDigest};
-use modelfs_test_support::model::write_random;
+use modelfs_test_support::write_bytes;
 
 use crate::harness::Place;
 
@@ -42,7 +42,7 @@ fn four_readers_pull_3_gib_through_300_mib() {
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
     for n in 0..FILES {
-        write_random(&plain.join(format!("shard-{n}.bin")), 100 + n, FILE);
+        write_bytes(&plain.join(format!("shard-{n}.bin")), 100 + n, FILE);
     }
     place.publish(&plain, "org/big", "v1", &[]);
     let daemon = place.mount_folder(&["--cache-size", "300MiB"]);

@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use modelfs_test_support::model::random_bytes;
+use modelfs_test_support::bytes;
 
 use crate::harness::{Place, eventually};
 
 #[test]
 fn open_files_keep_the_old_content_and_new_opens_see_the_new() {
     let place = Place::new();
-    let (old, new) = (random_bytes(1, 5 << 20), random_bytes(2, 6 << 20));
+    let (old, new) = (bytes(1, 5 << 20), bytes(2, 6 << 20));
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
     fs::write(plain.join("w.bin"), &old).expect("a file");

@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
-use modelfs_test_support::model::{random_bytes, write_random};
+use modelfs_test_support::{bytes, write_bytes};
 
 use crate::harness::{Place, eventually, is_mounted};
 
 fn published(place: &Place, size: u64) -> Vec<u8> {
     let plain = place.path("plain");
     fs::create_dir_all(&plain).expect("a folder");
-    let bytes = random_bytes(3, size as usize);
+    let bytes = bytes(3, size as usize);
     fs::write(plain.join("w.bin"), &bytes).expect("a file");
     place.publish(&plain, "org/net", "v1", &[]);
     bytes
@@ -95,7 +95,13 @@ fn in_the_background_it_is_ready_when_the_command_returns() {
     eventually("unmounted", || !is_mounted(&mountpoint));
     eventually("the store is free", || place.run(["status", "--json"]).json()["daemon"].is_null());
 
-    let ran = place.run(["mount", "/nonexistent/here", "--registry", "/nonexistent/there", "--background"]);
+    let ran = place.run([
+        "mount",
+        "/nonexistent/here",
+        "--registry",
+        "/nonexistent/there",
+        "--background",
+    ]);
     assert_ne!(ran.code, 0, "a failure in the background is the command's failure: {ran:?}");
     assert!(ran.err.contains("/nonexistent/"), "{ran:?}");
 }
@@ -128,7 +134,7 @@ fn kill_9_during_a_prefetch_loses_at_most_the_last_group() {
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
     const SIZE: u64 = 1 << 30;
-    write_random(&plain.join("w.bin"), 9, SIZE);
+    write_bytes(&plain.join("w.bin"), 9, SIZE);
     place.publish(&plain, "org/big", "v1", &[]);
     let daemon = place.mount_folder(&[]);
     let mut prefetch = place

@@ -22,7 +22,11 @@ pub fn binary() -> PathBuf {
         path.pop();
     }
     path.push("modelfs");
-    assert!(path.exists(), "{} is missing: run cargo build --workspace --bins first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run cargo build --workspace --bins first",
+        path.display()
+    );
     path
 }
 
@@ -68,7 +72,8 @@ impl Place {
 
     /// Folders that belong to this user.
     pub fn of(user: User) -> Self {
-        let dir = tempfile::Builder::new().prefix("modelfs-e2e.").tempdir().expect("a temporary folder");
+        let dir =
+            tempfile::Builder::new().prefix("modelfs-e2e.").tempdir().expect("a temporary folder");
         let place = Self { dir, user };
         for folder in ["models", "cache", "run", "registry"] {
             std::fs::create_dir(place.path(folder)).expect("a folder of the test's own");
@@ -153,7 +158,8 @@ impl Place {
     /// Publishes a folder into this test's registry folder.
     pub fn publish(&self, source: &Path, model: &str, version: &str, more: &[&str]) {
         let registry = self.registry();
-        let mut args: Vec<&OsStr> = vec!["publish".as_ref(), source.as_ref(), model.as_ref(), version.as_ref()];
+        let mut args: Vec<&OsStr> =
+            vec!["publish".as_ref(), source.as_ref(), model.as_ref(), version.as_ref()];
         args.extend(["--registry".as_ref(), registry.as_os_str()]);
         args.extend(more.iter().map(OsStr::new));
         self.ok(args);
@@ -252,7 +258,8 @@ impl<'a> Daemon<'a> {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(status.is_ok_and(|s| s.success()), "kill -{name}");
     }
 

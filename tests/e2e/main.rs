@@ -2,7 +2,10 @@
 
 mod bounded;
 mod changes;
+mod cli;
 mod daemon;
+mod faults;
 mod harness;
+mod laziness;
 mod passthrough;
 mod trees;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use modelfs_test_support::model::random_bytes;
+use modelfs_test_support::bytes;
 
 use crate::harness::{Place, eventually, xattr};
 
@@ -19,7 +19,7 @@ fn a_complete_file_is_read_by_the_kernel() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
-    let bytes = random_bytes(7, 8 << 20);
+    let bytes = bytes(7, 8 << 20);
     fs::write(plain.join("w.bin"), &bytes).expect("a file");
     place.publish(&plain, "org/net", "v1", &[]);
     let daemon = place.mount_folder(&[]);
@@ -75,7 +75,7 @@ fn many_threads_open_close_and_evict_at_once() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
-    let bytes = random_bytes(8, 3 << 20);
+    let bytes = bytes(8, 3 << 20);
     fs::write(plain.join("w.bin"), &bytes).expect("a file");
     place.publish(&plain, "org/net", "v1", &[]);
     let daemon = place.mount_folder(&[]);

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
+use modelfs_test_support::bytes;
 use modelfs_test_support::fs_assertions;
-use modelfs_test_support::model::random_bytes;
 
 use crate::harness::{Place, User, set_mode, xattr};
 
@@ -22,12 +22,12 @@ pub fn plain_tree(at: &Path) {
     write("empty", b"");
     write("one", b"1");
     write(".gitattributes", b"*.bin lfs\n");
-    write("1_Pooling/config.json", &random_bytes(1, 190));
-    write("deep/er/and/deeper/vocab.txt", &random_bytes(2, 231_508));
-    write("naïve name.txt", &random_bytes(3, 4097));
-    write("weights.safetensors", &random_bytes(4, 9_000_001));
-    write("twin.safetensors", &random_bytes(4, 9_000_001));
-    write("big.bin", &random_bytes(5, 25 << 20));
+    write("1_Pooling/config.json", &bytes(1, 190));
+    write("deep/er/and/deeper/vocab.txt", &bytes(2, 231_508));
+    write("naïve name.txt", &bytes(3, 4097));
+    write("weights.safetensors", &bytes(4, 9_000_001));
+    write("twin.safetensors", &bytes(4, 9_000_001));
+    write("big.bin", &bytes(5, 25 << 20));
 }
 
 fn same_tree(user: User, mount: &[&str], publish: &[&str]) {
@@ -57,7 +57,11 @@ fn the_same_tree_for_root() {
 
 #[test]
 fn the_same_tree_without_passthrough() {
-    same_tree(User::Me, &["--no-passthrough"], &["--leaf-digest", "sha256", "--leaf-size", "64KiB"]);
+    same_tree(
+        User::Me,
+        &["--no-passthrough"],
+        &["--leaf-digest", "sha256", "--leaf-size", "64KiB"],
+    );
 }
 
 #[test]
@@ -82,14 +86,22 @@ fn the_same_tree_for_an_ordinary_user_and_root_beside() {
     set_mode(&test, 0o755);
     let out = place
         .program(&test)
-        .args(["--exact", "trees::the_same_tree_for_an_ordinary_user_and_root_beside", "--nocapture"])
+        .args([
+            "--exact",
+            "trees::the_same_tree_for_an_ordinary_user_and_root_beside",
+            "--nocapture",
+        ])
         .env("MODELFS_E2E_INNER", "1")
         .env("MODELFS_E2E_PLAIN", &plain)
         .env("MODELFS_E2E_MOUNTED", daemon.path("org/net/v1"))
         .output()
         .expect("the copy runs");
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let status = daemon.status();
     assert_eq!(status["daemon"]["passthrough"], false);
     assert!(status["daemon"]["why_no_passthrough"].is_string(), "{status}");
@@ -128,7 +140,10 @@ fn the_manifest_opens_but_is_not_listed() {
     place.publish(&plain, "org/net", "v1", &[]);
     let daemon = place.mount_folder(&[]);
     let manifest = fs::read(daemon.path("org/net/v1/.modelfs/manifest.json")).expect("it opens");
-    let hash = place.run(["info", "org/net@v1", "--json"]).json()["hash"].as_str().expect("a hash").to_owned();
+    let hash = place.run(["info", "org/net@v1", "--json"]).json()["hash"]
+        .as_str()
+        .expect("a hash")
+        .to_owned();
     assert_eq!(modelfs::base::hash::sha256(&manifest).to_string(), hash);
     let listed = fs::read_dir(daemon.path("org/net/v1")).expect("a folder");
     assert!(listed.map(|e| e.expect("an entry").file_name()).all(|n| n != ".modelfs"));
@@ -144,7 +159,8 @@ fn extended_attributes_tell() {
     place.publish(&plain, "org/net", "v1", &[]);
     let daemon = place.mount_folder(&[]);
     let file = daemon.path("org/net/v1/big.bin");
-    let digest = modelfs::base::hash::sha256(&fs::read(plain.join("big.bin")).expect("plain")).to_string();
+    let digest =
+        modelfs::base::hash::sha256(&fs::read(plain.join("big.bin")).expect("plain")).to_string();
     assert_eq!(xattr(&file, "sha256"), Some(digest));
     assert_eq!(xattr(&file, "cached").as_deref(), Some("0"));
     assert_eq!(xattr(&file, "error"), None);

@@ -105,6 +105,15 @@ pub fn versions(conn: &Connection, source: &str) -> rusqlite::Result<Vec<(Versio
     rows.filter_map(Result::transpose).collect()
 }
 
+/// The sources that there is anything of.
+pub fn sources(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    conn.prepare_cached(
+        "SELECT source FROM catalogs UNION SELECT source FROM pins UNION SELECT source FROM nodes",
+    )?
+    .query_map([], |r| r.get(0))?
+    .collect()
+}
+
 /// Adds a pin and its blobs; no change where they are.
 pub fn add_pin(conn: &Connection, pin: &Pin, blobs: &[ContentKey]) -> rusqlite::Result<()> {
     let (group, model, version) = names(&pin.version);

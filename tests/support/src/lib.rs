@@ -1,1 +1,11 @@
+//! What the tests of modelfs share: model trees, published registries, and a server that fails as
+//! told.
 
+mod answer;
+mod fault;
+mod model;
+mod server;
+
+pub use fault::{Fault, When};
+pub use model::{ModelDir, TestRegistry, bytes, safetensors, write_bytes};
+pub use server::{Request, Server};

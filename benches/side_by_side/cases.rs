@@ -1,0 +1,193 @@
+//! The cases: what is read how, by whom.
+//!
+//! Invariant: every contender of a case reads the same bytes; the first one is the baseline.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use modelfs_test_support::mapped;
+
+use crate::arena::{Arena, Mode, Mount, drop_caches};
+
+/// How often 4 KiB are read in a random case: enough for a stable mean, a second at most.
+const RANDOM_READS: u64 = 20_000;
+
+/// One contender's figures in one case.
+pub struct Contender {
+    pub name: String,
+    /// Per round; in `unit`.
+    pub figures: Vec<f64>,
+    /// What is aimed at: the least ratio to the contender of that index.
+    pub goals: Vec<(usize, f64)>,
+}
+
+/// A case: the first contender is what the others are compared with.
+pub struct Case {
+    pub title: String,
+    pub unit: &'static str,
+    pub contenders: Vec<Contender>,
+}
+
+fn mib_per_second(bytes: u64, started: Instant) -> f64 {
+    bytes as f64 / (1 << 20) as f64 / started.elapsed().as_secs_f64()
+}
+
+fn sequential(path: &Path) -> f64 {
+    let started = Instant::now();
+    let mut file = File::open(path).expect("opens");
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        match file.read(&mut buffer).expect("reads") {
+            0 => return mib_per_second(total, started),
+            n => total += n as u64,
+        }
+    }
+}
+
+fn touch_pages(path: &Path) -> f64 {
+    let started = Instant::now();
+    let file = File::open(path).expect("opens");
+    let map = mapped::Mapped::of(&file).expect("maps");
+    let sum: u64 = map.bytes().iter().step_by(4096).map(|b| u64::from(*b)).sum();
+    std::hint::black_box(sum);
+    mib_per_second(map.bytes().len() as u64, started)
+}
+
+fn random(path: &Path) -> f64 {
+    let file = File::open(path).expect("opens");
+    let pages = file.metadata().expect("stat").len() / 4096;
+    let mut buffer = [0; 4096];
+    let mut seed = 88_172_645_463_325_252u64;
+    let started = Instant::now();
+    for _ in 0..RANDOM_READS {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        file.read_exact_at(&mut buffer, seed % pages * 4096).expect("reads");
+    }
+    mib_per_second(RANDOM_READS * 4096, started)
+}
+
+/// Runs the contenders in turn.
+fn compare(
+    title: &str,
+    unit: &'static str,
+    rounds: usize,
+    contenders: Vec<(&str, Vec<(usize, f64)>, Box<dyn FnMut() -> f64 + '_>)>,
+) -> Case {
+    eprintln!("{title}");
+    let mut runs = Vec::new();
+    let mut out = Vec::new();
+    for (name, goals, run) in contenders {
+        out.push(Contender { name: name.to_owned(), figures: Vec::new(), goals });
+        runs.push(run);
+    }
+    for _ in 0..rounds {
+        for (contender, run) in out.iter_mut().zip(&mut runs) {
+            contender.figures.push(run());
+        }
+    }
+    Case { title: title.to_owned(), unit, contenders: out }
+}
+
+/// Every case.
+pub fn run_all(arena: &Arena, rounds: usize) -> Vec<Case> {
+    let mut cases = cached(arena, rounds);
+    cases.extend(cold(arena, rounds));
+    cases.push(memory(arena));
+    cases
+}
+
+type Read = fn(&Path) -> f64;
+
+/// All in the store: the native file, passthrough, cached mode.
+fn cached(arena: &Arena, rounds: usize) -> Vec<Case> {
+    let native = arena.native();
+    let mut figures: Vec<Case> = Vec::new();
+    let reads: [(&str, Read, f64); 3] = [
+        ("sequential", sequential, 0.9),
+        ("mmap, every page", touch_pages, 0.8),
+        ("random 4 KiB", random, 0.9),
+    ];
+    // One mount point, so the modes take turns as a whole, each beside its own native figures.
+    for (mode, name) in [(Mode::Passthrough, "passthrough"), (Mode::Cached, "cached mode")] {
+        let mount = arena.mount("cache-warm", mode);
+        let file = mount.file("leaves");
+        std::io::copy(&mut File::open(&file).expect("opens"), &mut std::io::sink()).expect("reads");
+        drop(File::open(&file));
+        for (what, read, goal) in reads {
+            for (state, drops) in [("page cache warm", false), ("page cache dropped", true)] {
+                let goals = if mode == Mode::Passthrough { vec![(0, goal)] } else { Vec::new() };
+                let prepare = |path: &Path| {
+                    if drops {
+                        drop_caches();
+                    } else {
+                        sequential(path);
+                    }
+                    read(path)
+                };
+                figures.push(compare(
+                    &format!("{what}, {state}, {name}"),
+                    "MiB/s",
+                    rounds,
+                    vec![
+                        ("native file", vec![], Box::new(|| prepare(&native))),
+                        (name, goals, Box::new(|| prepare(&file))),
+                    ],
+                ));
+            }
+        }
+    }
+    figures
+}
+
+fn curl(config: &Path, sink: &str, size: u64) -> f64 {
+    drop_caches();
+    let started = Instant::now();
+    let script = format!("curl -s -K {} {sink}", config.display());
+    let status = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).status();
+    assert!(status.is_ok_and(|s| s.success()), "{script}");
+    mib_per_second(size, started)
+}
+
+fn fresh(arena: &Arena, version: &str, mode: Mode) -> (f64, Mount) {
+    arena.forget("cache-cold");
+    drop_caches();
+    let mount = arena.mount("cache-cold", mode);
+    let figure = sequential(&mount.file(version));
+    (figure, mount)
+}
+
+/// Nothing in the store: against `curl` of the same objects from the same server.
+fn cold(arena: &Arena, rounds: usize) -> Vec<Case> {
+    let config = arena.curl_config();
+    let of = |version: &'static str, mode| Box::new(move || fresh(arena, version, mode).0);
+    vec![compare(
+        "cold sequential from a local nginx",
+        "MiB/s",
+        rounds,
+        vec![
+            ("curl > /dev/null", vec![], Box::new(|| curl(&config, "> /dev/null", arena.size))),
+            ("curl | sha256sum", vec![], Box::new(|| curl(&config, "| sha256sum", arena.size))),
+            ("modelfs, BLAKE3 leaves", vec![(0, 0.6), (1, 3.0)], of("leaves", Mode::Passthrough)),
+            ("modelfs, SHA-256 chunks", vec![], of("plain", Mode::Passthrough)),
+        ],
+    )]
+}
+
+/// The daemon's peak while three times the file goes through it.
+fn memory(arena: &Arena) -> Case {
+    let (_, mount) = fresh(arena, "leaves", Mode::Cached);
+    for version in ["plain", "leaves"] {
+        sequential(&mount.file(version));
+    }
+    let peak = mount.peak_memory() as f64 / (1 << 20) as f64;
+    let name = format!("resident at most, {} MiB streamed", 3 * (arena.size >> 20));
+    let contender = Contender { name, figures: vec![peak], goals: vec![] };
+    Case { title: "memory of the daemon".to_owned(), unit: "MiB", contenders: vec![contender] }
+}

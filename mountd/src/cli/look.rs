@@ -1,0 +1,237 @@
+//! Commands that only look: status, list, info, path.
+//!
+//! Invariant: nothing changes but what is remembered of a registry's catalog.
+
+use modelfs::base::units::ByteSize;
+use serde_json::Value;
+
+use super::args::{List as ListArgs, One, Status as StatusArgs};
+use super::output::{Out, printable};
+use super::table::{Column, bar, pairs, percent, table};
+use crate::control::answers::{Info, List, ListedVersion, MountedPath, Status};
+use crate::control::ops::Ask;
+use crate::control::types::{GetInfo, GetList, GetPath, GetStatus};
+use crate::error::Failure;
+
+/// Signs of the bar that shows how full the cache is.
+const BAR: usize = 20;
+
+/// `modelfs status`
+pub async fn status(out: Out, args: StatusArgs) -> Result<(), Failure> {
+    let session = args.places.open(Ask::Memory).await?;
+    out.show(&session.ask(GetStatus {}).await?, status_text)
+}
+
+fn status_text(s: &Status) -> String {
+    let d = s.daemon.as_ref();
+    let c = &s.cache;
+    let r = s.registry.as_ref();
+    let passthrough = d.map(|d| match &d.why_no_passthrough {
+        _ if d.passthrough => "yes".to_owned(),
+        Some(why) => format!("no: {why}"),
+        None => "no".to_owned(),
+    });
+    let age = r.and_then(|r| r.catalog_age_seconds).map(|seconds| {
+        humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+    });
+    let catalog = r.map(|r| match (r.versions, &age) {
+        (Some(n), Some(age)) => format!("{n} versions, last confirmed {age} ago"),
+        (Some(n), None) => format!("{n} versions"),
+        (None, Some(age)) => format!("last confirmed {age} ago"),
+        (None, None) => "never fetched".to_owned(),
+    });
+    let space = format!(
+        "{} {} of {} ({}%)",
+        bar(c.used.0, c.limit.0, BAR),
+        c.used,
+        c.limit,
+        percent(c.used.0, c.limit.0)
+    );
+    pairs(&[
+        ("mounted", Some(d.map_or("no".to_owned(), |d| d.mountpoint.display().to_string()))),
+        (
+            "daemon",
+            d.map(|d| format!("process {}, version {}, since {}", d.pid, d.version, d.since)),
+        ),
+        ("passthrough", passthrough),
+        ("log", d.and_then(|d| d.log.as_ref()).map(|l| l.display().to_string())),
+        ("registry", r.map(|r| r.name.clone())),
+        ("catalog", catalog),
+        ("trouble", r.and_then(|r| r.trouble.clone())),
+        ("cache", Some(c.folder.display().to_string())),
+        ("space", Some(space)),
+        ("data", Some(format!("{} in {} files, {} complete", c.data, c.blobs, c.complete_blobs))),
+        ("pinned", Some(c.pinned.to_string())),
+        ("reserved", (c.reserved.0 > 0).then(|| c.reserved.to_string())),
+        ("disk free", Some(c.disk_free.to_string())),
+        ("traffic", s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests))),
+    ])
+}
+
+/// `modelfs list`
+pub async fn list(out: Out, args: ListArgs) -> Result<(), Failure> {
+    let ask = if args.remote { Ask::Registry } else { Ask::Memory };
+    let session = args.places.open(ask).await?;
+    let list = session.ask(GetList { remote: args.remote }).await?;
+    if let Some(trouble) = &list.trouble {
+        tracing::warn!("the registry cannot be asked; this is what was last seen: {trouble}");
+    }
+    out.show(&list, |list| list_text(list, args.remote))
+}
+
+fn list_text(list: &List, remote: bool) -> String {
+    if list.versions.is_empty() {
+        return match remote {
+            true => "The registry offers nothing.".to_owned(),
+            false => "Nothing is cached. `modelfs list --remote` shows what there is.".to_owned(),
+        };
+    }
+    let mut columns = vec![
+        Column::Left("VERSION"),
+        Column::Right("CACHED"),
+        Column::Right("OF"),
+        Column::Right(""),
+        Column::Left("PINNED BY"),
+        Column::Left("NOTES"),
+    ];
+    let first = &list.versions[0].registry;
+    let several = list.versions.iter().any(|v| v.registry != *first);
+    if several {
+        columns.push(Column::Left("REGISTRY"));
+    }
+    let rows = list.versions.iter().map(|v| {
+        let mut row = row(v);
+        if several {
+            row.push(v.registry.clone());
+        }
+        row
+    });
+    table(&columns, rows.collect())
+}
+
+fn row(v: &ListedVersion) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(alias) = &v.alias_of {
+        notes.push(format!("same as {alias}"));
+    }
+    if !v.offered {
+        notes.push("not offered any more".to_owned());
+    }
+    vec![
+        v.reference.to_string(),
+        match v.cached {
+            0 => "-".to_owned(),
+            cached => ByteSize(cached).to_string(),
+        },
+        v.total.map_or_else(|| "?".to_owned(), |t| ByteSize(t).to_string()),
+        match v.total {
+            Some(total) if v.cached > 0 => format!("{}%", percent(v.cached, total)),
+            _ => String::new(),
+        },
+        v.pinned_by.join(", "),
+        notes.join(", "),
+    ]
+}
+
+/// `modelfs info`
+pub async fn info(out: Out, args: One) -> Result<(), Failure> {
+    let session = args.places.open(Ask::Registry).await?;
+    let reference = session.reference(&args.words)?;
+    let info = session.ask(GetInfo { reference }).await?;
+    out.show(&info, info_text)?;
+    session.close().await
+}
+
+fn info_text(info: &Info) -> String {
+    let s = &info.summary;
+    let total = s.total.unwrap_or(0);
+    let cached =
+        format!("{} of {} ({}%)", ByteSize(s.cached), ByteSize(total), percent(s.cached, total));
+    let pins = info.pins.iter().map(|p| format!("{} since {}", p.owner, p.since));
+    let pins = pins.collect::<Vec<_>>().join(", ");
+    let head = pairs(&[
+        ("version", Some(s.reference.to_string())),
+        ("registry", Some(s.registry.clone())),
+        ("offered", (!s.offered).then(|| "not any more".to_owned())),
+        ("hash", Some(s.hash.to_string())),
+        ("same as", s.alias_of.clone()),
+        ("published", info.published.clone()),
+        ("cached", Some(cached)),
+        ("pinned by", (!pins.is_empty()).then_some(pins)),
+        ("path", info.path.as_ref().map(|p| p.display().to_string())),
+    ]);
+    let rows = info.files.iter().map(|f| {
+        let part = format!("{}%", percent(f.cached, f.size));
+        vec![f.path.clone(), ByteSize(f.size).to_string(), part]
+    });
+    let columns = [Column::Left("FILE"), Column::Right("SIZE"), Column::Right("CACHED")];
+    format!("{head}{}\n{}", metadata_text(&info.metadata), table(&columns, rows.collect()))
+}
+
+fn metadata_text(metadata: &Value) -> String {
+    let Some(map) = metadata.as_object() else { return String::new() };
+    let lines = map.iter().map(|(key, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("  {} = {}\n", printable(key), printable(&value))
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("metadata\n{lines}") }
+}
+
+/// `modelfs path`
+pub async fn path(out: Out, args: One) -> Result<(), Failure> {
+    let session = args.places.open(Ask::Memory).await?;
+    let reference = session.reference(&args.words)?;
+    let found: MountedPath = session.ask(GetPath { reference }).await?;
+    out.show(&found, |p| p.path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::types::Ref;
+    use modelfs::base::hash;
+
+    fn listed(version: &str, total: Option<u64>, cached: u64) -> ListedVersion {
+        ListedVersion {
+            reference: Ref { group: "g".into(), model: "m".into(), version: version.into() },
+            registry: "r".into(),
+            hash: hash::sha256(b""),
+            total,
+            cached,
+            complete: total == Some(cached),
+            offered: true,
+            alias_of: None,
+            pinned_by: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_list_lines_up_and_says_what_is_not_known() {
+        let mut pinned = listed("v10", Some(4096), 1024);
+        pinned.pinned_by = vec!["a".into(), "b".into()];
+        let list = List { versions: vec![listed("v1", None, 0), pinned], trouble: None };
+        let text = list_text(&list, true);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].starts_with("g/m@v1 ") && lines[1].ends_with('?'), "{text}");
+        assert!(lines[2].contains("25%") && lines[2].ends_with("a, b"), "{text}");
+        assert!(!text.contains("REGISTRY"));
+    }
+
+    #[test]
+    fn versions_of_several_registries_say_which() {
+        let mut other = listed("v2", Some(1), 1);
+        other.registry = "s".into();
+        let list = List { versions: vec![listed("v1", Some(1), 1), other], trouble: None };
+        assert!(list_text(&list, false).contains("REGISTRY"));
+    }
+
+    #[test]
+    fn metadata_cannot_speak_to_the_terminal() {
+        let value = serde_json::json!({"a\u{1b}": "\u{1b}[2J", "n": 3});
+        let text = metadata_text(&value);
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        assert!(text.contains("n = 3"));
+        assert_eq!(metadata_text(&Value::Null), "");
+    }
+}

@@ -1,0 +1,202 @@
+//! `modelfs mount` and `modelfs unmount`.
+//!
+//! Invariant: "unmounted" is said only when the mount and its daemon are gone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use modelfs::fetch::FetchOptions;
+use modelfs_platform::MountOptions;
+use serde::Serialize;
+
+use super::args::{Mount as MountArgs, Unmount as UnmountArgs};
+use super::output::Out;
+use crate::control::answers::{DaemonStatus, Unmounting};
+use crate::control::backend;
+use crate::control::client::Client;
+use crate::control::ops::blocking;
+use crate::control::types::{Event, GetStatus, Unmount};
+use crate::daemon::{self, Ready};
+use crate::error::{Failure, Kind};
+use crate::{background, paths};
+
+/// How long a daemon may take to end: it waits for its last commit to the disk.
+const END: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a daemon that is only asked who it is may take.
+const ASK: Duration = Duration::from_secs(2);
+
+/// `modelfs mount`
+pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
+    if !background::is_child() {
+        let in_background = args.background;
+        let options = options(args)?;
+        if !in_background {
+            return daemon::run(options, |ready| out.say(ready, ready_text)).await;
+        }
+        let ready = blocking(move || background::start(&options.root)).await?;
+        return out.say(&ready, ready_text);
+    }
+    let mut told = false;
+    let serve = async || {
+        let options = options(args)?;
+        background::detach();
+        daemon::run(options, |ready| {
+            told = true;
+            background::tell(&Event::Done(ready))
+        })
+        .await
+    };
+    let ended = serve().await;
+    match ended {
+        Err(failure) if !told => {
+            // Who started us prints it and ends with its code.
+            let _ = background::tell(&Event::Error(failure.clone()));
+            Err(failure)
+        }
+        ended => ended,
+    }
+}
+
+/// Everything made absolute: a daemon in the background has another folder.
+fn options(args: MountArgs) -> Result<daemon::Options, Failure> {
+    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
+    let root = paths::cache_root(args.places.cache_dir.as_deref())?;
+    let usual = FetchOptions::default();
+    let (read_deadline, catalog_ttl) = (args.read_deadline, args.catalog_ttl);
+    let fetch = FetchOptions {
+        read_deadline: read_deadline.unwrap_or(usual.read_deadline),
+        catalog_ttl: catalog_ttl.unwrap_or(usual.catalog_ttl),
+        ..usual
+    };
+    let log = background::is_child().then(|| paths::log_file(&root)).transpose()?;
+    Ok(daemon::Options {
+        mount: MountOptions {
+            mountpoint: paths::absolute(&args.mountpoint)?,
+            allow_other: args.allow_other,
+            threads: args.threads.into(),
+            passthrough: !args.no_passthrough,
+        },
+        root,
+        registry,
+        limit: args.cache_size,
+        fetch,
+        log,
+        ends_with_terminal: !args.background,
+    })
+}
+
+fn ready_text(ready: &Ready) -> String {
+    let d = &ready.daemon;
+    let mut text =
+        format!("mounted {} at {} (process {}", ready.registry, d.mountpoint.display(), d.pid);
+    if let Some(log) = &d.log {
+        text += &format!(", log {}", log.display());
+    }
+    text.push(')');
+    if let Some(trouble) = &ready.trouble {
+        text += &format!("\n  the registry cannot be asked, this is what was last seen: {trouble}");
+    }
+    super::output::printable(&text).replace("\\n", "\n")
+}
+
+#[derive(Serialize)]
+struct Unmounted {
+    mountpoint: PathBuf,
+}
+
+/// `modelfs unmount`
+pub async fn unmount(out: Out, args: UnmountArgs) -> Result<(), Failure> {
+    let wanted = args.mountpoint.as_deref().map(paths::absolute).transpose()?;
+    let root = paths::cache_root(args.cache_dir.as_deref())?;
+    let mountpoint = match (find(&root, wanted.as_deref()).await?, wanted) {
+        (Some(socket), _) => end(&socket).await?,
+        // A dead daemon's mount, or one that nobody listens for.
+        (None, Some(mountpoint)) => {
+            let at = mountpoint.clone();
+            blocking(move || Ok(modelfs_platform::unmount(&at)?)).await?;
+            mountpoint
+        }
+        (None, None) => return Err(Failure::new(Kind::NotCached, "nothing is mounted")),
+    };
+    out.say(&Unmounted { mountpoint }, |u| format!("unmounted {}", u.mountpoint.display()))
+}
+
+/// The socket of the daemon to end: that of this cache, else of the one mount there is.
+async fn find(root: &Path, wanted: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    if let Some(holder) = backend::holder(root).await? {
+        let right = wanted.is_none_or(|w| holder.mountpoint.as_deref() == Some(w));
+        if let (true, Some(socket)) = (right, holder.socket) {
+            return Ok(Some(socket));
+        }
+    }
+    let mut live = daemons().await;
+    if let Some(wanted) = wanted {
+        live.retain(|d| d.mountpoint == wanted);
+    }
+    if live.len() > 1 {
+        let places: Vec<_> = live.iter().map(|d| d.mountpoint.display().to_string()).collect();
+        return Err(Failure::usage(format!("there are several mounts: {}", places.join(", ")))
+            .hint("say which: modelfs unmount MOUNTPOINT"));
+    }
+    Ok(live.pop().map(|d| d.socket))
+}
+
+/// This user's daemons, of whatever cache.
+async fn daemons() -> Vec<DaemonStatus> {
+    let Ok(sockets) = std::fs::read_dir(paths::sockets()) else { return Vec::new() };
+    let mut found = Vec::new();
+    for path in sockets.flatten().map(|entry| entry.path()) {
+        let client = Client::new(&path);
+        let (call, quiet) = (GetStatus {}, backend::none());
+        let asked = tokio::time::timeout(ASK, client.call(&call, &quiet)).await;
+        if let Ok(Ok(status)) = asked {
+            found.extend(status.daemon);
+        }
+    }
+    found
+}
+
+/// Asks a daemon to end and waits until it has.
+async fn end(socket: &Path) -> Result<PathBuf, Failure> {
+    let client = Client::new(socket);
+    // Where its lock is, to see it go.
+    let folder = client.call(&GetStatus {}, &backend::none()).await?.cache.folder;
+    let Unmounting { pid, mountpoint } = client.call(&Unmount {}, &backend::none()).await?;
+    let gone = async {
+        while backend::holder(&folder).await?.is_some_and(|h| h.pid == pid) {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(END, gone).await.unwrap_or_else(|_| {
+        Err(Failure::new(Kind::General, format!("the daemon, process {pid}, does not end"))
+            .hint("its log may say why"))
+    })?;
+    Ok(mountpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_says_where_and_in_whose_log() {
+        let daemon = DaemonStatus {
+            pid: 7,
+            version: "0".into(),
+            mountpoint: "/m".into(),
+            socket: "/s".into(),
+            since: String::new(),
+            passthrough: true,
+            why_no_passthrough: None,
+            max_read: 0,
+            log: Some("/l".into()),
+        };
+        let ready = Ready { daemon, registry: "r".into(), trouble: None };
+        assert_eq!(ready_text(&ready), "mounted r at /m (process 7, log /l)");
+    }
+}

@@ -1,0 +1,99 @@
+//! How far a long command is: a bar on a terminal, lines of JSON where promised, else nothing.
+//!
+//! Invariant: standard output is touched only with `--json`. Shared by threads; a line is printed
+//! at most every [`EVERY`].
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output::{Out, print_json};
+use crate::control::types::{Event, Progress, ProgressSink};
+
+/// Between two lines of JSON: as often as people look, too seldom to fill a log.
+const EVERY: Duration = Duration::from_millis(500);
+
+const TEMPLATE: &str = "{msg} [{bar:30}] {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+
+/// Shows how far something is.
+pub struct Meter {
+    bar: ProgressBar,
+    json: bool,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    started: bool,
+    printed: Option<Instant>,
+}
+
+impl Meter {
+    /// For a command that does `what`; `lines`: with `--json`, a line of JSON now and then.
+    pub fn new(out: Out, what: &'static str, lines: bool) -> Self {
+        let bar = match out.json || out.quiet {
+            true => ProgressBar::hidden(),
+            // Hidden all the same if that is no terminal.
+            false => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+        };
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style.progress_chars("#>-"));
+        }
+        bar.set_message(what);
+        Self { bar, json: out.json && lines, state: Arc::default() }
+    }
+
+    /// What is to be told.
+    pub fn sink(&self) -> ProgressSink {
+        let (bar, json, state) = (self.bar.clone(), self.json, self.state.clone());
+        Arc::new(move |p| {
+            let Ok(mut state) = state.lock() else { return };
+            if !state.started {
+                state.started = true;
+                bar.set_length(p.total);
+                // What was there before was not brought at this speed.
+                bar.set_position(p.at_start);
+                bar.reset_eta();
+            }
+            bar.set_length(p.total);
+            bar.set_position(p.done);
+            if json && due(&mut state, &p, Instant::now()) {
+                let _ = print_json(&Event::<()>::Progress(p));
+            }
+        })
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn due(state: &mut State, p: &Progress, now: Instant) -> bool {
+    let due = state.printed.is_none_or(|at| now - at >= EVERY) || p.done >= p.total;
+    if due {
+        state.printed = Some(now);
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_now_and_then_and_at_the_end() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let at = |done| Progress { total: 10, done, at_start: 0 };
+        assert!(due(&mut state, &at(0), now));
+        assert!(!due(&mut state, &at(1), now + EVERY / 2));
+        assert!(due(&mut state, &at(2), now + EVERY));
+        assert!(due(&mut state, &at(10), now + EVERY));
+    }
+
+    #[test]
+    fn the_bar_is_well_formed() {
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+    }
+}

@@ -1,0 +1,264 @@
+//! Answers of the control API: the same types in the server, the client and `--json`.
+//!
+//! Invariant: additions only within `/v1`; sizes are bytes, times RFC 3339 in UTC; names are as the
+//! registry gives them, so what prints them escapes them. Plain values.
+
+use std::path::PathBuf;
+
+use modelfs::base::units::ByteSize;
+use modelfs::fetch::Traffic;
+use modelfs::model::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::types::Ref;
+
+/// How daemon and cache are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon; none: not mounted.
+    pub daemon: Option<DaemonStatus>,
+    /// The registry, if one is configured.
+    pub registry: Option<RegistryStatus>,
+    /// The cache.
+    pub cache: CacheStatus,
+    /// What came over the network since the daemon's start.
+    pub traffic: Option<Traffic>,
+}
+
+/// A live daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// The process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// When it was ready.
+    pub since: String,
+    /// Whether complete files are read by the kernel itself.
+    pub passthrough: bool,
+    /// Why not, if not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_no_passthrough: Option<String>,
+    /// The largest read request in bytes.
+    pub max_read: u32,
+    /// Where it logs, if to a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+}
+
+/// A configured registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// Its name, without credentials.
+    pub name: String,
+    /// Versions it offers; none: never asked.
+    pub versions: Option<usize>,
+    /// Seconds since it last said that the catalog is right.
+    pub catalog_age_seconds: Option<u64>,
+    /// Why it could not be asked of late.
+    pub trouble: Option<String>,
+}
+
+/// How full the cache is, in bytes on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The most it takes.
+    pub limit: ByteSize,
+    /// What counts against the limit.
+    pub used: ByteSize,
+    /// Of it, pinned.
+    pub pinned: ByteSize,
+    /// Of it, promised to fetches under way.
+    pub reserved: ByteSize,
+    /// Model data present.
+    pub data: ByteSize,
+    /// Cached files.
+    pub blobs: u64,
+    /// Of them, complete.
+    pub complete_blobs: u64,
+    /// Free on the disk.
+    pub disk_free: ByteSize,
+}
+
+/// Versions, in order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct List {
+    /// Which these are.
+    pub versions: Vec<ListedVersion>,
+    /// Why what the registry offers may be out of date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// One version in a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListedVersion {
+    /// Which.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// From where.
+    pub registry: String,
+    /// The SHA-256 of its manifest.
+    pub hash: Digest,
+    /// Bytes of all files; none: its manifest was never fetched.
+    pub total: Option<u64>,
+    /// Of them, cached.
+    pub cached: u64,
+    /// Whether all is cached.
+    pub complete: bool,
+    /// Whether the registry still offers this very version.
+    pub offered: bool,
+    /// The version it is another name for.
+    pub alias_of: Option<String>,
+    /// Who pinned it.
+    pub pinned_by: Vec<String>,
+}
+
+/// All about one version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Info {
+    /// What a list says of it.
+    #[serde(flatten)]
+    pub summary: ListedVersion,
+    /// When it was published, if the registry says so.
+    pub published: Option<String>,
+    /// What else the registry says.
+    pub metadata: serde_json::Value,
+    /// Who keeps it, since when.
+    pub pins: Vec<PinInfo>,
+    /// Its files, in the registry's order.
+    pub files: Vec<FileInfo>,
+    /// Where it is mounted.
+    pub path: Option<PathBuf>,
+}
+
+/// A file of a version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// Where in the version.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Of them, cached.
+    pub cached: u64,
+    /// The SHA-256 that the registry claims.
+    pub sha256: Option<Digest>,
+}
+
+/// A pin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinInfo {
+    /// What is pinned.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// By whom.
+    pub owner: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// Where a version is mounted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountedPath {
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// What a prefetch did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Prefetched {
+    /// Which version.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// Its manifest.
+    pub hash: Digest,
+    /// Bytes of all files.
+    pub total: u64,
+    /// Of them, present now.
+    pub present: u64,
+    /// Of them, added by this prefetch.
+    pub fetched: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Checked {
+    /// Bytes re-hashed.
+    pub checked: u64,
+    /// Bytes that did not match and were dropped.
+    pub dropped: u64,
+    /// The files that lost something.
+    pub damaged: Vec<DamagedFile>,
+    /// Damaged blobs that no known version uses any more.
+    pub damaged_unknown: usize,
+}
+
+/// A file that lost bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DamagedFile {
+    /// Of which version.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// Which file.
+    pub path: String,
+}
+
+/// What a pin now keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pinned {
+    /// Which version.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// For whom.
+    pub owner: String,
+    /// Its manifest.
+    pub hash: Digest,
+    /// Bytes of all files.
+    pub total: u64,
+    /// Of them, cached.
+    pub cached: u64,
+    /// All who pinned it.
+    pub pinned_by: Vec<String>,
+}
+
+/// What an unpin did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unpinned {
+    /// Which version.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// For whom.
+    pub owner: String,
+    /// Who still keeps it.
+    pub pinned_by: Vec<String>,
+}
+
+/// What an eviction did. Bytes on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Freed {
+    /// Given back.
+    pub freed: ByteSize,
+    /// Kept: pinned.
+    pub kept_pinned: ByteSize,
+    /// Kept: being read.
+    pub kept_busy: ByteSize,
+    /// The pins that kept it.
+    pub pins: Vec<PinInfo>,
+}
+
+/// The daemon is on its way out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unmounting {
+    /// The process that will end.
+    pub pid: u32,
+    /// What is being unmounted.
+    pub mountpoint: PathBuf,
+}

@@ -1,0 +1,147 @@
+//! The commands' end of the control API: one request per connection to the daemon's socket.
+//!
+//! Invariant: the daemon's failures come out as they went in. Dropping a call closes its
+//! connection, which stops the work.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::types::{Call, Event, ProgressSink};
+use crate::error::{Failure, Kind};
+
+/// How long a live daemon may take to accept: it does nothing else on that thread.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A daemon to ask.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The daemon that listens there.
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    fn broken(&self, why: impl std::fmt::Display) -> Failure {
+        Failure::new(
+            Kind::General,
+            format!("the daemon at {} does not answer: {why}", self.socket.display()),
+        )
+        .hint("`modelfs status` and the daemon's log may say more")
+    }
+
+    /// Asks, and waits for the answer; `progress` hears of streamed calls how far they are.
+    pub async fn call<C: Call>(
+        &self,
+        call: &C,
+        progress: &ProgressSink,
+    ) -> Result<C::Answer, Failure> {
+        let response = self.send(call).await?;
+        let ok = response.status().is_success();
+        let body = response.into_body();
+        if !ok || !C::STREAMED {
+            let body = body.collect().await.map_err(|e| self.broken(e))?.to_bytes();
+            return match ok {
+                true => self.parse(&body),
+                false => Err(self.parse::<Failure>(&body)?),
+            };
+        }
+        self.follow(body, progress).await
+    }
+
+    async fn send<C: Call>(&self, call: &C) -> Result<Response<Incoming>, Failure> {
+        let stream = tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket))
+            .await
+            .map_err(|e| self.broken(e))?
+            .map_err(|e| self.broken(e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| self.broken(e))?;
+        tokio::spawn(connection);
+        let body = serde_json::to_vec(call).expect("requests are plain data with string keys");
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(C::PATH)
+            .header(hyper::header::HOST, "modelfs")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::<Bytes>::from(body))
+            .expect("the path and headers are constants");
+        sender.send_request(request).await.map_err(|e| self.broken(e))
+    }
+
+    async fn follow<T: DeserializeOwned>(
+        &self,
+        mut body: Incoming,
+        progress: &ProgressSink,
+    ) -> Result<T, Failure> {
+        let mut lines = Lines::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| self.broken(e))?;
+            lines.push(frame.data_ref().map_or(&[], |d| d));
+            while let Some(line) = lines.next() {
+                match self.parse(&line)? {
+                    Event::Progress(p) => progress(p),
+                    Event::Done(answer) => return Ok(answer),
+                    Event::Error(failure) => return Err(failure),
+                }
+            }
+        }
+        Err(self.broken("it ended before it was done"))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
+        serde_json::from_slice(body).map_err(|e| {
+            self.broken(format!("its answer is not understood ({e})"))
+                .hint("is the daemon of another version? unmount and mount again")
+        })
+    }
+}
+
+/// Cuts what arrives into lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let end = self.0.iter().position(|&b| b == b'\n')?;
+        Some(self.0.drain(..=end).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_wherever_the_frames_are() {
+        let mut lines = Lines::default();
+        lines.push(b"ab");
+        assert_eq!(lines.next(), None);
+        lines.push(b"c\nd\ne");
+        assert_eq!(lines.next().unwrap(), b"abc\n");
+        assert_eq!(lines.next().unwrap(), b"d\n");
+        assert_eq!(lines.next(), None);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_not_there_is_named() {
+        let client = Client::new(Path::new("/nowhere/x.sock"));
+        let none: ProgressSink = std::sync::Arc::new(|_| {});
+        let call = crate::control::types::GetStatus {};
+        let failure = client.call(&call, &none).await.unwrap_err();
+        assert!(failure.message.contains("/nowhere/x.sock"), "{failure}");
+    }
+}

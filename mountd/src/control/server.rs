@@ -1,0 +1,239 @@
+//! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
+//!
+//! Invariant: nobody but the daemon's user and root is answered; the socket exists for as long as a
+//! [`Bound`] lives. One task per connection; a client that goes away stops what it asked for.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::ops::{Ops, Run};
+use super::types::{
+    Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Unmount, Unpin, Verify,
+};
+use crate::error::{Failure, Kind};
+use crate::paths;
+
+/// The largest request: references and owners are a few hundred bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// How long a request may take to arrive; clients are on the same machine.
+const ARRIVE: Duration = Duration::from_secs(10);
+
+/// Connections at once: many scripts may ask, but a loop gone wild must not eat the daemon's
+/// descriptors.
+const MAX_CONNECTIONS: usize = 128;
+
+/// How long answers under way may take to end when the daemon does.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Progress lines that may wait for a slow client; more are left out, the last line is not.
+const PROGRESS_LINES: usize = 16;
+
+/// A socket that is listened on; dropping it removes it.
+pub struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "removing the socket");
+        }
+    }
+}
+
+/// Listens at `path`. Whoever calls this holds the store, so that a socket found there is stale.
+pub fn bind(path: &Path) -> Result<Bound, Failure> {
+    let failed = |action: &str, e: std::io::Error| {
+        Failure::new(Kind::General, format!("{}: {action}: {e}", path.display()))
+            .hint("set XDG_RUNTIME_DIR to a folder of your own with a short path")
+    };
+    if let Some(folder) = path.parent() {
+        paths::private_folder(folder)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed("removing a stale socket", e));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|e| failed("listening", e))?;
+    let bound = Bound { listener, path: path.to_owned() };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| failed("closing the socket to others", e))?;
+    Ok(bound)
+}
+
+/// Answers until `stop` resolves, then lets answers under way end shortly.
+pub async fn serve(bound: Bound, ops: Arc<Ops>, stop: impl Future<Output = ()>) {
+    let router = router(ops);
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = bound.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) if may_ask(&stream) => {
+                connections.spawn(converse(stream, router.clone()));
+            }
+            Ok(_) => tracing::warn!("refused a control connection of another user"),
+            Err(error) => {
+                // Out of descriptors: they come back; without a pause this would spin.
+                tracing::warn!(%error, "accepting a control connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(bound);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN, drained).await;
+    connections.shutdown().await;
+}
+
+fn may_ask(stream: &UnixStream) -> bool {
+    let us = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == us || peer.uid() == 0)
+}
+
+async fn converse(stream: UnixStream, router: Router) {
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ARRIVE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a control connection broke off");
+    }
+}
+
+fn router(ops: Arc<Ops>) -> Router {
+    Router::new()
+        .route(GetStatus::PATH, route::<GetStatus>())
+        .route(GetList::PATH, route::<GetList>())
+        .route(GetInfo::PATH, route::<GetInfo>())
+        .route(GetPath::PATH, route::<GetPath>())
+        .route(Prefetch::PATH, route::<Prefetch>())
+        .route(Verify::PATH, route::<Verify>())
+        .route(Pin::PATH, route::<Pin>())
+        .route(Unpin::PATH, route::<Unpin>())
+        .route(Evict::PATH, route::<Evict>())
+        .route(Unmount::PATH, route::<Unmount>())
+        .fallback(async || failed(&Failure::usage("no such path in this API")))
+        .with_state(ops)
+}
+
+fn route<C: Run>() -> MethodRouter<Arc<Ops>> {
+    match (C::STREAMED, C::READS) {
+        (true, _) => post(streamed::<C>),
+        (false, true) => post(plain::<C>).merge(get(plain::<C>)),
+        (false, false) => post(plain::<C>),
+    }
+}
+
+async fn read<C: Call>(request: Request) -> Result<C, Failure> {
+    let body = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), MAX_BODY))
+        .await
+        .map_err(|_| Failure::usage("the request did not arrive in time"))?
+        .map_err(|e| Failure::usage(format!("the request's body: {e}")))?;
+    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    serde_json::from_slice(body).map_err(|e| Failure::usage(format!("the request's body: {e}")))
+}
+
+async fn plain<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
+    let answer = async { read::<C>(request).await?.run(ops, Arc::new(|_| {})).await };
+    match answer.await {
+        Ok(answer) => json(StatusCode::OK, line(&answer)),
+        Err(failure) => failed(&failure),
+    }
+}
+
+async fn streamed<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
+    let call = match read::<C>(request).await {
+        Ok(call) => call,
+        Err(failure) => return failed(&failure),
+    };
+    let (lines, mut out) = mpsc::channel::<Bytes>(PROGRESS_LINES);
+    tokio::spawn(async move {
+        let progress = lines.clone();
+        let sink = Arc::new(move |p| {
+            let _ = progress.try_send(line(&Event::<C::Answer>::Progress(p)));
+        });
+        let end = tokio::select! {
+            end = call.run(ops, sink) => end,
+            // Nobody listens any more: dropping the work stops it.
+            () = lines.closed() => return,
+        };
+        let last = end.map_or_else(Event::Error, Event::Done);
+        let _ = lines.send(line(&last)).await;
+    });
+    let body = futures_util::stream::poll_fn(move |cx| {
+        out.poll_recv(cx).map(|line| line.map(Ok::<_, Infallible>))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
+}
+
+fn line<T: Serialize>(value: &T) -> Bytes {
+    let mut text = serde_json::to_vec(value).expect("answers are plain data with string keys");
+    text.push(b'\n');
+    text.into()
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn failed(failure: &Failure) -> Response {
+    let status = match failure.kind {
+        Kind::Usage => StatusCode::BAD_REQUEST,
+        Kind::NotFound | Kind::NotCached => StatusCode::NOT_FOUND,
+        Kind::Network => StatusCode::BAD_GATEWAY,
+        Kind::Storage => StatusCode::INSUFFICIENT_STORAGE,
+        Kind::General | Kind::Interrupted | Kind::Verification => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    json(status, line(failure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_replaces_a_stale_one_is_closed_to_others_and_goes_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/x.sock");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "stale").unwrap();
+        let bound = bind(&path).unwrap();
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_too_long_for_a_socket_is_refused_with_a_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let failure = bind(&dir.path().join("x".repeat(120))).err().unwrap();
+        assert!(failure.hint.is_some());
+    }
+}

@@ -1,0 +1,201 @@
+//! How a command fails: one kind per exit code, one line of text, one hint.
+//!
+//! Invariant: the exit code follows from the kind alone, in the one match of [`Kind::exit_code`];
+//! the daemon's failures reach the command line unchanged. Plain values.
+
+use modelfs::fetch::FetchError;
+use modelfs::model::ReferenceError;
+use modelfs::registry::RegistryError;
+use modelfs::store::StoreError;
+use modelfs_platform::MountError;
+use serde::{Deserialize, Serialize};
+
+/// What sort of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// None of the others.
+    General,
+    /// The user stopped it.
+    Interrupted,
+    /// The command line is wrong, or needs one thing more.
+    Usage,
+    /// The registry has no such model or version.
+    NotFound,
+    /// Nothing of it is here: not mounted, not cached, not pinned.
+    NotCached,
+    /// The registry could not be reached or gave no sensible answer.
+    Network,
+    /// Bytes did not match their digest.
+    Verification,
+    /// The cache folder or its index failed, or somebody else holds it.
+    Storage,
+}
+
+impl Kind {
+    /// The exit code that scripts see.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::General | Self::Interrupted => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::NotCached => 4,
+            Self::Network => 5,
+            Self::Verification => 6,
+            Self::Storage => 7,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What sort it is.
+    pub kind: Kind,
+    /// One line: what and where.
+    pub message: String,
+    /// What to do about it, if that can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The kind's exit code, for readers of the JSON.
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// A failure of that kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, exit_code: kind.exit_code() }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// The same with a word on what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A registry is needed, and none was given.
+    pub fn no_registry(what: &str) -> Self {
+        Self::usage(format!("{what} needs a registry, and none was given"))
+            .hint("give --registry URL|FOLDER, or set MODELFS_REGISTRY")
+    }
+
+    /// Something of the cache folder failed.
+    pub fn storage(path: &std::path::Path, action: &str, error: &std::io::Error) -> Self {
+        Self::new(Kind::Storage, format!("{}: {action}: {error}", path.display()))
+    }
+}
+
+impl From<ReferenceError> for Failure {
+    fn from(error: ReferenceError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let kind = match &error {
+            RegistryError::Unreachable { .. }
+            | RegistryError::Busy { .. }
+            | RegistryError::Refused { .. }
+            // A proxy's login page is the usual cause: trouble on the way, not damage.
+            | RegistryError::Invalid { .. } => Kind::Network,
+            RegistryError::Missing { .. } => Kind::NotFound,
+            RegistryError::WrongBytes { .. } => Kind::Verification,
+            RegistryError::BadName { .. } => Kind::Usage,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let kind = match &error {
+            FetchError::Registry(inner) => return inner.clone().into(),
+            FetchError::Corrupt { .. } => Kind::Verification,
+            FetchError::TimedOut { .. } => Kind::Network,
+            FetchError::Store(_) => Kind::Storage,
+            FetchError::NotKnown { .. } => Kind::NotCached,
+            FetchError::Stopped => Kind::Interrupted,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::new(Kind::Storage, error.to_string());
+        match error {
+            StoreError::Locked { holder, .. } if holder.socket.is_none() => failure
+                .hint("wait until that process has ended, or use another folder with --cache-dir"),
+            StoreError::Locked { .. } => {
+                failure.hint("unmount it first, or use another folder with --cache-dir")
+            }
+            StoreError::NoSpace { .. } => {
+                failure.hint("unpin or evict something, or mount with a larger --cache-size")
+            }
+            StoreError::Newer { .. } | StoreError::Disk { .. } | StoreError::Index(_) => failure,
+        }
+    }
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        let kind = match &error {
+            MountError::Mountpoint { .. } => Kind::Usage,
+            MountError::NoFuse(_) | MountError::Failed { .. } => Kind::General,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_that_scripts_were_promised() {
+        let all = [
+            (Kind::General, 1),
+            (Kind::Interrupted, 1),
+            (Kind::Usage, 2),
+            (Kind::NotFound, 3),
+            (Kind::NotCached, 4),
+            (Kind::Network, 5),
+            (Kind::Verification, 6),
+            (Kind::Storage, 7),
+        ];
+        for (kind, code) in all {
+            assert_eq!(kind.exit_code(), code, "{kind:?}");
+            assert_eq!(Failure::new(kind, "x").exit_code, code);
+        }
+    }
+
+    #[test]
+    fn causes_become_the_right_kinds() {
+        let what = || "x".to_owned();
+        let unreachable = RegistryError::Unreachable { what: what(), why: what() };
+        assert_eq!(Failure::from(FetchError::from(unreachable)).kind, Kind::Network);
+        let wrong = RegistryError::WrongBytes { what: what(), why: what() };
+        assert_eq!(Failure::from(wrong).kind, Kind::Verification);
+        let missing = RegistryError::Missing { what: what() };
+        assert_eq!(Failure::from(missing).kind, Kind::NotFound);
+        let full = StoreError::NoSpace { wanted: Default::default() };
+        let failure = Failure::from(full);
+        assert_eq!(failure.kind, Kind::Storage);
+        assert!(failure.hint.is_some_and(|h| h.contains("evict")));
+    }
+
+    #[test]
+    fn a_failure_survives_the_socket() {
+        let failure = Failure::new(Kind::NotFound, "no").hint("look");
+        let text = serde_json::to_string(&failure).unwrap();
+        assert!(text.contains(r#""kind":"not_found""#) && text.contains(r#""exit_code":3"#));
+        assert_eq!(serde_json::from_str::<Failure>(&text).unwrap(), failure);
+    }
+}

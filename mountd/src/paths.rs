@@ -1,0 +1,171 @@
+//! Where things are unless somebody says otherwise: the cache, the socket, the log.
+//!
+//! Invariant: folders that hold sockets are ours and closed to others (mode 0700), or we refuse.
+//! The choices are pure functions of the environment's values; the rest makes folders.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use modelfs::base::hash;
+
+use crate::error::{Failure, Kind};
+
+/// The name of our folder in each of the places that systems have for such things.
+const OURS: &str = "modelfs";
+
+/// Digits of the store's hash in file names: 64 bits, so that two stores never meet, and short,
+/// because a socket's path may have only 107 bytes.
+const HASH_DIGITS: usize = 16;
+
+fn base() -> Result<etcetera::base_strategy::Xdg, Failure> {
+    etcetera::base_strategy::Xdg::new().map_err(|_| {
+        Failure::usage("there is no home folder to put the cache in")
+            .hint("give --cache-dir DIR, or set MODELFS_CACHE_DIR")
+    })
+}
+
+/// The cache folder: as given, else `modelfs` in the user's cache folder. Absolute, so that it
+/// means the same after the daemon has changed folders.
+pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(path) => absolute(path),
+        None => Ok(base()?.cache_dir().join(OURS)),
+    }
+}
+
+/// A path that means the same from every folder, with links resolved, so that one folder has one
+/// name, as the kernel's list of mounts has it.
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    let path = std::path::absolute(path)
+        .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+    if let Ok(real) = fs::canonicalize(&path) {
+        return Ok(real);
+    }
+    // Not there yet, or a mount whose daemon is dead: the folder above can still be resolved.
+    let above = path.parent().and_then(|p| fs::canonicalize(p).ok());
+    Ok(match (above, path.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => path,
+    })
+}
+
+/// The registry as given, a folder made absolute. Its links stay: its name must be the same when
+/// the folder is away.
+pub fn registry(given: &str) -> Result<String, Failure> {
+    if given.contains("://") {
+        return Ok(given.to_owned());
+    }
+    let path = std::path::absolute(given).map_err(|e| Failure::usage(format!("{given}: {e}")))?;
+    path.into_os_string().into_string().map_err(|_| {
+        Failure::usage(format!("{given}: a registry's folder must have a name in UTF-8"))
+    })
+}
+
+fn store_hash(root: &Path) -> String {
+    let mut digits = hash::sha256(root.as_os_str().as_encoded_bytes()).to_string();
+    digits.truncate(HASH_DIGITS);
+    digits
+}
+
+/// Where sockets go: the user's runtime folder, else the system's for root, else a folder of this
+/// user among the temporary files.
+fn socket_folder(runtime: Option<&Path>, uid: u32, temp: &Path) -> PathBuf {
+    match runtime {
+        Some(dir) if dir.is_absolute() => dir.join(OURS),
+        _ if uid == 0 => Path::new("/run").join(OURS),
+        _ => temp.join(format!("{OURS}-{uid}")),
+    }
+}
+
+/// Where this user's daemons listen.
+pub fn sockets() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir());
+    let uid = rustix::process::geteuid().as_raw();
+    socket_folder(runtime.as_deref(), uid, &std::env::temp_dir())
+}
+
+/// The socket of the store at `root`.
+pub fn socket(root: &Path) -> PathBuf {
+    sockets().join(format!("{}.sock", store_hash(root)))
+}
+
+/// The log of the background daemon of the store at `root`; its folder is made.
+pub fn log_file(root: &Path) -> Result<PathBuf, Failure> {
+    let folder = base()?.state_dir().map_or_else(|| root.join("log"), |d| d.join(OURS));
+    private_folder(&folder)?;
+    Ok(folder.join(format!("{}.log", store_hash(root))))
+}
+
+/// Makes a folder that only we may enter, or makes sure that it is one.
+pub fn private_folder(path: &Path) -> Result<(), Failure> {
+    let failed = |action: &str, e: std::io::Error| Failure::storage(path, action, &e);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|e| failed("making the folder", e))?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(failed("making the folder", e));
+        }
+        _ => {}
+    }
+    // Not through a link: among the temporary files anybody could have laid one.
+    let meta = fs::symlink_metadata(path).map_err(|e| failed("looking at the folder", e))?;
+    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Failure::new(
+            Kind::General,
+            format!("{}: not a folder of this user", path.display()),
+        )
+        .hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|e| failed("closing the folder to others", e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_go_to_the_runtime_folder_else_to_a_folder_of_our_own() {
+        let temp = Path::new("/tmp");
+        let at = |runtime: Option<&str>, uid| socket_folder(runtime.map(Path::new), uid, temp);
+        assert_eq!(at(Some("/run/user/1000"), 1000), Path::new("/run/user/1000/modelfs"));
+        assert_eq!(at(Some("/run/user/0"), 0), Path::new("/run/user/0/modelfs"));
+        assert_eq!(at(None, 0), Path::new("/run/modelfs"));
+        assert_eq!(at(None, 1000), Path::new("/tmp/modelfs-1000"));
+        assert_eq!(at(Some("relative"), 1000), Path::new("/tmp/modelfs-1000"));
+    }
+
+    #[test]
+    fn each_store_has_its_own_short_name() {
+        let (a, b) = (store_hash(Path::new("/a")), store_hash(Path::new("/b")));
+        assert_ne!(a, b);
+        assert_eq!((a.len(), &a), (16, &store_hash(Path::new("/a"))));
+    }
+
+    #[test]
+    fn folders_are_absolute_and_urls_untouched() {
+        assert!(cache_root(Some(Path::new("x"))).unwrap().is_absolute());
+        assert!(registry("some/folder").unwrap().starts_with('/'));
+        assert_eq!(registry("https://h/x").unwrap(), "https://h/x");
+    }
+
+    #[test]
+    fn a_private_folder_is_closed_and_never_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("a/b");
+        fs::create_dir_all(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        private_folder(&open).unwrap();
+        assert_eq!(fs::metadata(&open).unwrap().mode() & 0o777, 0o700);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&open, &link).unwrap();
+        assert!(private_folder(&link).is_err());
+    }
+}

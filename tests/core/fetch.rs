@@ -1,0 +1,374 @@
+//! Fetching against registries in memory that can be made to fail: one flight, priorities, no
+//! poisoning, memory alone when the store is full.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelfs::base::FileRange;
+use modelfs::base::hash::sha256;
+use modelfs::base::units::ByteSize;
+use modelfs::fetch::{CachedFile, FetchError, FetchOptions, Fetcher, Source};
+use modelfs::model::{Digest, FileIx, LeafDigest, Manifest};
+use modelfs::registry::{Call, Fault, Faulty, Memory, Registry, RegistryError, When};
+use modelfs::store::{Pin, Store, StoreError, StoreOptions};
+use modelfs_test_support::bytes;
+use tempfile::TempDir;
+
+const LEAF: usize = 64 << 10;
+
+/// A registry in memory that can be made to fail, and a fetcher on a store of its own.
+struct Rig {
+    dir: TempDir,
+    store: Store,
+    memory: Arc<Memory>,
+    faulty: Arc<Faulty>,
+    fetcher: Arc<Fetcher>,
+}
+
+fn store_in(dir: &TempDir, limit: ByteSize) -> Store {
+    Store::open(StoreOptions {
+        root: dir.path().join("cache"),
+        limit: Some(limit),
+        commit_bytes: ByteSize::mib(4),
+        commit_after: Duration::from_millis(50),
+    })
+    .expect("the store opens")
+}
+
+fn options() -> FetchOptions {
+    FetchOptions { read_deadline: Duration::from_secs(3), ..FetchOptions::default() }
+}
+
+impl Rig {
+    fn new(limit: ByteSize) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = store_in(&dir, limit);
+        Self::on(dir, store, "memory://a")
+    }
+
+    fn on(dir: TempDir, store: Store, name: &str) -> Self {
+        let memory = Arc::new(Memory::new(name));
+        let faulty = Arc::new(Faulty::new(memory.clone()));
+        let source = Source::new(name, Some(faulty.clone()), store.clone(), &options());
+        let fetcher = Fetcher::new(Arc::new(source), store.clone(), options());
+        Self { dir, store, memory, faulty, fetcher }
+    }
+
+    /// Another registry on the same store.
+    fn beside(&self, name: &str) -> Self {
+        Self::on(tempfile::tempdir().expect("a folder"), self.store.clone(), name)
+    }
+
+    /// Puts files, one chunk each, with leaves of the given kind, behind a manifest.
+    fn put(&self, files: &[(&str, &[u8])], leaf: Option<LeafDigest>) -> Digest {
+        let chunks: Vec<Digest> =
+            files.iter().map(|(_, b)| self.memory.insert(b.to_vec())).collect();
+        let lists = files.iter().map(|(_, b)| match leaf {
+            Some(kind) => {
+                let list: Vec<u8> = b.chunks(LEAF).flat_map(|l| *kind.hash(l).as_bytes()).collect();
+                self.memory.insert(list)
+            }
+            None => sha256(b""),
+        });
+        self.put_manifest(files, &chunks, &lists.collect::<Vec<_>>(), leaf)
+    }
+
+    /// A manifest that says what it is told to say.
+    fn put_manifest(
+        &self,
+        files: &[(&str, &[u8])],
+        chunks: &[Digest],
+        lists: &[Digest],
+        leaf: Option<LeafDigest>,
+    ) -> Digest {
+        let sizes: Vec<usize> = files.iter().map(|(_, b)| b.len()).collect();
+        let mut json = serde_json::json!({
+            "total_size": sizes.iter().sum::<usize>(),
+            "chunk_size": sizes.iter().max(),
+            "chunk_sizes": sizes,
+            "chunks": chunks,
+            "files": files.iter().map(|(p, b)| serde_json::json!({"path": p, "size": b.len()})).collect::<Vec<_>>(),
+        });
+        if let Some(kind) = leaf {
+            json["leaf_size"] = LEAF.into();
+            json["leaf_digest"] = serde_json::to_value(kind).expect("a word");
+            json["leaves"] = serde_json::to_value(lists).expect("digests");
+        }
+        self.memory.insert(json.to_string().into_bytes())
+    }
+
+    async fn manifest(&self, hash: &Digest) -> Arc<Manifest> {
+        self.fetcher.source().manifest(hash).await.expect("a manifest")
+    }
+
+    async fn file(&self, hash: &Digest, ix: u32) -> Arc<CachedFile> {
+        self.fetcher.file(&self.manifest(hash).await, FileIx(ix)).expect("a file")
+    }
+
+    async fn read(&self, file: &Arc<CachedFile>, at: u64, len: u64) -> Result<Vec<u8>, FetchError> {
+        self.fetcher.read(file, FileRange::at(at, len)).await.map(Into::into)
+    }
+
+    /// Object requests so far.
+    fn objects(&self) -> usize {
+        self.memory.counts().objects.len()
+    }
+}
+
+const BIG: ByteSize = ByteSize::mib(256);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_flight_whoever_asks() {
+    let rig = Rig::new(BIG);
+    let data = bytes(1, 8 << 20);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    rig.faulty.on(Call::Object(None), When::Always, Fault::Delay(Duration::from_millis(100)));
+    let reads = (0..16).map(|_| {
+        let (fetcher, file) = (rig.fetcher.clone(), file.clone());
+        tokio::spawn(async move { fetcher.read(&file, FileRange::at(3_000_000, 500_000)).await })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert!(read.await.expect("no panic").expect("reads") == data[3_000_000..3_500_000]);
+    }
+    assert_eq!(rig.objects(), 1);
+    let leaves = rig.memory.counts().objects[0].1.len();
+    assert!(leaves <= 500_000 + 2 * LEAF as u64, "{leaves} bytes for 500,000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_check_reads_right_at_odd_offsets() {
+    for kind in [None, Some(LeafDigest::Sha256), Some(LeafDigest::Blake3)] {
+        let rig = Rig::new(BIG);
+        let (a, b) = (bytes(2, 1_000_003), bytes(3, 70_000));
+        let hash = rig.put(&[("a", &a), ("b", &b)], kind);
+        for (ix, data) in [(0, &a), (1, &b)] {
+            let file = rig.file(&hash, ix).await;
+            for (at, len) in
+                [(0, 1), (LEAF - 1, 2), (12_345, 40_000), (data.len() - 1, 1), (0, data.len())]
+            {
+                let got = rig.read(&file, at as u64, len as u64).await.expect("reads");
+                assert!(got == data[at..at + len], "{kind:?} {at} {len}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
+    let rig = Rig::new(BIG);
+    let (shared, one, two) = (bytes(4, 3 << 20), bytes(5, 100_000), bytes(6, 100_000));
+    let joined = |other: &[u8]| [&shared[..], other].concat();
+    let first = rig.put(&[("s", &shared), ("x", &one)], Some(LeafDigest::Blake3));
+    let manifest = rig.manifest(&first).await;
+    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
+    // In the second version the same chunk is the beginning of a longer file: another blob.
+    let chunks = [sha256(&shared), rig.memory.insert(two.clone())];
+    let list = |b: &[u8]| -> Digest {
+        rig.memory.insert(
+            b.chunks(LEAF)
+                .flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes())
+                .collect::<Vec<u8>>(),
+        )
+    };
+    let json = serde_json::json!({
+        "total_size": shared.len() + two.len(), "chunk_size": shared.len(),
+        "chunk_sizes": [shared.len(), two.len()], "chunks": chunks,
+        "files": [{"path": "j", "size": shared.len() + two.len()}],
+        "leaf_size": LEAF, "leaf_digest": "blake3", "leaves": [list(&shared), list(&two)],
+    });
+    let second = rig.memory.insert(json.to_string().into_bytes());
+    let before = rig.objects();
+    let file = rig.file(&second, 0).await;
+    let got = rig.read(&file, 0, (shared.len() + two.len()) as u64).await.expect("reads");
+    assert!(got == joined(&two));
+    let new = &rig.memory.counts().objects[before..];
+    assert!(new.iter().all(|(digest, _)| *digest == chunks[1]), "{new:?}");
+    assert!(rig.dir.path().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lying_registry_poisons_nobody_else() {
+    for kind in [None, Some(LeafDigest::Sha256), Some(LeafDigest::Blake3)] {
+        let honest = Rig::new(BIG);
+        let liar = honest.beside("memory://liar");
+        let (right, evil) = (bytes(7, 300_000), bytes(8, 300_000));
+        // The liar gives its own bytes under the name of the honest chunk, with leaves that fit
+        // what it serves, so that its own readers get what it publishes.
+        let list: Vec<u8> =
+            evil.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect();
+        let list = liar.memory.insert(list);
+        liar.memory.insert_as(sha256(&right), evil.clone());
+        let lie = liar.put_manifest(
+            &[("w", &evil)],
+            &[sha256(&right)],
+            &[list],
+            Some(LeafDigest::Blake3),
+        );
+        let file = liar.file(&lie, 0).await;
+        assert!(liar.read(&file, 0, 300_000).await.expect("its own content") == evil);
+
+        let hash = honest.put(&[("w", &right)], kind);
+        let file = honest.file(&hash, 0).await;
+        assert!(honest.read(&file, 0, 300_000).await.expect("reads") == right, "{kind:?}");
+        let again = liar.file(&lie, 0).await;
+        assert!(liar.read(&again, 0, 300_000).await.expect("reads") == evil);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_leaf_is_asked_for_once_more_and_harms_no_other() {
+    let rig = Rig::new(BIG);
+    let data = bytes(9, 2 << 20);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    let at = 10 * LEAF as u64 + 5;
+    rig.faulty.on(Call::Object(None), When::Always, Fault::FlipBit(at));
+    let error = rig.read(&file, at, 1).await.expect_err("a wrong byte is never served");
+    assert!(matches!(error, FetchError::Corrupt { .. }), "{error}");
+    assert_eq!(rig.objects(), 2, "once more, and no more");
+    let before = rig.read(&file, 0, at - 5).await.expect("the leaves before it");
+    assert!(before == data[..at as usize - 5]);
+    let after = 11 * LEAF as u64;
+    let rest = rig.read(&file, after, data.len() as u64 - after).await.expect("and after it");
+    assert!(rest == data[after as usize..]);
+    rig.faulty.heal();
+    assert!(rig.read(&file, 0, data.len() as u64).await.expect("healed") == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_leaf_list_is_never_believed() {
+    let rig = Rig::new(BIG);
+    let data = bytes(10, 300_000);
+    let evil: Vec<u8> =
+        bytes(11, 300_000).chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
+    let list: Vec<u8> = data.chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Sha256));
+    rig.memory.insert_as(sha256(&list), evil);
+    let file = rig.file(&hash, 0).await;
+    let error = rig.read(&file, 0, 10).await.expect_err("the list does not match its name");
+    let wrong = matches!(error, FetchError::Registry(RegistryError::WrongBytes { .. }));
+    assert!(wrong, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_cut_off_is_resumed() {
+    let rig = Rig::new(BIG);
+    let data = bytes(12, 4 << 20);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    rig.faulty.on(Call::Object(None), When::First(1), Fault::CutOff(3 << 20));
+    assert!(rig.read(&file, 0, data.len() as u64).await.expect("reads") == data);
+    let asked: Vec<_> = rig.memory.counts().objects.iter().map(|(_, r)| *r).collect();
+    assert_eq!(asked.len(), 2);
+    assert!(asked[1].start() >= (3 << 20) - LEAF as u64, "{asked:?}: it went on where it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_at_the_deadline() {
+    let rig = Rig::new(BIG);
+    let data = bytes(13, 1 << 20);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    rig.faulty.on(Call::Object(None), When::Always, Fault::Stall(0));
+    let error = rig.read(&file, 0, 10).await.expect_err("nothing came");
+    assert!(matches!(error, FetchError::TimedOut { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_prefetch_keeps_nobody_from_reading() {
+    let rig = Rig::new(BIG);
+    let files: Vec<Vec<u8>> = (0..40).map(|n| bytes(20 + n, 2 << 20)).collect();
+    let names: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();
+    let list: Vec<_> = names.iter().zip(&files).map(|(n, b)| (&n[..], &b[..])).collect();
+    let hash = rig.put(&list, Some(LeafDigest::Blake3));
+    let last = sha256(&files[39]);
+    for data in &files[..39] {
+        let call = Call::Object(Some(sha256(data)));
+        rig.faulty.on(call, When::Always, Fault::Stall(1_000_000));
+    }
+    let manifest = rig.manifest(&hash).await;
+    let prefetch = tokio::spawn({
+        let (fetcher, manifest) = (rig.fetcher.clone(), manifest.clone());
+        async move { fetcher.prefetch(&manifest, &|_| {}).await }
+    });
+    while rig.objects() < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let file = rig.file(&hash, 39).await;
+    assert!(rig.read(&file, 0, 2 << 20).await.expect("it has room") == files[39]);
+    assert!(rig.memory.counts().objects.iter().any(|(d, _)| *d == last));
+    prefetch.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_everything_pinned_reads_go_through_memory() {
+    let limit = ByteSize::mib(24);
+    let rig = Rig::new(limit);
+    let (kept, other) = (bytes(14, 10 << 20), bytes(15, 12 << 20));
+    let hash = rig.put(&[("kept", &kept)], Some(LeafDigest::Blake3));
+    let manifest = rig.manifest(&hash).await;
+    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
+    let pin = Pin {
+        source: "memory://a".to_owned(),
+        version: "org/net@v1".parse().expect("a reference"),
+        hash,
+        owner: "test".to_owned(),
+        since: std::time::SystemTime::UNIX_EPOCH,
+    };
+    rig.store.pin(&pin, &[manifest.layout(FileIx(0)).key()]).expect("pins");
+
+    let second = rig.put(&[("other", &other)], Some(LeafDigest::Blake3));
+    let file = rig.file(&second, 0).await;
+    for at in (0..other.len() as u64).step_by(1 << 20) {
+        let got = rig.read(&file, at, 1 << 20).await.expect("through memory if need be");
+        assert!(got == other[at as usize..][..1 << 20]);
+        let usage = rig.store.usage();
+        assert!(usage.used <= usage.limit, "{usage:?}");
+    }
+    let kept_file = rig.file(&hash, 0).await;
+    let mut buffer = vec![0; kept.len()];
+    assert!(rig.fetcher.read_cached(&kept_file, 0, &mut buffer).expect("reads"), "still there");
+    assert!(buffer == kept);
+
+    let error = rig.fetcher.prefetch(&rig.manifest(&second).await, &|_| {}).await;
+    let full =
+        matches!(&error, Err(FetchError::Store(e)) if matches!(**e, StoreError::NoSpace { .. }));
+    assert!(full, "a prefetch that cannot fit says so: {error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_registry_is_gone() {
+    let rig = Rig::new(BIG);
+    let data = bytes(16, 1000);
+    let hash = rig.put(&[("w", &data)], None);
+    rig.memory.set_catalog(
+        serde_json::json!({"org": {"net": {"v1": {"hash": hash}}}}).to_string().into_bytes(),
+    );
+    let source = rig.fetcher.source();
+    for _ in 0..5 {
+        assert_eq!(source.catalog().await.expect("a catalog").len(), 1);
+    }
+    assert_eq!(rig.memory.counts().catalogs, 1);
+    assert!(source.refresh().await.expect("asked").is_none(), "unchanged");
+
+    let gone = RegistryError::Unreachable { what: "models.json".into(), why: "refused".into() };
+    rig.faulty.on(Call::Catalog, When::Always, Fault::Fail(gone));
+    assert!(source.refresh().await.is_err());
+    assert!(source.trouble().is_some());
+    // The next run starts without the registry, on what the index kept.
+    let next = Source::new(
+        "memory://a",
+        Some(rig.faulty.clone() as Arc<dyn Registry>),
+        rig.store.clone(),
+        &options(),
+    );
+    assert!(
+        next.catalog().await.expect("offline").find(&"org/net@v1".parse().expect("one")).is_some()
+    );
+    let manifest =
+        Arc::new(next).manifest(&hash).await.expect("the manifest was kept too, or is asked for");
+    assert_eq!(manifest.total(), 1000);
+    let nobody = Source::new("memory://b", None, rig.store.clone(), &options());
+    assert!(matches!(nobody.catalog().await, Err(FetchError::NotKnown { .. })));
+}

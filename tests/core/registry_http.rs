@@ -1,0 +1,333 @@
+//! Registries over HTTP: that they do what registries in folders do, and what becomes of a server's
+//! every misbehaviour.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use modelfs::base::ObjectRange;
+use modelfs::base::hash::sha256;
+use modelfs::model::{Digest, FileIx, Manifest};
+use modelfs::registry::{
+    CatalogAnswer, HttpTimeouts, Memory, Registry, RegistryError, RetryPolicy, Retrying, Validator,
+    open, open_with, read_object,
+};
+use modelfs_test_support::{Fault, ModelDir, Server, TestRegistry, When, bytes};
+
+const LEN: u64 = 300_000;
+
+/// A registry with one object of `LEN` bytes beside a published model.
+struct Setup {
+    server: Server,
+    registry: TestRegistry,
+    model: ModelDir,
+    data: Vec<u8>,
+    object: Digest,
+}
+
+fn setup() -> Setup {
+    let (registry, model) = (TestRegistry::new(), ModelDir::language_model(400_000));
+    registry.publish("org/net@v1", &model, 65_536);
+    let data = bytes(42, LEN as usize);
+    let object = sha256(&data);
+    std::fs::write(registry.path().join(format!("data/{object}")), &data).unwrap();
+    Setup { server: Server::start(registry.path()), registry, model, data, object }
+}
+
+impl Setup {
+    fn http(&self) -> Arc<dyn Registry> {
+        let stall = Duration::from_millis(300);
+        let timeouts = HttpTimeouts { connect: Duration::from_secs(5), stall };
+        open_with(&self.server.url(), timeouts).unwrap()
+    }
+
+    fn once(&self, fault: Fault) {
+        self.server.heal();
+        self.server.on("", When::Always, fault);
+    }
+
+    async fn read(&self, from: u64, to: u64) -> Result<Vec<u8>, RegistryError> {
+        read_object(&*self.http(), &self.object, LEN, ObjectRange::new(from, to)).await
+    }
+}
+
+#[track_caller]
+fn unreachable<T>(result: Result<T, RegistryError>, why: &str) {
+    let error = result.err().expect("an error");
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains(why), "{error}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+}
+
+#[track_caller]
+fn invalid<T>(result: Result<T, RegistryError>, why: &str) {
+    let error = result.err().expect("an error");
+    assert!(matches!(error, RegistryError::Invalid { .. }), "{error}");
+    assert!(error.to_string().contains(why), "{error}");
+}
+
+async fn manifest(r: &dyn Registry) -> Manifest {
+    let answer = r.catalog(&Validator::default()).await.unwrap();
+    let CatalogAnswer::Changed { catalog, body, validator } = answer else {
+        panic!("nothing was known")
+    };
+    assert_eq!(r.parse_catalog(&body).unwrap(), catalog);
+    assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Unchanged)));
+    let hash = catalog.find(&"org/net@v1".parse().unwrap()).unwrap().hash;
+    let body = r.document(&hash, 1 << 20).await.unwrap();
+    r.parse_manifest(hash, &body).unwrap()
+}
+
+/// What every kind of registry does.
+async fn same_behaviour(s: &Setup, r: &dyn Registry) {
+    let m = manifest(r).await;
+    for (i, file) in m.files().iter().enumerate() {
+        let mut got = Vec::new();
+        for slice in m.slices(FileIx(i as u32)) {
+            let o = m.object(slice.object);
+            got.extend(read_object(r, &o.digest, o.len, slice.range).await.unwrap());
+        }
+        assert!(got == s.model.bytes(file.path.as_str()), "{}", file.path);
+    }
+    for (from, to) in [(0, LEN), (0, 1), (1, 70_000), (LEN - 1, LEN), (5, 5), (0, 0), (LEN, LEN)] {
+        let got = read_object(r, &s.object, LEN, ObjectRange::new(from, to)).await.unwrap();
+        assert!(got == s.data[from as usize..to as usize], "{from}..{to}");
+    }
+    let part = ObjectRange::new(0, 10);
+    let gone = sha256(b"gone");
+    let missing = r.object(&gone, LEN, part).await.err().unwrap();
+    assert!(matches!(missing, RegistryError::Missing { .. }), "{missing}");
+    let missing = r.document(&gone, 10).await.unwrap_err();
+    assert!(matches!(missing, RegistryError::Missing { .. }), "{missing}");
+    invalid(r.object(&s.object, LEN - 1, part).await, "");
+    invalid(r.object(&s.object, LEN + 1, part).await, "");
+    invalid(r.object(&s.object, LEN + 1, ObjectRange::new(0, LEN + 1)).await, "");
+    invalid(r.object(&s.object, LEN, ObjectRange::new(0, LEN + 1)).await, "past the end");
+    invalid(r.document(&s.object, LEN - 1).await, "more than 299999 bytes");
+    assert!(r.document(&s.object, LEN).await.unwrap() == s.data);
+}
+
+#[tokio::test]
+async fn every_kind_of_registry_does_the_same() {
+    let s = setup();
+    let folder = s.registry.path().to_str().unwrap();
+    for name in [s.server.url(), s.server.url() + "/", folder.into(), format!("file://{folder}")] {
+        same_behaviour(&s, &*open(&name).unwrap()).await;
+    }
+    same_behaviour(&s, &Memory::from_folder("memory", s.registry.path()).unwrap()).await;
+    // A server that knows nothing of ranges or lengths is slower, and that is all.
+    s.once(Fault::IgnoreRange);
+    s.server.on("", When::Always, Fault::Drip(33_333, Duration::ZERO));
+    for (from, to) in [(0, LEN), (1, 70_000), (LEN - 1, LEN)] {
+        assert!(s.read(from, to).await.unwrap() == s.data[from as usize..to as usize]);
+    }
+    s.server.on("", When::Always, Fault::Chunked);
+    for (from, to) in [(0, LEN), (1, 70_000), (LEN - 1, LEN)] {
+        assert!(s.read(from, to).await.unwrap() == s.data[from as usize..to as usize]);
+    }
+}
+
+#[tokio::test]
+async fn a_forged_document_is_wrong_bytes_everywhere() {
+    let s = setup();
+    let forged = sha256(b"the real one");
+    std::fs::write(s.registry.path().join(format!("data/{forged}")), "forged").unwrap();
+    let folder = open(s.registry.path().to_str().unwrap()).unwrap();
+    let memory: Arc<dyn Registry> = {
+        let memory = Memory::from_folder("m", s.registry.path()).unwrap();
+        memory.insert_as(forged, &b"forged"[..]);
+        Arc::new(memory)
+    };
+    for r in [s.http(), folder, memory] {
+        let error = r.document(&forged, 100).await.unwrap_err();
+        assert!(matches!(error, RegistryError::WrongBytes { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_cut_off_are_no_bodies() {
+    let s = setup();
+    s.once(Fault::Truncate(100_000));
+    unreachable(s.read(0, LEN).await, "cut off after 100000 of 300000 bytes");
+    unreachable(s.read(10, 200_010).await, "cut off after 100000 of 200000 bytes");
+    unreachable(s.http().document(&s.object, LEN).await, "cut off after 100000 of 300000");
+    s.server.on("", When::Always, Fault::Chunked);
+    unreachable(s.read(0, LEN).await, "cut off after 100000 of 300000 bytes");
+    s.once(Fault::IgnoreRange);
+    s.server.on("", When::Always, Fault::Reset(100_000));
+    unreachable(s.read(50_000, 150_000).await, "cut off after 50000 of 100000 bytes");
+    assert!(s.read(50_000, 90_000).await.unwrap() == s.data[50_000..90_000], "all there before");
+    s.once(Fault::Gone);
+    unreachable(s.read(0, 9).await, "bytes 0-8: ");
+}
+
+#[tokio::test]
+async fn a_silent_server_is_not_waited_for() {
+    let s = setup();
+    let start = Instant::now();
+    s.once(Fault::Stall(100_000));
+    unreachable(s.read(0, LEN).await, "cut off after 100000 of 300000 bytes: no more came");
+    unreachable(s.http().document(&s.object, LEN).await, "no more came");
+    s.once(Fault::Delay(Duration::from_secs(60)));
+    unreachable(s.read(0, LEN).await, "timed out");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // Slow is not silent: 30 pauses that together are longer than the limit.
+    s.once(Fault::Drip(10_000, Duration::from_millis(30)));
+    assert!(s.read(0, LEN).await.unwrap() == s.data);
+}
+
+#[tokio::test]
+async fn answers_to_other_questions_are_invalid() {
+    let s = setup();
+    for wrong in ["bytes 0-8/300000", "bytes 1-10/300000", "bytes 0-9/300001", "0-9", ""] {
+        s.once(Fault::WrongContentRange(wrong.into()));
+        invalid(s.read(0, 10).await, "Content-Range");
+    }
+    s.once(Fault::ExtraBytes(1));
+    invalid(s.read(0, 100_000).await, "more bytes than were asked for");
+    invalid(s.read(0, LEN).await, "more bytes than were asked for");
+    s.once(Fault::WrongContentLength(LEN + 1));
+    invalid(s.read(0, LEN).await, "Content-Length 300001 instead of 300000");
+    invalid(s.read(0, 10).await, "Content-Length");
+    invalid(s.http().document(&s.object, LEN).await, "more than 300000 bytes");
+    s.once(Fault::Encoding("gzip".into()));
+    invalid(s.read(0, 10).await, "Content-Encoding");
+    invalid(s.http().document(&s.object, LEN).await, "Content-Encoding");
+    invalid(s.http().catalog(&Validator::default()).await, "Content-Encoding");
+    s.once(Fault::Status(304, None));
+    invalid(s.http().catalog(&Validator::default()).await, "unexpected status 304");
+    s.once(Fault::Status(204, None));
+    invalid(s.http().document(&s.object, LEN).await, "unexpected status 204");
+    s.once(Fault::Status(416, None));
+    invalid(s.read(0, 10).await, "no such range");
+    // Too long without saying so beforehand.
+    s.once(Fault::Chunked);
+    invalid(s.http().document(&s.object, LEN - 1).await, "more than 299999 bytes");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_noticed_where_there_is_a_digest() {
+    let s = setup();
+    s.once(Fault::FlipBit(LEN - 1));
+    let error = s.http().document(&s.object, LEN).await.unwrap_err();
+    assert!(matches!(error, RegistryError::WrongBytes { .. }), "{error}");
+    assert!(s.read(0, LEN).await.unwrap() != s.data, "objects are verified above");
+}
+
+#[tokio::test]
+async fn statuses_say_what_they_say() {
+    let s = setup();
+    for (status, after, wait) in
+        [(503, None, None), (429, Some("3"), Some(3)), (500, Some("x"), None)]
+    {
+        s.once(Fault::Status(status, after.map(str::to_owned)));
+        match s.read(0, 10).await {
+            Err(RegistryError::Busy { status: got, retry_after, .. }) => {
+                assert_eq!((got, retry_after), (status, wait.map(Duration::from_secs)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    for status in [401, 403, 418] {
+        s.once(Fault::Status(status, None));
+        let error = s.http().catalog(&Validator::default()).await.err().unwrap();
+        assert!(matches!(error, RegistryError::Refused { status: got, .. } if got == status));
+    }
+    s.once(Fault::Status(410, None));
+    assert!(matches!(s.read(0, 10).await, Err(RegistryError::Missing { .. })));
+}
+
+#[tokio::test]
+async fn errors_are_short_and_say_what_was_asked_for() {
+    let s = setup();
+    s.once(Fault::Status(503, None));
+    let short = s.object.to_string()[..12].to_owned();
+    let text = s.read(10, 20).await.unwrap_err().to_string();
+    assert_eq!(text, format!("data/{short}… bytes 10-19: the server answered 503"));
+}
+
+#[tokio::test]
+async fn redirects_are_followed_but_not_for_ever() {
+    let s = setup();
+    let other = Server::start(s.registry.path());
+    let (path, there) = (format!("/data/{}", s.object), other.url());
+    s.server.on(&path, When::Always, Fault::Redirect(Some(format!("{there}{path}"))));
+    let url = s.server.url().replace("http://", "http://user:s3cret@") + "/?token=s3cret";
+    let r = open(&url).unwrap();
+    let got = read_object(&*r, &s.object, LEN, ObjectRange::new(7, 9)).await.unwrap();
+    assert!(got == s.data[7..9]);
+    let sent = |server: &Server, name: &str| {
+        let headers = server.requests()[0].headers.clone();
+        headers.into_iter().find(|(k, _)| k == name).map(|(_, v)| v)
+    };
+    assert_eq!(sent(&s.server, "authorization").as_deref(), Some("Basic dXNlcjpzM2NyZXQ="));
+    assert_eq!(sent(&other, "authorization"), None, "not for another server");
+    assert_eq!(sent(&other, "referer"), None);
+    assert_eq!(sent(&other, "range").as_deref(), Some("bytes=7-8"));
+    assert!(sent(&s.server, "user-agent").unwrap().starts_with("modelfs/"));
+    assert_eq!(s.server.requests()[0].path, format!("{path}?token=s3cret"));
+    s.once(Fault::Redirect(None));
+    s.server.reset();
+    let error = r.document(&s.object, LEN).await.unwrap_err();
+    assert_eq!(s.server.requests().len(), 6);
+    assert!(!error.to_string().contains("s3cret") && !r.name().contains("s3cret"), "{error}");
+    invalid(Err::<(), _>(error), "more than 5 redirects");
+}
+
+#[tokio::test]
+async fn nothing_secret_is_shown_when_nobody_answers() {
+    let s = setup();
+    let url = s.server.url().replace("http://", "http://user:s3cret@") + "/?token=s3cret";
+    s.server.go_away();
+    let error = open(&url).unwrap().catalog(&Validator::default()).await.err().unwrap();
+    assert!(!error.to_string().contains("s3cret") && !format!("{error:?}").contains("s3cret"));
+    unreachable(Err::<(), _>(error), "models.json: ");
+}
+
+#[tokio::test]
+async fn the_catalog_is_sent_again_only_when_it_changed() {
+    let s = setup();
+    let r = s.http();
+    manifest(&*r).await;
+    let asked: Vec<_> = s
+        .server
+        .requests()
+        .into_iter()
+        .filter(|q| q.path == "/models.json")
+        .map(|q| q.status)
+        .collect();
+    assert_eq!(asked, [200, 304]);
+    let CatalogAnswer::Changed { validator, .. } = r.catalog(&Validator::default()).await.unwrap()
+    else {
+        panic!("nothing was known")
+    };
+    s.registry.publish("org/net@v2", &ModelDir::of(&[("a", 10)]), 65_536);
+    let CatalogAnswer::Changed { catalog, .. } = r.catalog(&validator).await.unwrap() else {
+        panic!("it changed")
+    };
+    assert_eq!(catalog.len(), 2);
+    std::fs::write(s.registry.path().join("models.json"), "<html>").unwrap();
+    invalid(r.catalog(&validator).await, "models.json");
+    std::fs::remove_file(s.registry.path().join("models.json")).unwrap();
+    assert!(matches!(r.catalog(&validator).await, Err(RegistryError::Missing { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_bridged_by_asking_again() {
+    let s = setup();
+    let ms = Duration::from_millis;
+    let policy = RetryPolicy { base: ms(20), max: ms(100), attempts: 1000 };
+    let r = Retrying::new(s.http(), policy, Duration::from_secs(20));
+    s.server.go_away();
+    unreachable(s.read(0, 9).await, "");
+    let back = async {
+        tokio::time::sleep(ms(300)).await;
+        tokio::task::block_in_place(|| s.server.come_back());
+    };
+    let read = read_object(&r, &s.object, LEN, ObjectRange::new(3, 9));
+    assert!(tokio::join!(read, back).0.unwrap() == s.data[3..9]);
+    s.server.go_away();
+    let short = Retrying::new(s.http(), policy, ms(400));
+    let start = Instant::now();
+    unreachable(short.catalog(&Validator::default()).await, "models.json");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
