@@ -117,7 +117,7 @@ fn run(steps: Vec<Step>) {
                 assert_eq!(s.verify(&s.blobs(), &|_, _| {}).unwrap().dropped, ByteSize(0));
             }
             Step::Reopen => {
-                store = None;
+                drop(store.take());
                 store = Some(open_on(&root(generation), limit, Arc::new(disk.clone())));
             }
             Step::Crash(seed) => {
