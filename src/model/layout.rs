@@ -444,7 +444,7 @@ mod tests {
             for ix in l.all_parts().iter() {
                 let part = l.part(ix);
                 prop_assert_eq!(part.file.start(), at);
-                prop_assert!(part.file.len() > 0);
+                prop_assert!(!part.file.is_empty());
                 prop_assert!(part.leaf_range.contains(&part.object));
                 prop_assert_eq!(l.part_at(at), ix);
                 prop_assert_eq!(l.part_of_leaf(part.piece, part.leaf), Some(ix));

@@ -152,7 +152,7 @@ fn store(
         return Err(Failed::Before(StoreError::Disk { path, action: "write", source }));
     }
     space.need(cost).map_err(Failed::Before)?;
-    space.to_data(cost);
+    space.take_data(cost);
     let first = put(&open, &cell.layout, w, runs);
     let done = match first {
         Err(e) if is_full(&e) => {
@@ -245,7 +245,7 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
     })();
     match made {
         Ok(file) => {
-            space.convert(overhead.total(), |books| books.to_overhead(&overhead));
+            space.convert(overhead.total(), |books| books.take_overhead(&overhead));
             {
                 let mut s = cell.state();
                 s.row = Some(row);
