@@ -32,7 +32,13 @@ fn life(
     put(store, &blob, 1, parts(3, 5))?;
     store.commit()?;
     store.evict(&[b.key()], false)?;
-    put(store, &other, 2, parts(1, 2))?;
+    put(store, &other, 2, b.all_parts())?;
+    store.commit()?;
+    // one piece is held: the others are punched, not removed with the file
+    let hold = other.hold(parts(0, 1));
+    store.evict(&[b.key()], false)?;
+    drop(hold);
+    put(store, &other, 2, b.all_parts())?;
     store.commit()?;
     put(store, &blob, 1, parts(7, 8))?;
     Ok(())
@@ -40,7 +46,7 @@ fn life(
 
 #[test]
 fn at_every_step() {
-    let (a, b) = (pieces(1, 50_000, 5_000), pieces(2, 20_000, 6_000));
+    let (a, b) = (pieces(1, 50_000, 5_000), pieces(2, 90_000, 6_000));
     let mut stopped_early = 0;
     // just before and just after each change
     for step in 0.. {
