@@ -13,11 +13,11 @@ use modelfs::store::{Store, StoreOptions};
 
 use crate::error::{Failure, Kind};
 
-/// One group commit for so many bytes: a crash loses seconds of fetching, a sync is well paid.
-const COMMIT_BYTES: ByteSize = ByteSize::mib(256);
+/// One group commit for so many bytes: a crash loses a moment of fetching, a sync is well paid.
+const COMMIT_BYTES: ByteSize = ByteSize::mib(64);
 
 /// And at the latest after so long, for slow lines.
-const COMMIT_AFTER: Duration = Duration::from_secs(2);
+const COMMIT_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a first answer may be awaited before it is asked what keeps it: hiccups are over by
 /// then, and somebody who mistyped an address has not yet gone away.

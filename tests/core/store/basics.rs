@@ -153,7 +153,7 @@ fn a_damaged_index_costs_nothing_that_is_whole() {
                 "{what}, clean {clean}"
             );
             assert!(check(&blob, 1, parts(1, 4)) && check(&blob, 1, parts(9, 10)));
-            assert_eq!(store.presence(&b.key()).1, true, "{what}");
+            assert!(store.presence(&b.key()).1, "{what}");
             assert!(du(dir.path()) <= store.usage().used.0);
         }
     }

@@ -28,7 +28,7 @@ fn never_a_wrong_byte_nor_more_than_the_limit_under_four_threads() {
     // odd leaf sizes, so that neighbours share blocks
     let layouts: Vec<_> = (0..FILES)
         .map(|n| {
-            layout(n, 2_500_000 + u64::from(n) * 1111, [65_536, 10_000, 37_777][n as usize % 3])
+            pieces(n, 2_500_000 + u64::from(n) * 1111, [65_536, 10_000, 37_777][n as usize % 3])
         })
         .collect();
     let stop = AtomicBool::new(false);
@@ -106,7 +106,7 @@ fn least_recently_used_goes_first() {
     store.commit().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert!(check(&blobs[0], 0, parts(3, 4)));
-    for n in 5..9 {
+    for n in 5..12 {
         put(&store, &store.blob(l(n)).unwrap(), n, parts(0, 16)).unwrap();
     }
     assert!(blobs[0].is_complete(), "just read");
@@ -140,4 +140,50 @@ fn many_small_files_stay_within_the_limit() {
         }
     }
     assert!(store.usage().blobs > 100, "{:?}", store.usage());
+}
+
+/// Not run by default: a measurement. `cargo test -p modelfs-tests-core --release -- --ignored`.
+#[test]
+#[ignore = "a measurement"]
+fn opening_a_million_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = 16u64 << 20;
+    let limit = ByteSize(64 << 40);
+    let store = Store::open(options(dir.path(), limit)).unwrap();
+    for n in 0..1000 {
+        let blob = store.blob(layout(n, 1000 * segment, 128 << 10)).unwrap();
+        let mut space = store.reserve(blob.cost(parts(0, 1))).unwrap();
+        blob.write(PartIx(0), &vec![1; 128 << 10], &mut space).unwrap();
+    }
+    drop(store);
+    let mut db = rusqlite::Connection::open(dir.path().join("index.db")).unwrap();
+    let tx = db.transaction().unwrap();
+    let blobs: Vec<(i64, [u8; 32])> = tx
+        .prepare("SELECT id, key FROM blobs")
+        .unwrap()
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let mut insert = tx.prepare("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5)").unwrap();
+    for (id, key) in blobs {
+        for i in 1u32..1000 {
+            // as the index seals its rows
+            let map = [0xffu8; 16];
+            let mut text = key.to_vec();
+            text.extend_from_slice(&i.to_le_bytes());
+            text.extend_from_slice(&map);
+            let seal = modelfs::base::hash::blake3(&text);
+            let seal = u32::from_le_bytes(seal.as_bytes()[..4].try_into().unwrap());
+            insert.execute(rusqlite::params![id, i, map, seal, 1000 + i]).unwrap();
+        }
+    }
+    drop(insert);
+    tx.commit().unwrap();
+    drop(db);
+    let start = std::time::Instant::now();
+    let store = Store::open(options(dir.path(), limit)).unwrap();
+    let took = start.elapsed();
+    println!("opened {} in {took:?}", store.usage().data);
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
 }
