@@ -127,6 +127,11 @@ pub struct Blobs {
 }
 
 impl Blobs {
+    /// Empty, with these pins.
+    pub fn new(pinned: HashMap<ContentKey, u32>) -> Self {
+        Self { pinned, ..Self::default() }
+    }
+
     /// The blob of a layout, made with nothing present if it is not there.
     pub fn cell(&mut self, layout: &Arc<BlobLayout>) -> Arc<Cell> {
         let key = layout.key();

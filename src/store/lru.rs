@@ -76,11 +76,6 @@ impl Lru {
     pub fn take_touched(&mut self) -> HashSet<SegRef> {
         std::mem::take(&mut self.touched)
     }
-
-    /// How many are listed.
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
 }
 
 #[cfg(test)]
@@ -111,6 +106,5 @@ mod tests {
         assert!(l.take_touched().is_empty());
         let first = l.oldest(None, 1)[0].0;
         assert_eq!(l.oldest(Some(first), 9).len(), 2);
-        assert_eq!(l.len(), 3);
     }
 }

@@ -127,7 +127,7 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
 
 /// Makes the blobs and the LRU list of what the index says.
 fn load(read: Read, space: &mut Space) -> (Blobs, Lru) {
-    let mut blobs = Blobs { pinned: read.pinned, ..Blobs::default() };
+    let mut blobs = Blobs::new(read.pinned);
     let cells: Vec<Arc<Cell>> = read
         .blobs
         .iter()

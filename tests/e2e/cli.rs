@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use modelfs_test_support::model::random_bytes;
+use modelfs_test_support::bytes;
 use serde_json::Value;
 
 use crate::harness::{Place, Ran};
@@ -25,7 +25,7 @@ fn two_versions() -> Place {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
-    fs::write(plain.join("weights.bin"), random_bytes(1, SIZE)).expect("a file");
+    fs::write(plain.join("weights.bin"), bytes(1, SIZE)).expect("a file");
     fs::write(plain.join("config.json"), b"{}").expect("a file");
     let chunks = ["--chunk-size", "1MiB"];
     place.publish(&plain, "org/net", "v1", &[&chunks[..], &["--meta", "license=mit"]].concat());
