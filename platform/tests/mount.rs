@@ -2,6 +2,7 @@
 //!
 //! Every test mounts for itself. Where there is no FUSE, they say so and pass.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a panic here is the report")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -286,4 +287,62 @@ fn an_unmount_from_outside_ends_the_mount() {
         .runtime
         .block_on(async { tokio::time::timeout(Duration::from_secs(5), mount.ended()).await });
     assert!(ended.is_ok());
+}
+
+/// Not a test of its own: the process that `a_mount_whose_daemon_was_killed_can_be_cleared` kills.
+#[test]
+#[ignore = "run by another test"]
+fn mounts_and_waits() {
+    let Some(note) = std::env::var_os("MODELFS_TEST_NOTE") else { return };
+    let bench = Bench::new(true, NEVER).unwrap();
+    read_all(&bench.version());
+    // The kernel tells of the last close a little later; the next open is then the first one.
+    std::thread::sleep(Duration::from_millis(200));
+    let written = Path::new(&note).with_extension("part");
+    std::fs::write(&written, bench.point().to_str().unwrap()).unwrap();
+    std::fs::rename(written, note).unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_mount_whose_daemon_was_killed_can_be_cleared() {
+    let Some(bench) = Bench::new(true, NEVER) else { return };
+    let note = bench.folder.path().join("note");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "mounts_and_waits", "--ignored"])
+        .env("MODELFS_TEST_NOTE", &note)
+        .env("TMPDIR", bench.folder.path())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !note.exists() {
+        assert!(Instant::now() < until, "the child does not mount");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let point = PathBuf::from(std::fs::read_to_string(&note).unwrap());
+    let (name, want) = &files()[5];
+    let open = File::open(point.join("org/net/v1").join(name)).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Nothing of the mount's own pages: what can be read now comes from the blob, by the kernel.
+    rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut got = vec![0; want.len()];
+    match open.read_exact_at(&mut got, 0) {
+        Ok(()) => assert!(bench.agreed().passthrough && got == *want),
+        Err(error) => assert!(!bench.agreed().passthrough, "passthrough needs no daemon: {error}"),
+    }
+    drop(open);
+    assert!(rustix::fs::statfs(&point).is_err(), "nobody answers");
+    let _in = bench.runtime.enter();
+    let options = MountOptions {
+        mountpoint: point.clone(),
+        allow_other: false,
+        threads: 1,
+        passthrough: false,
+    };
+    let again = modelfs_platform::mount(Arc::clone(&bench.vfs), &options);
+    let why = again.map(drop).unwrap_err().to_string();
+    assert!(why.contains("modelfs unmount"), "{why}");
+    modelfs_platform::unmount(&point).unwrap();
+    assert_eq!(std::fs::read_dir(&point).unwrap().count(), 0);
 }
