@@ -4,3 +4,4 @@ mod fetch;
 mod reference;
 mod registry_http;
 mod stack;
+mod store;
