@@ -21,13 +21,12 @@ use modelfs::vfs::{Answer, Handle, Ino, Opened, Vfs};
 use super::backing::{Backings, Mode};
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
+use super::replies::{MAX_NAME, refused, send_attribute, text};
 use super::{lists, negotiate};
 use crate::Agreed;
 
 /// Our inodes are never used again for something else, so there is but one generation.
 const GENERATION: Generation = Generation(0);
-/// The longest name that we could have.
-const MAX_NAME: usize = 255;
 /// The unit that statfs counts in: a page.
 const STATFS_BLOCK: u64 = 4096;
 /// Data stays in the page cache from open to open, since content never changes; nothing is ever
@@ -71,39 +70,6 @@ impl Adapter {
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
         // A reader that starts, or starts again (rewinddir), sees the folder as it is now.
         if offset == 0 { self.vfs.list_again(ino, handle) } else { self.vfs.list(ino, handle) }
-    }
-}
-
-/// Text of a name; none for what no registry can have published.
-fn text(name: &OsStr) -> Result<&str, Errno> {
-    if name.len() > MAX_NAME {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    name.to_str().ok_or(Errno::ENOENT)
-}
-
-fn send_attribute(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
-    match value {
-        Err(error) => reply.error(error),
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-    }
-}
-
-/// Notes that the kernel refused a backing file, for good if it always will.
-fn refused(error: &io::Error, vfs: &Vfs, agreed: &Mutex<Agreed>) {
-    match negotiate::why_refused(error) {
-        None => tracing::warn!(%error, "a complete file could not be left to the kernel"),
-        Some(why) => {
-            vfs.set_passthrough(false);
-            let mut agreed = agreed.lock().unwrap_or_else(PoisonError::into_inner);
-            if agreed.passthrough {
-                tracing::warn!(%error, why, "no passthrough: complete files are read through the daemon");
-            }
-            agreed.passthrough = false;
-            agreed.why_not = Some(format!("{why} ({error})"));
-        }
     }
 }
 

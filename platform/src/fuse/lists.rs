@@ -10,12 +10,12 @@ use super::convert::{KEPT, Owner, attr, kind, number};
 
 /// What stands at each place of a folder's list from `offset` on: (offset of the next, inode, name,
 /// the entry unless it is one of the dots).
-fn from<'a>(
+fn from(
     offset: u64,
     ino: Ino,
     parent: Ino,
-    list: &'a [Entry],
-) -> impl Iterator<Item = (u64, Ino, &'a str, Option<&'a Entry>)> {
+    list: &[Entry],
+) -> impl Iterator<Item = (u64, Ino, &str, Option<&Entry>)> {
     let dots = [(ino, ".", None), (parent, "..", None)];
     let rest = list.iter().map(|e| (e.attr.ino, &*e.name, Some(e)));
     let skip = usize::try_from(offset).unwrap_or(usize::MAX);

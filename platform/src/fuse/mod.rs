@@ -13,6 +13,7 @@ mod errno;
 mod lists;
 mod mountinfo;
 mod negotiate;
+mod replies;
 mod system;
 
 use std::ffi::OsStr;

@@ -28,7 +28,7 @@ impl Mounted {
 /// The topmost mount at exactly this folder.
 pub(super) fn at(point: &Path) -> Option<Mounted> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    table.split(|b| *b == b'\n').filter_map(parse).filter(|m| m.point == point).next_back()
+    table.split(|b| *b == b'\n').filter_map(parse).rfind(|m| m.point == point)
 }
 
 /// `36 35 98:0 /root /point options - type source options`, with a variable number of fields

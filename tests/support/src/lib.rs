@@ -3,6 +3,7 @@
 
 mod answer;
 mod fault;
+pub mod fs_assertions;
 mod model;
 mod server;
 

@@ -1,0 +1,65 @@
+//! What the adapter's methods have in common: names coming in, attributes going out, refusals.
+//!
+//! Plain functions.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use fuser::{Errno, ReplyXattr};
+use modelfs::vfs::Vfs;
+
+use super::negotiate;
+use crate::Agreed;
+
+/// The longest name that we could have.
+pub(super) const MAX_NAME: usize = 255;
+
+/// Text of a name; none for what no registry can have published.
+pub(super) fn text(name: &OsStr) -> Result<&str, Errno> {
+    if name.len() > MAX_NAME {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    name.to_str().ok_or(Errno::ENOENT)
+}
+
+/// The size, if that is what was asked for, else the value, if it fits.
+pub(super) fn send_attribute(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match value {
+        Err(error) => reply.error(error),
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+    }
+}
+
+/// Notes that the kernel refused a backing file, for good if it always will.
+pub(super) fn refused(error: &io::Error, vfs: &Vfs, agreed: &Mutex<Agreed>) {
+    match negotiate::why_refused(error) {
+        None => tracing::warn!(%error, "a complete file could not be left to the kernel"),
+        Some(why) => {
+            vfs.set_passthrough(false);
+            let mut agreed = agreed.lock().unwrap_or_else(PoisonError::into_inner);
+            if agreed.passthrough {
+                tracing::warn!(%error, why, "no passthrough: complete files are read through the daemon");
+            }
+            agreed.passthrough = false;
+            agreed.why_not = Some(format!("{why} ({error})"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_there() {
+        let code = |name: &[u8]| text(OsStr::from_bytes(name)).map(str::len).map_err(i32::from);
+        assert_eq!(code(b"config.json"), Ok(11));
+        assert_eq!(code(&[b'x'; 256]), Err(i32::from(Errno::ENAMETOOLONG)));
+        assert_eq!(code(b"\xff"), Err(i32::from(Errno::ENOENT)));
+    }
+}
