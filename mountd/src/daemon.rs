@@ -97,10 +97,7 @@ async fn prepare(options: &Options) -> Result<Parts, Failure> {
     let fetcher = service::fetcher(registry, &store, &options.fetch);
     // Fails only if the registry cannot be asked and nothing is remembered of it.
     fetcher.source().catalog().await?;
-    let how = VfsOptions {
-        passthrough: options.mount.passthrough,
-        catalog_ttl: options.fetch.catalog_ttl,
-    };
+    let how = VfsOptions { passthrough: options.mount.passthrough };
     let vfs = Vfs::new(fetcher.clone(), how).await.map_err(unprepared)?;
     let socket = paths::socket(store.root());
     let bound = server::bind(&socket).inspect_err(|_| vfs.close())?;

@@ -131,6 +131,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let failure = Self::new(Kind::Storage, error.to_string());
         match error {
+            StoreError::Limit { .. } => {
+                Self::usage(error.to_string()).hint("give a larger --cache-size")
+            }
             StoreError::Locked { holder, .. } if holder.socket.is_none() => failure
                 .hint("wait until that process has ended, or use another folder with --cache-dir"),
             StoreError::Locked { .. } => {

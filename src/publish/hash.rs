@@ -129,7 +129,8 @@ impl Drop for StopOnPanic<'_> {
 #[derive(Default)]
 struct Queue<'a> {
     waiting: BTreeMap<u64, (Arc<Lease<'a>>, Range<usize>)>,
-    hasher: Option<Hasher>,
+    // Boxed: it is large, and most of a million files never need one.
+    hasher: Option<Box<Hasher>>,
     at: u64,
     busy: bool,
     done: Option<Digest>,
@@ -297,7 +298,7 @@ impl<'a> Work<'_, 'a> {
                 return false;
             };
             let hasher = queue.hasher.take();
-            let mut hasher = hasher.unwrap_or_else(|| Hasher::new(LeafDigest::Sha256));
+            let mut hasher = hasher.unwrap_or_else(|| Box::new(Hasher::new(LeafDigest::Sha256)));
             drop(queue);
             let len = part.len() as u64;
             hasher.update(&lease.bytes[part]);

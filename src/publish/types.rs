@@ -81,7 +81,7 @@ pub struct Published {
     pub files: u64,
     /// The bytes of all files.
     pub bytes: u64,
-    /// Its chunks.
+    /// Its different chunks.
     pub chunks_total: u64,
     /// The chunks that the registry did not have.
     pub chunks_new: u64,

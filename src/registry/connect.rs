@@ -48,6 +48,7 @@ mod tests {
         {
             assert_eq!(name("file:///srv/a%20b").unwrap(), "/srv/a b");
             assert_eq!(name("/srv/x").unwrap(), "/srv/x");
+            assert_eq!(name("/srv//x/").unwrap(), "/srv/x");
             let here = std::env::current_dir().unwrap();
             assert_eq!(name("x/y").unwrap(), here.join("x/y").to_str().unwrap());
             assert_eq!(name("./x").unwrap(), here.join("x").to_str().unwrap());

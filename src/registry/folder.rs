@@ -32,6 +32,8 @@ impl Folder {
     pub fn new(root: &Path) -> Result<Self, RegistryError> {
         let bad = |why: String| RegistryError::BadName { name: root.display().to_string(), why };
         let root = std::path::absolute(root).map_err(|e| bad(e.to_string()))?;
+        // Without a slash at the end: one folder has one name.
+        let root: PathBuf = root.components().collect();
         let name = root.to_str().ok_or_else(|| bad("the path is not UTF-8".into()))?.to_owned();
         Ok(Self { name, root })
     }

@@ -111,7 +111,7 @@ impl Http {
         if length.is_some_and(|len| len > limit) {
             return Err(too_long());
         }
-        let mut body = BytesMut::new();
+        let mut body = BytesMut::with_capacity(length.unwrap_or_default() as usize);
         loop {
             match response.chunk().await {
                 Ok(Some(piece)) => body.extend_from_slice(&piece),

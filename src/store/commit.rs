@@ -15,6 +15,7 @@ use super::disk::Access;
 use super::error::StoreError;
 use super::evict;
 use super::index::{Durability, rows};
+use super::leave;
 use super::lru::SegRef;
 use super::sums;
 use super::sync::lock;
@@ -67,7 +68,7 @@ fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
                 };
                 tracing::error!(error = %e);
                 let all = waiting(&cell);
-                if let Err(e) = evict::drop_wrong(core, &cell, &all) {
+                if let Err(e) = leave::drop_wrong(core, &cell, &all) {
                     tracing::error!(error = %e, "dropping what could not be synced");
                 }
                 failed.get_or_insert(e);

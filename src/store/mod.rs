@@ -21,6 +21,7 @@ mod error;
 mod evict;
 mod handle;
 mod index;
+mod leave;
 mod lock;
 mod lru;
 mod open;

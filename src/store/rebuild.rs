@@ -15,7 +15,7 @@ use super::disk::Access;
 use super::error::StoreError;
 use super::index::{Durability, rows};
 use super::sync::lock;
-use super::{evict, space, sums, verify};
+use super::{evict, leave, space, sums, verify};
 use crate::model::{ContentKey, Digest, PartRange};
 
 /// Makes the disk agree with the index.
@@ -72,7 +72,7 @@ fn check(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
     let whole = core.disk.stat(&cell.path()).is_ok_and(|s| s.len == cell.layout.len());
     if !whole || cell.state().data == 0 {
         // nothing of it is there, or nothing of it was ever committed
-        return evict::drop_wrong(core, cell, &[cell.layout.all_parts()]).map(drop);
+        return leave::drop_wrong(core, cell, &[cell.layout.all_parts()]).map(drop);
     }
     // its names may not have been synced if it is new: with a row they were
     punch_absent(core, cell)

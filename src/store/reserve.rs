@@ -44,9 +44,9 @@ impl Reservation {
     }
 
     /// Makes so many of them data; they must be left.
-    pub(super) fn to_data(&mut self, bytes: u64) {
+    pub(super) fn take_data(&mut self, bytes: u64) {
         self.left -= bytes;
-        lock(&self.core.space).to_data(bytes);
+        lock(&self.core.space).take_data(bytes);
     }
 
     /// Makes so many of them something else, which `f` counts.

@@ -167,13 +167,13 @@ impl Space {
     }
 
     /// Makes promised bytes data.
-    pub fn to_data(&mut self, bytes: u64) {
+    pub fn take_data(&mut self, bytes: u64) {
         self.reserved -= bytes;
         self.data += bytes;
     }
 
     /// Makes promised bytes a blob's overhead.
-    pub fn to_overhead(&mut self, o: &Overhead) {
+    pub fn take_overhead(&mut self, o: &Overhead) {
         self.reserved -= o.total();
         self.add_overhead(o);
     }
@@ -253,7 +253,7 @@ mod tests {
         assert!(!s.try_reserve(free + 1));
         assert!(s.try_reserve(free));
         assert_eq!((s.used(), s.lacking(1)), (MIN_LIMIT, 1));
-        s.to_data(free);
+        s.take_data(free);
         assert_eq!((s.reserved, s.used()), (0, MIN_LIMIT));
         assert!(!s.could_fit(u64::MAX));
     }

@@ -13,7 +13,7 @@ use super::disk::{Access, DiskFile};
 use super::error::StoreError;
 use super::sync::lock;
 use super::types::{ReadState, Verified};
-use super::{commit, evict, sums};
+use super::{commit, leave, sums};
 use crate::base::hash;
 use crate::base::units::ByteSize;
 use crate::model::{BlobLayout, ContentKey, PartRange};
@@ -43,7 +43,7 @@ pub fn verify(
         })?;
         out.checked.0 += wrong.checked;
         if !wrong.parts.is_empty() {
-            let dropped = evict::drop_wrong(core, &cell, &wrong.parts)?;
+            let dropped = leave::drop_wrong(core, &cell, &wrong.parts)?;
             tracing::error!(
                 blob = %cell.key(), bytes = dropped,
                 "cached bytes are not what was stored; they are dropped and will be fetched again"

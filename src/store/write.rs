@@ -16,6 +16,7 @@ use super::disk::Access;
 use super::error::StoreError;
 use super::evict::{self, Room};
 use super::index::{Durability, rows};
+use super::leave;
 use super::reserve::{Reservation, reserve};
 use super::space::{self, BLOCK};
 use super::sync::lock;
@@ -81,11 +82,11 @@ pub fn write(
     match tried {
         Ok(()) => {}
         Err(Failed::Before(e)) => {
-            evict::abandon(core, cell, parts, &[], 0);
+            leave::abandon(core, cell, parts, &[], 0);
             return Err(e);
         }
         Err(Failed::Writing(e)) => {
-            evict::abandon(core, cell, parts, &runs, cost);
+            leave::abandon(core, cell, parts, &runs, cost);
             return Err(e);
         }
     }
@@ -152,7 +153,7 @@ fn store(
         return Err(Failed::Before(StoreError::Disk { path, action: "write", source }));
     }
     space.need(cost).map_err(Failed::Before)?;
-    space.to_data(cost);
+    space.take_data(cost);
     let first = put(&open, &cell.layout, w, runs);
     let done = match first {
         Err(e) if is_full(&e) => {
@@ -245,7 +246,7 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
     })();
     match made {
         Ok(file) => {
-            space.convert(overhead.total(), |books| books.to_overhead(&overhead));
+            space.convert(overhead.total(), |books| books.take_overhead(&overhead));
             {
                 let mut s = cell.state();
                 s.row = Some(row);
@@ -271,7 +272,7 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
 pub fn lost(core: &Arc<Core>, cell: &Arc<Cell>) {
     tracing::warn!(blob = %cell.key(), "a blob was changed behind our back: dropped");
     cell.state().file = None;
-    if let Err(e) = evict::drop_wrong(core, cell, &[cell.layout.all_parts()]) {
+    if let Err(e) = leave::drop_wrong(core, cell, &[cell.layout.all_parts()]) {
         tracing::error!(error = %e, "dropping a blob that is gone");
     }
 }

@@ -24,7 +24,7 @@ pub async fn status(out: Out, args: StatusArgs) -> Result<(), Failure> {
 
 fn status_text(s: &Status) -> String {
     let d = s.daemon.as_ref();
-    let c = &s.cache;
+    let c = &s.cache.usage;
     let r = s.registry.as_ref();
     let passthrough = d.map(|d| match &d.why_no_passthrough {
         _ if d.passthrough => "yes".to_owned(),
@@ -58,7 +58,7 @@ fn status_text(s: &Status) -> String {
         ("registry", r.map(|r| r.name.clone())),
         ("catalog", catalog),
         ("trouble", r.and_then(|r| r.trouble.clone())),
-        ("cache", Some(c.folder.display().to_string())),
+        ("cache", Some(s.cache.folder.display().to_string())),
         ("space", Some(space)),
         ("data", Some(format!("{} in {} files, {} complete", c.data, c.blobs, c.complete_blobs))),
         ("pinned", Some(c.pinned.to_string())),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::Traffic;
 use modelfs::model::Digest;
+use modelfs::store::Usage;
 use serde::{Deserialize, Serialize};
 
 use super::types::Ref;
@@ -63,27 +64,14 @@ pub struct RegistryStatus {
     pub trouble: Option<String>,
 }
 
-/// How full the cache is, in bytes on disk.
+/// How full the cache is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CacheStatus {
     /// Its folder.
     pub folder: PathBuf,
-    /// The most it takes.
-    pub limit: ByteSize,
-    /// What counts against the limit.
-    pub used: ByteSize,
-    /// Of it, pinned.
-    pub pinned: ByteSize,
-    /// Of it, promised to fetches under way.
-    pub reserved: ByteSize,
-    /// Model data present.
-    pub data: ByteSize,
-    /// Cached files.
-    pub blobs: u64,
-    /// Of them, complete.
-    pub complete_blobs: u64,
-    /// Free on the disk.
-    pub disk_free: ByteSize,
+    /// Bytes on disk, and files.
+    #[serde(flatten)]
+    pub usage: Usage,
 }
 
 /// Versions, in order.

@@ -25,18 +25,8 @@ impl Run for GetStatus {
             let _ = Ops::catalog(source, Ask::Memory).await;
         }
         blocking(move || {
-            let u = ops.store.usage();
-            let cache = CacheStatus {
-                folder: ops.store.root().to_owned(),
-                limit: u.limit,
-                used: u.used,
-                pinned: u.pinned,
-                reserved: u.reserved,
-                data: u.data,
-                blobs: u.blobs,
-                complete_blobs: u.complete_blobs,
-                disk_free: u.disk_free,
-            };
+            let cache =
+                CacheStatus { folder: ops.store.root().to_owned(), usage: ops.store.usage() };
             let live = ops.daemon.is_some();
             Ok(Status {
                 daemon: ops.daemon.as_ref().map(|d| d.status.clone()),

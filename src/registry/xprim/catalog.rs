@@ -188,7 +188,8 @@ pub struct Entry {
 type Models3 = BTreeMap<String, BTreeMap<String, BTreeMap<String, Box<RawValue>>>>;
 
 /// The catalog `body` (none: an empty one) with `version` set to `entry`; sorted, on one line.
-/// Every other version stands as it stood. Refuses to touch a catalog that is not valid.
+/// Every other version stands as it stood. Refuses to touch a catalog that is not valid, and to
+/// make one that would not be.
 pub fn with_entry(
     body: Option<&[u8]>,
     version: &VersionRef,
@@ -209,6 +210,8 @@ pub fn with_entry(
         .insert(key(&version.version), serde_json::value::to_raw_value(entry).map_err(invalid)?);
     let mut out = serde_json::to_vec(&all).map_err(invalid)?;
     out.push(b'\n');
+    // One entry too many, or too large, would make the whole catalog unreadable for everybody.
+    parse(&out)?;
     Ok(out)
 }
 
@@ -339,6 +342,8 @@ mod tests {
         assert_eq!(with_entry(Some(&new), &r, &entry).unwrap(), new, "again changes nothing");
         assert_eq!(parse(&with_entry(None, &r, &entry).unwrap()).unwrap().len(), 1);
         assert!(with_entry(Some(b"{\"g\":1}"), &r, &entry).is_err());
+        let large = BTreeMap::from([("note".into(), "x".repeat(MAX_METADATA))]);
+        assert!(with_entry(None, &r, &Entry { metadata: large, ..entry }).is_err());
     }
 
     #[test]

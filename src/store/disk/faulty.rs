@@ -122,7 +122,12 @@ impl<D: Disk> Disk for FaultyDisk<D> {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.faults.call()?;
-        self.below.remove(path)
+        let freed = self.below.stat(path).map_or(0, |s| s.allocated);
+        self.below.remove(path)?;
+        if let Some(room) = &mut self.faults.plan().room {
+            *room += freed;
+        }
+        Ok(())
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {

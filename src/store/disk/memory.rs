@@ -236,7 +236,7 @@ impl DiskFile for MemoryFile {
             c.remember(at);
             c.blocks.remove(&at);
         }
-        if len % BLOCK != 0 && c.blocks.contains_key(&(len / BLOCK)) {
+        if !len.is_multiple_of(BLOCK) && c.blocks.contains_key(&(len / BLOCK)) {
             c.remember(len / BLOCK);
             if let Some(block) = c.blocks.get_mut(&(len / BLOCK)) {
                 block[(len % BLOCK) as usize..].fill(0);

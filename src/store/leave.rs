@@ -1,0 +1,296 @@
+//! Taking parts away: from readers, from the index, from the disk, from the books, in that order.
+//!
+//! Invariant: first nobody can read it (bits in memory), then the index durably claims it no more,
+//! then its bytes go, then its space is free. While that lasts its segments are `leaving`: nobody
+//! writes into them or into a block that they share. Concurrency: see `cell` and `core`.
+
+use std::io;
+use std::sync::Arc;
+
+use super::cell::{Cell, State};
+use super::core::Core;
+use super::error::StoreError;
+use super::evict::{list, standing};
+use super::index::{Durability, rows};
+use super::plan::Standing;
+use super::space;
+use super::sync::lock;
+use crate::base::FileRange;
+use crate::model::PartRange;
+
+/// Segments that leave in one transaction: its log stays within what the books allow for it.
+const GROUP: usize = 1000;
+
+/// Parts on their way out.
+#[derive(Debug)]
+pub struct Leaving {
+    cell: Arc<Cell>,
+    segments: Vec<u32>,
+    runs: Vec<PartRange>,
+    punches: Vec<FileRange>,
+    cost: u64,
+    whole: bool,
+}
+
+/// Takes segments from readers, if nothing stands against it; the bytes kept since busy.
+pub fn claim(
+    core: &Core,
+    cell: &Arc<Cell>,
+    segments: &[u32],
+    force: bool,
+) -> (Option<Leaving>, u64) {
+    let mut s = cell.state();
+    let mut out = Vec::new();
+    let (mut runs, mut cost, mut busy) = (Vec::new(), 0, 0);
+    let free = |s: &State, i: u32| standing(cell, s, i) == Standing::Free;
+    let present = |s: &State, i: u32| s.present.any(cell.parts_of(i));
+    // without holes a blob goes as a whole or not at all
+    let whole_only =
+        !core.disk.holes() && segments.iter().any(|i| present(&s, *i) && !free(&s, *i));
+    for &segment in segments {
+        let parts = cell.parts_of(segment);
+        if !s.present.any(parts) || (cell.is_pinned() && !force) {
+            continue;
+        }
+        if whole_only || !free(&s, segment) {
+            let kept = s.present.runs(parts, true);
+            busy += kept.iter().map(|r| space::cost(&cell.layout, *r)).sum::<u64>();
+            continue;
+        }
+        let (gone, freed) = s.take(&cell.layout, parts);
+        runs.extend(gone);
+        cost += freed;
+        out.push(segment);
+    }
+    let leaving = begin(core, cell, s, out, runs, cost);
+    // somebody may read the file through the kernel, left behind by a process that died
+    match leaving {
+        Some(l) if core.disk.is_shared(&cell.path()) => {
+            busy += l.cost;
+            restore(core, l);
+            (None, busy)
+        }
+        other => (other, busy),
+    }
+}
+
+/// Takes parts from readers that must go, in whatever use they are.
+fn claim_wrong(core: &Core, cell: &Arc<Cell>, parts: &[PartRange]) -> Option<Leaving> {
+    let mut s = cell.state();
+    let (mut runs, mut cost) = (Vec::new(), 0);
+    for &range in parts {
+        let (gone, freed) = s.take(&cell.layout, range);
+        runs.extend(gone);
+        cost += freed;
+    }
+    let mut segments: Vec<u32> = runs.iter().flat_map(|r| cell.segments_of(*r)).collect();
+    segments.dedup();
+    let leaving = begin(core, cell, s, segments, runs, cost)?;
+    // whoever is reading them has seen the bits: punch only when they are done
+    let mut s = cell.state();
+    while leaving.segments.iter().any(|i| s.segs[*i as usize].reading > 0) {
+        s = cell.quiet.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
+    }
+    drop(s);
+    Some(leaving)
+}
+
+/// Marks what was taken as leaving. With nothing taken: the whole blob, if it is empty.
+fn begin(
+    core: &Core,
+    cell: &Arc<Cell>,
+    mut s: std::sync::MutexGuard<'_, State>,
+    segments: Vec<u32>,
+    runs: Vec<PartRange>,
+    cost: u64,
+) -> Option<Leaving> {
+    let whole = s.row.is_some() && !s.removing && s.is_idle_and_empty();
+    if runs.is_empty() && !whole {
+        return None;
+    }
+    s.removing |= whole;
+    for i in &segments {
+        s.segs[*i as usize].leaving += 1;
+    }
+    let punches = runs.iter().map(|r| space::punch_range(&cell.layout, *r, |n| s.keeps(n)));
+    let punches = punches.filter(|r| !r.is_empty()).collect();
+    let empty: Vec<u32> =
+        segments.iter().copied().filter(|i| !s.present.any(cell.parts_of(*i))).collect();
+    drop(s);
+    let mut lru = lock(&core.lru);
+    for i in empty {
+        lru.remove(cell.seg_ref(i));
+    }
+    drop(lru);
+    Some(Leaving { cell: cell.clone(), segments, runs, punches, cost, whole })
+}
+
+/// Makes it all durable and gives the space back. If the index fails and `undo`, everything is
+/// present again.
+pub fn carry_out(core: &Arc<Core>, claims: Vec<Leaving>, undo: bool) -> Result<u64, StoreError> {
+    let mut freed = 0;
+    let mut failed = None;
+    let mut claims = claims.into_iter().peekable();
+    while claims.peek().is_some() {
+        let mut size = 0;
+        let mut group = Vec::new();
+        while let Some(l) = claims.next_if(|l| group.is_empty() || size + l.segments.len() <= GROUP)
+        {
+            size += l.segments.len();
+            group.push(l);
+        }
+        let written = match &failed {
+            None => unmark(core, &group),
+            Some(_) => Err(StoreError::Index("not tried".into())),
+        };
+        match written {
+            Ok(()) => freed += group.into_iter().map(|l| finish(core, l)).sum::<u64>(),
+            Err(e) => {
+                failed.get_or_insert(e);
+                for l in group {
+                    if undo { restore(core, l) } else { leave_behind(core, l) }
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(freed), Err)
+}
+
+fn unmark(core: &Core, group: &[Leaving]) -> Result<(), StoreError> {
+    core.write_index(Durability::Full, |tx| {
+        for l in group {
+            let s = l.cell.state();
+            let Some(row) = s.row else { continue };
+            if l.whole {
+                rows::remove_blob(tx, row)?;
+                continue;
+            }
+            for &segment in &l.segments {
+                let range = l.cell.parts_of(segment);
+                let parts = s.committed(range).to_bytes(range);
+                let used = s.segs[segment as usize].used;
+                let new = rows::SegmentRow { segment, parts, used };
+                rows::set_segment(tx, row, &l.cell.key(), &new)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes the bytes and gives the space back.
+fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
+    let cell = &l.cell;
+    let gone = |r: io::Result<()>| match r {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    let done = if l.whole {
+        cell.state().file = None;
+        gone(core.disk.remove(&cell.path()))
+            .and_then(|()| gone(core.disk.remove(&cell.sums_path())))
+    } else if !core.disk.holes() {
+        Err(io::ErrorKind::Unsupported.into())
+    } else {
+        match core.file(cell, true) {
+            Ok(open) => l.punches.iter().try_for_each(|r| open.file.punch(r.start(), r.len())),
+            Err(e) => match e.kind() {
+                // gone or cut: nothing there to take
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Ok(()),
+                _ => Err(e),
+            },
+        }
+    };
+    let mut s = cell.state();
+    let mut freed = l.cost;
+    if let Err(e) = &done {
+        // it still takes its space: counted until the file goes or is seen to be smaller
+        tracing::warn!(blob = %cell.key(), error = %e, "space was not given back");
+        s.excess += l.cost;
+        freed = 0;
+    }
+    for i in &l.segments {
+        s.segs[*i as usize].leaving -= 1;
+    }
+    let mut space = lock(&core.space);
+    space.data -= freed;
+    if l.whole {
+        s.removing = false;
+        s.row = None;
+        s.unnamed = false;
+        if done.is_ok() {
+            let excess = std::mem::take(&mut s.excess);
+            space.data -= excess;
+            freed += excess + cell.overhead.total();
+        }
+        space.remove_overhead(&cell.overhead);
+    }
+    drop(space);
+    drop(s);
+    lock(&core.blobs).forget_if_unused(cell);
+    freed
+}
+
+/// Makes it present again: its bytes were not touched.
+fn restore(core: &Core, l: Leaving) {
+    let mut s = l.cell.state();
+    for run in &l.runs {
+        s.add(&l.cell.layout, *run);
+    }
+    if l.whole {
+        s.removing = false;
+    }
+    for i in &l.segments {
+        s.segs[*i as usize].leaving -= 1;
+    }
+    let used: Vec<_> = l.segments.iter().map(|i| (*i, s.segs[*i as usize].used)).collect();
+    drop(s);
+    list(core, &l.cell, used);
+}
+
+/// Absent in memory, but the index could not be told: its bytes and space stay as they are.
+fn leave_behind(core: &Core, l: Leaving) {
+    let mut s = l.cell.state();
+    s.excess += l.cost;
+    if l.whole {
+        s.removing = false;
+    }
+    for i in &l.segments {
+        s.segs[*i as usize].leaving -= 1;
+    }
+    drop(s);
+    let _ = core;
+}
+
+/// Drops parts that are not what they should be; the data bytes that were dropped.
+pub fn drop_wrong(
+    core: &Arc<Core>,
+    cell: &Arc<Cell>,
+    parts: &[PartRange],
+) -> Result<u64, StoreError> {
+    let Some(leaving) = claim_wrong(core, cell, parts) else { return Ok(0) };
+    let bytes = leaving.runs.iter().map(|r| cell.layout.file_range(*r).len()).sum();
+    carry_out(core, vec![leaving], false)?;
+    Ok(bytes)
+}
+
+/// Undoes a write that failed: the bytes that may be there go. `runs` were absent and being
+/// written by the caller, within `writing`, and their `cost` is counted as data; none if nothing
+/// was written yet.
+pub fn abandon(
+    core: &Arc<Core>,
+    cell: &Arc<Cell>,
+    writing: PartRange,
+    runs: &[PartRange],
+    cost: u64,
+) {
+    let mut s = cell.state();
+    s.written(writing);
+    let segments: Vec<u32> = cell.segments_of(writing).collect();
+    if let Some(l) = begin(core, cell, s, segments, runs.to_vec(), cost) {
+        if l.whole {
+            let _ = carry_out(core, vec![l], false);
+        } else {
+            finish(core, l);
+        }
+    }
+}
