@@ -94,9 +94,8 @@ async fn prepare(options: &Options) -> Result<Parts, Failure> {
     let registry = modelfs::registry::open(&options.registry)?;
     let how = service::store_options(&options.root, options.limit);
     let store = blocking(move || Ok(Store::open(how)?)).await?;
-    let fetcher = service::fetcher(registry, &store, &options.fetch);
-    // Fails only if the registry cannot be asked and nothing is remembered of it.
-    fetcher.source().catalog().await?;
+    let fetcher = service::fetcher(registry.clone(), &store, &options.fetch);
+    service::first_catalog(&*registry, fetcher.source()).await?;
     let how = VfsOptions { passthrough: options.mount.passthrough };
     let vfs = Vfs::new(fetcher.clone(), how).await.map_err(unprepared)?;
     let socket = paths::socket(store.root());

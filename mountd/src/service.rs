@@ -8,14 +8,20 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::registry::Registry;
+use modelfs::registry::{Registry, Validator};
 use modelfs::store::{Store, StoreOptions};
+
+use crate::error::{Failure, Kind};
 
 /// One group commit for so many bytes: a crash loses seconds of fetching, a sync is well paid.
 const COMMIT_BYTES: ByteSize = ByteSize::mib(256);
 
 /// And at the latest after so long, for slow lines.
 const COMMIT_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a first answer may be awaited before it is asked what keeps it: hiccups are over by
+/// then, and somebody who mistyped an address has not yet gone away.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
 /// A store at `root`; without a limit, the one it had.
 pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
@@ -32,4 +38,49 @@ pub fn fetcher(registry: Arc<dyn Registry>, store: &Store, options: &FetchOption
     let name = registry.name().to_owned();
     let source = Source::new(&name, Some(registry), store.clone(), options);
     Fetcher::new(Arc::new(source), store.clone(), options.clone())
+}
+
+/// Makes sure that there is a catalog: the registry's, else the one last seen. Retries bridge an
+/// outage for as long as a read would wait, which is too long for somebody who looks on: when the
+/// answer is late, one plain attempt decides.
+pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(), Failure> {
+    let outcome = async {
+        let mut asked = std::pin::pin!(source.catalog());
+        if let Ok(in_time) = tokio::time::timeout(FIRST_ANSWER, &mut asked).await {
+            return in_time.map(drop).map_err(Failure::from);
+        }
+        let nothing = Validator::default();
+        tokio::select! {
+            late = &mut asked => late.map(drop).map_err(Failure::from),
+            plain = registry.catalog(&nothing) => match plain {
+                Ok(_) => asked.await.map(drop).map_err(Failure::from),
+                Err(error) => Err(error.into()),
+            },
+        }
+    };
+    outcome.await.map_err(|failure| no_catalog(registry.name(), failure))
+}
+
+/// A registry without a catalog is one that cannot be asked: nothing was looked for in it yet.
+fn no_catalog(registry: &str, failure: Failure) -> Failure {
+    let kind = match failure.kind {
+        Kind::NotFound | Kind::NotCached => Kind::Network,
+        kind => kind,
+    };
+    Failure::new(kind, format!("the registry {registry} cannot be asked: {}", failure.message))
+        .hint("is the address right? nothing is known of this registry from before, either")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_catalog_is_the_networks_trouble_and_names_the_registry() {
+        let failure = no_catalog("http://h", Failure::new(Kind::NotFound, "models.json: 404"));
+        assert_eq!(failure.exit_code, 5);
+        assert!(failure.message.contains("http://h") && failure.message.contains("models.json"));
+        let damaged = no_catalog("r", Failure::new(Kind::Verification, "x"));
+        assert_eq!(damaged.exit_code, 6);
+    }
 }

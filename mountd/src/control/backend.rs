@@ -135,7 +135,8 @@ async fn local(root: &Path, registry: Option<&str>, ask: Ask) -> Result<Ops, Ope
             (Some(Arc::new(source)), None)
         }
         Some(registry) => {
-            let fetcher = service::fetcher(registry, &store, &options);
+            let fetcher = service::fetcher(registry.clone(), &store, &options);
+            service::first_catalog(&*registry, fetcher.source()).await?;
             (Some(fetcher.source().clone()), Some(fetcher))
         }
     };

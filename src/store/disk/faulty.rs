@@ -16,9 +16,11 @@ type Hook = Box<dyn FnOnce() + Send>;
 struct Plan {
     calls: u64,
     stop_at: Option<(u64, Option<Hook>)>,
+    stop_after: Option<(u64, Option<Hook>)>,
     fail_at: Option<(u64, io::ErrorKind)>,
     room: Option<u64>,
     fail_sync: bool,
+    on_read: Option<Hook>,
 }
 
 /// What shall go wrong. Clones are the same.
@@ -48,6 +50,12 @@ impl Faults {
         plan.stop_at = Some((plan.calls + n, hook));
     }
 
+    /// Like [`Faults::stop_at`], but the `n`th call still happens, and `hook` runs just after it.
+    pub fn stop_after(&self, n: u64, hook: Option<Box<dyn FnOnce() + Send>>) {
+        let mut plan = self.plan();
+        plan.stop_after = Some((plan.calls + n, hook));
+    }
+
     /// The `n`th such call from now on (0: the next) fails; the others go through.
     pub fn fail_at(&self, n: u64, kind: io::ErrorKind) {
         let mut plan = self.plan();
@@ -64,6 +72,26 @@ impl Faults {
         self.plan().fail_sync = fail;
     }
 
+    /// Runs once, in the middle of the next read: after its start and before its bytes.
+    pub fn on_read(&self, hook: Box<dyn FnOnce() + Send>) {
+        self.plan().on_read = Some(hook);
+    }
+
+    /// Does something that changes the disk, if it shall not fail.
+    fn run<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.call()?;
+        let out = f();
+        let mut plan = self.plan();
+        let done = plan.calls;
+        if let Some((at, hook)) = &mut plan.stop_after
+            && done == *at + 1
+            && let Some(hook) = hook.take()
+        {
+            hook();
+        }
+        out
+    }
+
     fn call(&self) -> io::Result<()> {
         let mut plan = self.plan();
         let now = plan.calls;
@@ -74,6 +102,9 @@ impl Faults {
             if let Some(hook) = hook.take() {
                 hook();
             }
+            return Err(io::Error::other("stopped"));
+        }
+        if plan.stop_after.as_ref().is_some_and(|(at, _)| now > *at) {
             return Err(io::Error::other("stopped"));
         }
         match plan.fail_at {
@@ -105,10 +136,11 @@ impl<D: Disk> FaultyDisk<D> {
 
 impl<D: Disk> Disk for FaultyDisk<D> {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        if access == Access::Create {
-            self.faults.call()?;
-        }
-        let below = self.below.open(path, access)?;
+        let below = if access == Access::Create {
+            self.faults.run(|| self.below.open(path, access))?
+        } else {
+            self.below.open(path, access)?
+        };
         Ok(Arc::new(FaultyFile { below, faults: self.faults.clone() }))
     }
 
@@ -121,9 +153,8 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.faults.call()?;
         let freed = self.below.stat(path).map_or(0, |s| s.allocated);
-        self.below.remove(path)?;
+        self.faults.run(|| self.below.remove(path))?;
         if let Some(room) = &mut self.faults.plan().room {
             *room += freed;
         }
@@ -131,13 +162,11 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        self.faults.call()?;
-        self.below.make_folder(path)
+        self.faults.run(|| self.below.make_folder(path))
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.faults.call()?;
-        self.below.sync_folder(path)
+        self.faults.run(|| self.below.sync_folder(path))
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
@@ -159,14 +188,17 @@ impl<D: Disk> Disk for FaultyDisk<D> {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let hook = self.faults.plan().on_read.take();
+        if let Some(hook) = hook {
+            hook();
+        }
         self.below.read_at(buf, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.faults.call()?;
         let room = self.faults.plan().room;
         let fits = room.map_or(bytes.len(), |r| (r.min(bytes.len() as u64)) as usize);
-        self.below.write_at(&bytes[..fits], offset)?;
+        self.faults.run(|| self.below.write_at(&bytes[..fits], offset))?;
         if let Some(room) = &mut self.faults.plan().room {
             *room = room.saturating_sub(fits as u64);
         }
@@ -174,14 +206,12 @@ impl DiskFile for FaultyFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.call()?;
-        self.below.set_len(len)
+        self.faults.run(|| self.below.set_len(len))
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.faults.call()?;
         let before = self.below.stat()?.allocated;
-        self.below.punch(offset, len)?;
+        self.faults.run(|| self.below.punch(offset, len))?;
         let freed = before.saturating_sub(self.below.stat()?.allocated);
         if let Some(room) = &mut self.faults.plan().room {
             *room += freed;
@@ -190,16 +220,14 @@ impl DiskFile for FaultyFile {
     }
 
     fn copy_from(&self, source: &dyn DiskFile, from: u64, to: u64, len: u64) -> io::Result<bool> {
-        self.faults.call()?;
-        self.below.copy_from(source, from, to, len)
+        self.faults.run(|| self.below.copy_from(source, from, to, len))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.faults.call()?;
         if self.faults.plan().fail_sync {
             return Err(io::Error::other("input/output error"));
         }
-        self.below.sync()
+        self.faults.run(|| self.below.sync())
     }
 
     fn stat(&self) -> io::Result<FileStat> {

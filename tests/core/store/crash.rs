@@ -32,7 +32,13 @@ fn life(
     put(store, &blob, 1, parts(3, 5))?;
     store.commit()?;
     store.evict(&[b.key()], false)?;
-    put(store, &other, 2, parts(1, 2))?;
+    put(store, &other, 2, b.all_parts())?;
+    store.commit()?;
+    // one piece is held: the others are punched, not removed with the file
+    let hold = other.hold(parts(0, 1));
+    store.evict(&[b.key()], false)?;
+    drop(hold);
+    put(store, &other, 2, b.all_parts())?;
     store.commit()?;
     put(store, &blob, 1, parts(7, 8))?;
     Ok(())
@@ -40,35 +46,42 @@ fn life(
 
 #[test]
 fn at_every_step() {
-    let (a, b) = (layout(1, 50_000, 5_000), layout(2, 20_000, 6_000));
+    let (a, b) = (pieces(1, 50_000, 5_000), pieces(2, 90_000, 6_000));
     let mut stopped_early = 0;
+    // just before and just after each change
     for step in 0.. {
         let dir = tempfile::tempdir().unwrap();
         let (root, after) = (dir.path().join("a"), dir.path().join("b"));
         let (faults, memory) = (Faults::default(), MemoryDisk::new());
         let disk = Arc::new(FaultyDisk::new(memory.clone(), faults.clone()));
         let store = open_on(&root, LIMIT, disk);
-        let left: Arc<Mutex<Option<MemoryDisk>>> = Arc::default();
+        let left: Arc<Mutex<Option<(MemoryDisk, bool)>>> = Arc::default();
+        let committed: Arc<Mutex<bool>> = Arc::default();
         let hook = {
             let (root, after, left) = (root.clone(), after.clone(), left.clone());
+            let committed = committed.clone();
             move || {
                 copy_index(&root, &after);
-                *left.lock().unwrap() = Some(memory.crash(step));
+                let committed = *committed.lock().unwrap();
+                *left.lock().unwrap() = Some((memory.crash(step), committed));
             }
         };
-        faults.stop_at(step, Some(Box::new(hook)));
-        let committed = Mutex::new(false);
+        if step % 2 == 0 {
+            faults.stop_at(step / 2, Some(Box::new(hook)));
+        } else {
+            faults.stop_after(step / 2, Some(Box::new(hook)));
+        }
         let ended = life(&store, &a, &b, &committed).is_ok();
         // the dead write nothing more
         std::mem::forget(store);
-        let Some(disk) = left.lock().unwrap().take() else {
+        let Some((disk, committed)) = left.lock().unwrap().take() else {
             assert!(ended);
             break;
         };
         stopped_early += 1;
         let store = open_on(&after, LIMIT, Arc::new(disk.clone()));
         let blob = store.blob(a.clone()).unwrap();
-        if *committed.lock().unwrap() {
+        if committed {
             assert!(check(&blob, 1, parts(0, 3)) && check(&blob, 1, parts(5, 7)), "step {step}");
         }
         for (n, l) in [(1, &a), (2, &b)] {
@@ -84,7 +97,7 @@ fn at_every_step() {
             assert!(check(&blob, n, l.all_parts()), "step {step}: works on");
         }
     }
-    assert!(stopped_early > 30, "{stopped_early}");
+    assert!(stopped_early > 60, "{stopped_early}");
 }
 
 #[test]

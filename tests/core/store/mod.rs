@@ -26,6 +26,17 @@ pub fn layout(n: u32, len: u64, leaf: u64) -> BlobLayout {
     BlobLayout::new([(check, Digest::from_bytes(name), len, ObjectRange::new(0, len))]).unwrap()
 }
 
+/// Like `layout`, of several objects of odd lengths: each its own segment, sharing edge blocks.
+pub fn pieces(n: u32, len: u64, leaf: u64) -> BlobLayout {
+    let each = 5 * leaf + 777;
+    BlobLayout::new((0..len.div_ceil(each)).map(|i| {
+        let len = each.min(len - i * each);
+        let p = layout(n * 1000 + i as u32, len, leaf).pieces()[0].clone();
+        (p.check, p.object, len, ObjectRange::new(0, len))
+    }))
+    .unwrap()
+}
+
 /// The byte of file `n` at an offset: never 0, so that a hole shows.
 pub fn byte(n: u32, at: u64) -> u8 {
     let x = (at ^ u64::from(n) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

@@ -28,7 +28,7 @@ fn never_a_wrong_byte_nor_more_than_the_limit_under_four_threads() {
     // odd leaf sizes, so that neighbours share blocks
     let layouts: Vec<_> = (0..FILES)
         .map(|n| {
-            layout(n, 2_500_000 + u64::from(n) * 1111, [65_536, 10_000, 37_777][n as usize % 3])
+            pieces(n, 2_500_000 + u64::from(n) * 1111, [65_536, 10_000, 37_777][n as usize % 3])
         })
         .collect();
     let stop = AtomicBool::new(false);

@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn file(n: u32) -> BlobLayout {
-    layout(n, 1_200_000 + u64::from(n) * 400_001, [65_536, 30_001, 100_000][n as usize % 3])
+    pieces(n, 1_200_000 + u64::from(n) * 400_001, [65_536, 30_001, 100_000][n as usize % 3])
 }
 
 fn pin_of(n: u32) -> Pin {
@@ -155,7 +155,8 @@ fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32,
+        failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_life_keeps_the_promises(steps in proptest::collection::vec(step(), 1..40)) {
         run(steps);
