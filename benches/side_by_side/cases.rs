@@ -52,10 +52,10 @@ fn sequential(path: &Path) -> f64 {
 fn touch_pages(path: &Path) -> f64 {
     let started = Instant::now();
     let file = File::open(path).expect("opens");
-    let map = mapped::Mapped::of(&file).expect("maps");
-    let sum: u64 = map.bytes().iter().step_by(4096).map(|b| u64::from(*b)).sum();
+    let map = mapped::map(&file);
+    let sum: u64 = map.iter().step_by(4096).map(|b| u64::from(*b)).sum();
     std::hint::black_box(sum);
-    mib_per_second(map.bytes().len() as u64, started)
+    mib_per_second(map.len() as u64, started)
 }
 
 fn random(path: &Path) -> f64 {
@@ -103,13 +103,13 @@ pub fn run_all(arena: &Arena, rounds: usize) -> Vec<Case> {
     cases
 }
 
-type Read = fn(&Path) -> f64;
+type Reading = fn(&Path) -> f64;
 
 /// All in the store: the native file, passthrough, cached mode.
 fn cached(arena: &Arena, rounds: usize) -> Vec<Case> {
     let native = arena.native();
     let mut figures: Vec<Case> = Vec::new();
-    let reads: [(&str, Read, f64); 3] = [
+    let reads: [(&str, Reading, f64); 3] = [
         ("sequential", sequential, 0.9),
         ("mmap, every page", touch_pages, 0.8),
         ("random 4 KiB", random, 0.9),

@@ -290,3 +290,6 @@ impl Drop for Vfs {
         self.watcher.abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

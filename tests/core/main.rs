@@ -1,5 +1,8 @@
 //! Tests without a mount: each layer against its promises, and all of them against a model.
 
+// All of this is tests; helpers in them may unwrap, too.
+#![allow(clippy::unwrap_used)]
+
 mod fetch;
 mod reference;
 mod registry_http;

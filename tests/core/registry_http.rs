@@ -156,6 +156,9 @@ async fn bodies_that_are_cut_off_are_no_bodies() {
     s.server.on("", When::Always, Fault::Reset(100_000));
     unreachable(s.read(50_000, 150_000).await, "cut off after 50000 of 100000 bytes");
     assert!(s.read(50_000, 90_000).await.unwrap() == s.data[50_000..90_000], "all there before");
+    s.once(Fault::Short(100_000));
+    unreachable(s.read(0, LEN).await, "cut off after 100000 of 300000 bytes");
+    unreachable(s.read(10, 200_010).await, "cut off after 100000 of 200000 bytes");
     s.once(Fault::Gone);
     unreachable(s.read(0, 9).await, "bytes 0-8: ");
 }

@@ -38,9 +38,9 @@ fn same_tree(user: User, mount: &[&str], publish: &[&str]) {
     make_readable(&plain);
     place.publish(&plain, "org/net", "v1", publish);
     let daemon = place.mount_folder(mount);
-    fs_assertions::assert_all(&plain, &daemon.path("org/net/v1"));
+    fs_assertions::assert_same_tree(&plain, &daemon.path("org/net/v1"));
     // Once more, now that everything is cached: by passthrough where that is to be had.
-    fs_assertions::assert_all(&plain, &daemon.path("org/net/v1"));
+    fs_assertions::assert_same_tree(&plain, &daemon.path("org/net/v1"));
     daemon.stop();
 }
 
@@ -71,7 +71,7 @@ fn the_same_tree_for_an_ordinary_user_and_root_beside() {
     if std::env::var_os("MODELFS_E2E_INNER").is_some() {
         let plain = std::env::var("MODELFS_E2E_PLAIN").expect("set by the outer run");
         let mounted = std::env::var("MODELFS_E2E_MOUNTED").expect("set by the outer run");
-        fs_assertions::assert_all(Path::new(&plain), Path::new(&mounted));
+        fs_assertions::assert_same_tree(Path::new(&plain), Path::new(&mounted));
         return;
     }
     let place = Place::of(User::Ordinary);

@@ -60,9 +60,9 @@ pub(super) fn absolute(mountpoint: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// Whether something answers there.
+/// Whether something answers there. `stat` would not tell: the kernel keeps attributes of the dead.
 fn alive(point: &Path) -> bool {
-    std::fs::metadata(point).is_ok()
+    rustix::fs::statfs(point).is_ok()
 }
 
 /// Why nothing more should be mounted over what is there, if so.

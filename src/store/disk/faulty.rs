@@ -20,6 +20,7 @@ struct Plan {
     fail_at: Option<(u64, io::ErrorKind)>,
     room: Option<u64>,
     fail_sync: bool,
+    on_read: Option<Hook>,
 }
 
 /// What shall go wrong. Clones are the same.
@@ -69,6 +70,11 @@ impl Faults {
     /// Every `sync` of a file fails, or no longer does.
     pub fn fail_sync(&self, fail: bool) {
         self.plan().fail_sync = fail;
+    }
+
+    /// Runs once, in the middle of the next read: after its start and before its bytes.
+    pub fn on_read(&self, hook: Box<dyn FnOnce() + Send>) {
+        self.plan().on_read = Some(hook);
     }
 
     /// Does something that changes the disk, if it shall not fail.
@@ -182,6 +188,10 @@ impl<D: Disk> Disk for FaultyDisk<D> {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let hook = self.faults.plan().on_read.take();
+        if let Some(hook) = hook {
+            hook();
+        }
         self.below.read_at(buf, offset)
     }
 

@@ -454,3 +454,23 @@ fn a_smaller_limit_evicts_the_oldest_and_keeps_the_pinned() {
     let none = Store::open(options(dir.path(), ByteSize::mib(7)));
     assert!(matches!(none, Err(StoreError::Limit { .. })));
 }
+
+#[test]
+fn what_is_being_read_is_not_evicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let disk = Arc::new(FaultyDisk::new(MemoryDisk::new(), faults.clone()));
+    let store = open_on(dir.path(), LIMIT, disk);
+    let l = layout(1, 4 * LEAF, LEAF);
+    let blob = store.blob(l.clone()).unwrap();
+    put(&store, &blob, 1, l.all_parts()).unwrap();
+    store.commit().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (other, key) = (store.clone(), l.key());
+    faults.on_read(Box::new(move || {
+        tell.send(other.evict(&[key], false).unwrap().kept_busy.0).unwrap();
+    }));
+    assert!(check(&blob, 1, parts(0, 2)));
+    assert_eq!(told.recv().unwrap(), 4 * LEAF);
+    assert!(store.evict(&[key], false).unwrap().freed.0 > 0);
+}

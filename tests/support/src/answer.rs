@@ -170,6 +170,7 @@ pub(crate) async fn answer(
         match fault {
             Fault::Stall(n) => plan.stop = Some((n, Stop::Stall)),
             Fault::Reset(n) | Fault::Truncate(n) => plan.stop = Some((n, Stop::Break)),
+            Fault::Short(n) => (plan.len, declared) = (plan.len.min(n), None),
             Fault::ExtraBytes(n) => (plan.extra, declared) = (n, None),
             Fault::FlipBit(at) => plan.flip = Some(at),
             Fault::WrongContentLength(n) => (declared, plan.linger) = (Some(n), true),

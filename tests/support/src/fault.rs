@@ -24,6 +24,8 @@ pub enum Fault {
     Reset(u64),
     /// The connection is closed in good order after so many bytes, fewer than were declared.
     Truncate(u64),
+    /// Only so many bytes come, in a body without a declared length that ends in good order.
+    Short(u64),
     /// So many bytes too many follow, in a body without a declared length.
     ExtraBytes(u64),
     /// One bit of the byte at this offset in the file is wrong, if it is sent.

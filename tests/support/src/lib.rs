@@ -4,6 +4,7 @@
 mod answer;
 mod fault;
 pub mod fs_assertions;
+pub mod mapped;
 mod model;
 mod server;
 

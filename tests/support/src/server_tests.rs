@@ -84,6 +84,9 @@ fn faults_are_done_as_told() {
     assert_eq!(body, "0123");
     assert_eq!(once(Fault::Reset(0), "").1, "");
     assert_eq!(s.get("").1, "0123456789", "the first request only");
+    let (head, body, broken) = once(Fault::Short(4), "");
+    assert!(head.contains("chunked") && !broken, "{head}");
+    assert!(body.contains("0123\r\n0\r\n"), "it ends in good order: {body}");
     let (head, body, _) = once(Fault::ExtraBytes(2), "Range: bytes=0-1\r\n");
     assert!(head.contains("chunked") && body.contains("01??"), "{head} {body}");
     assert_eq!(once(Fault::FlipBit(3), "Range: bytes=2-4\r\n").1, "224");

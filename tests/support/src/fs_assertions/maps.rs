@@ -1,19 +1,11 @@
-//! Bytes through memory maps: the one place of the tests that needs `unsafe`.
-#![allow(unsafe_code)]
+//! Bytes through memory maps.
 
 use std::fs::File;
 use std::path::Path;
 use std::thread;
 
-use memmap2::{Mmap, MmapOptions};
-
 use super::walk::{Dice, a_large_file, files, plain as plain_bytes, same};
-
-fn map(file: &File) -> Mmap {
-    // SAFETY: the file lies on a read-only mount whose content never changes, or in a folder that
-    // no test writes to.
-    unsafe { MmapOptions::new().map(file) }.expect("mmap")
-}
+use crate::mapped::map;
 
 /// Whole files, then one from several threads at random.
 pub fn maps_are_equal(plain: &Path, mounted: &Path) {
