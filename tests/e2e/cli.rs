@@ -3,9 +3,10 @@
 //! Each test has folders of its own.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use modelfs_test_support::bytes;
 use serde_json::Value;
@@ -305,4 +306,51 @@ fn with_a_daemon_the_commands_say_the_same() {
     daemon.stop();
     let left: Vec<_> = fs::read_dir(place.path("run/modelfs")).expect("a folder").collect();
     assert!(left.is_empty(), "the socket is gone: {left:?}");
+}
+
+#[test]
+fn a_second_signal_ends_the_daemon_at_once_without_leaving_a_mount() {
+    let place = two_versions();
+    let daemon = place.mount_folder(&[]);
+    let mut open = fs::File::open(daemon.path("org/net/v1/weights.bin")).expect("opens");
+    open.read_exact(&mut [0; 100]).expect("reads");
+    daemon.signal("TERM");
+    // Signals sent too close together are one.
+    std::thread::sleep(Duration::from_millis(300));
+    let second = Instant::now();
+    daemon.signal("TERM");
+    let (code, log) = daemon.wait();
+    assert!(second.elapsed() < Duration::from_secs(3), "{:?}: {log}", second.elapsed());
+    assert_eq!(code, 1, "{log}");
+    assert!(!crate::harness::is_mounted(&place.mountpoint()), "{log}");
+}
+
+#[test]
+fn ctrl_c_stops_a_prefetch_and_what_came_is_kept() {
+    let place = two_versions();
+    let plain = place.path("plain");
+    modelfs_test_support::write_bytes(&plain.join("big.bin"), 5, 1 << 30);
+    place.publish(&plain, "org/net", "big", &[]);
+    let mut child = place
+        .modelfs(["prefetch", "org/net@big", "--json"])
+        .env("MODELFS_REGISTRY", place.registry())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    // Until something has come that was not there before.
+    let come = lines.by_ref().map_while(Result::ok).any(|line| {
+        let line: Value = serde_json::from_str(&line).expect("a line of JSON");
+        line["progress"]["done"].as_u64() > line["progress"]["at_start"].as_u64()
+    });
+    assert!(come, "progress is told");
+    let pid = child.id().to_string();
+    assert!(place.program("kill").args(["-INT", &pid]).status().is_ok_and(|s| s.success()));
+    let ran = Ran::from(child.wait_with_output().expect("own child"));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains(r#""kind":"interrupted""#), "{ran:?}");
+    let list = place.run(["list", "--json"]).json();
+    assert!(list["versions"][0]["cached"].as_u64() > Some(0), "{list}");
+    place.ok(["verify"]);
 }

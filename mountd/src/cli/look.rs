@@ -34,9 +34,13 @@ fn status_text(s: &Status) -> String {
     let age = r.and_then(|r| r.catalog_age_seconds).map(|seconds| {
         humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
     });
-    let catalog = r.map(|r| match (r.versions, &age) {
-        (Some(n), Some(age)) => format!("{n} versions, last confirmed {age} ago"),
-        (Some(n), None) => format!("{n} versions"),
+    let count = r.and_then(|r| r.versions).map(|n| match n {
+        1 => "1 version".to_owned(),
+        n => format!("{n} versions"),
+    });
+    let catalog = r.map(|_| match (count, &age) {
+        (Some(count), Some(age)) => format!("{count}, last confirmed {age} ago"),
+        (Some(count), None) => count,
         (None, Some(age)) => format!("last confirmed {age} ago"),
         (None, None) => "never fetched".to_owned(),
     });

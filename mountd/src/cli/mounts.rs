@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modelfs::fetch::FetchOptions;
-use modelfs_platform::MountOptions;
+use modelfs_platform::{MountError, MountOptions};
 use serde::Serialize;
 
 use super::args::{Mount as MountArgs, Unmount as UnmountArgs};
@@ -117,12 +117,23 @@ pub async fn unmount(out: Out, args: UnmountArgs) -> Result<(), Failure> {
         // A dead daemon's mount, or one that nobody listens for.
         (None, Some(mountpoint)) => {
             let at = mountpoint.clone();
-            blocking(move || Ok(modelfs_platform::unmount(&at)?)).await?;
+            blocking(move || modelfs_platform::unmount(&at).map_err(not_unmounted)).await?;
             mountpoint
         }
-        (None, None) => return Err(Failure::new(Kind::NotCached, "nothing is mounted")),
+        (None, None) => {
+            return Err(Failure::new(Kind::NotCached, "nothing is mounted")
+                .hint("if a mount's daemon has died: modelfs unmount MOUNTPOINT"));
+        }
     };
     out.say(&Unmounted { mountpoint }, |u| format!("unmounted {}", u.mountpoint.display()))
+}
+
+/// A wrong mount point is no wrong argument here: nothing is mounted there.
+fn not_unmounted(error: MountError) -> Failure {
+    match error {
+        MountError::Mountpoint { .. } => Failure::new(Kind::NotCached, error.to_string()),
+        MountError::NoFuse(_) | MountError::Failed { .. } => error.into(),
+    }
 }
 
 /// The socket of the daemon to end: that of this cache, else of the one mount there is.
