@@ -12,6 +12,10 @@ need python3 python3
 need curl curl
 need getfattr attr
 [ -e /dev/fuse ] || echo "note: /dev/fuse is missing; mounting needs a kernel with FUSE (modprobe fuse)" >&2
+# Where udev does not run, /dev/fuse may be closed to users; everywhere else it is open to all.
+if [ -e /dev/fuse ] && [ "$(id -u)" -eq 0 ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+    chmod 666 /dev/fuse
+fi
 command -v cargo >/dev/null 2>&1 || {
     echo "cargo is missing: install a Rust toolchain first (https://rustup.rs)" >&2
     exit 1

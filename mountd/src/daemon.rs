@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher};
+use modelfs::registry::HttpTimeouts;
 use modelfs::store::{Holder, Store};
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
 use modelfs_platform::{Mount, MountOptions};
@@ -91,7 +92,8 @@ pub async fn run(
 }
 
 async fn prepare(options: &Options) -> Result<Parts, Failure> {
-    let registry = modelfs::registry::open(&options.registry)?;
+    let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
+    let registry = modelfs::registry::open_with(&options.registry, timeouts)?;
     let how = service::store_options(&options.root, options.limit);
     let store = blocking(move || Ok(Store::open(how)?)).await?;
     let fetcher = service::fetcher(registry.clone(), &store, &options.fetch);

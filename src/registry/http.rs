@@ -30,6 +30,15 @@ pub struct HttpTimeouts {
     pub stall: Duration,
 }
 
+impl HttpTimeouts {
+    /// Such that a read with this deadline gets over a connection that died in silence: a quarter
+    /// of it for the silence leaves room for three attempts.
+    pub fn within(deadline: Duration) -> Self {
+        let usual = Self::default();
+        Self { connect: usual.connect.min(deadline / 2), stall: usual.stall.min(deadline / 4) }
+    }
+}
+
 impl Default for HttpTimeouts {
     /// Connecting takes seconds at worst; a server that is silent for longer than 15 has stalled,
     /// and there must be time left for another attempt within a minute.
