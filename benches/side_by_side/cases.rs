@@ -73,13 +73,11 @@ fn random(path: &Path) -> f64 {
     mib_per_second(RANDOM_READS * 4096, started)
 }
 
+/// A contender's name, its goals, and how it is run once, giving its figure.
+type Entrant<'a> = (&'a str, Vec<(usize, f64)>, Box<dyn FnMut() -> f64 + 'a>);
+
 /// Runs the contenders in turn.
-fn compare(
-    title: &str,
-    unit: &'static str,
-    rounds: usize,
-    contenders: Vec<(&str, Vec<(usize, f64)>, Box<dyn FnMut() -> f64 + '_>)>,
-) -> Case {
+fn compare(title: &str, unit: &'static str, rounds: usize, contenders: Vec<Entrant<'_>>) -> Case {
     eprintln!("{title}");
     let mut runs = Vec::new();
     let mut out = Vec::new();

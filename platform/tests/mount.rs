@@ -1,6 +1,6 @@
 //! The adapter on real mounts, over a registry in memory.
 //!
-//! Every test mounts for itself. Where there is no FUSE, they say so and pass.
+//! Every test mounts for itself, and fails where there is no FUSE.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a panic here is the report")]
 
@@ -55,11 +55,8 @@ fn add(registry: &Memory, version: &str, files: &[(&str, Vec<u8>)]) -> Digest {
 }
 
 impl Bench {
-    fn new(passthrough: bool, ttl: Duration) -> Option<Self> {
-        if !Path::new("/dev/fuse").exists() {
-            eprintln!("skipped: there is no /dev/fuse");
-            return None;
-        }
+    fn new(passthrough: bool, ttl: Duration) -> Self {
+        assert!(Path::new("/dev/fuse").exists(), "these tests need /dev/fuse");
         let registry = Arc::new(Memory::new("memory"));
         add(&registry, VERSION, &files());
         let folder = tempfile::tempdir().unwrap();
@@ -100,7 +97,7 @@ impl Bench {
         });
         let mut bench = Self { mount: None, vfs, fetcher, registry, runtime, folder };
         bench.mount = Some(bench.mount(passthrough).unwrap());
-        Some(bench)
+        bench
     }
 
     fn mount(&self, passthrough: bool) -> Result<Mount, MountError> {
@@ -139,7 +136,7 @@ fn error_of(path: &Path) -> i32 {
 
 #[test]
 fn every_assertion_holds_in_cached_mode() {
-    let Some(bench) = Bench::new(false, NEVER) else { return };
+    let bench = Bench::new(false, NEVER);
     assert_same_tree(&bench.plain(), &bench.version());
     assert_same_tree(&bench.plain(), &bench.version());
     assert!(!bench.agreed().passthrough);
@@ -148,7 +145,7 @@ fn every_assertion_holds_in_cached_mode() {
 
 #[test]
 fn every_assertion_holds_by_passthrough() {
-    let Some(bench) = Bench::new(true, NEVER) else { return };
+    let bench = Bench::new(true, NEVER);
     read_all(&bench.version());
     let before = bench.fetcher.traffic();
     assert_same_tree(&bench.plain(), &bench.version());
@@ -161,7 +158,7 @@ fn every_assertion_holds_by_passthrough() {
 #[test]
 fn every_assertion_holds_with_a_cold_cache() {
     for (name, assertion) in ALL {
-        let Some(bench) = Bench::new(true, NEVER) else { return };
+        let bench = Bench::new(true, NEVER);
         eprintln!("{name}");
         assertion(&bench.plain(), &bench.version());
     }
@@ -169,7 +166,7 @@ fn every_assertion_holds_with_a_cold_cache() {
 
 #[test]
 fn looking_around_fetches_no_chunk() {
-    let Some(bench) = Bench::new(true, NEVER) else { return };
+    let bench = Bench::new(true, NEVER);
     fn look(folder: &Path) -> usize {
         let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
         let below = |e: std::fs::DirEntry| {
@@ -183,7 +180,7 @@ fn looking_around_fetches_no_chunk() {
 
 #[test]
 fn a_moved_version_shows_and_open_files_read_on() {
-    let Some(bench) = Bench::new(true, Duration::from_millis(200)) else { return };
+    let bench = Bench::new(true, Duration::from_millis(200));
     let model = bench.point().join("org/net");
     let list = |folder: &Path| -> Vec<String> {
         let names = std::fs::read_dir(folder).unwrap();
@@ -218,7 +215,7 @@ fn a_moved_version_shows_and_open_files_read_on() {
 
 #[test]
 fn a_missing_object_is_an_error_with_a_reason_and_never_a_missing_file() {
-    let Some(bench) = Bench::new(true, NEVER) else { return };
+    let bench = Bench::new(true, NEVER);
     let file = bench.version().join("tokenizer-fast");
     let reason = || {
         let mut buffer = vec![0; 1000];
@@ -239,7 +236,7 @@ fn a_missing_object_is_an_error_with_a_reason_and_never_a_missing_file() {
 
 #[test]
 fn a_file_completed_while_open_changes_its_mode_only_after_the_last_close() {
-    let Some(bench) = Bench::new(true, NEVER) else { return };
+    let bench = Bench::new(true, NEVER);
     let path = bench.version().join("model-00002-of-00002.safetensors");
     let want = &files()[6].1;
     let first = File::open(&path).unwrap();
@@ -264,7 +261,7 @@ fn a_file_completed_while_open_changes_its_mode_only_after_the_last_close() {
 
 #[test]
 fn unmounting_frees_the_folder_even_with_open_files() {
-    let Some(mut bench) = Bench::new(true, NEVER) else { return };
+    let mut bench = Bench::new(true, NEVER);
     let open = File::open(bench.version().join("config.json")).unwrap();
     let second = bench.mount(true).map(drop).unwrap_err().to_string();
     assert!(second.contains("already mounted"), "{second}");
@@ -280,69 +277,11 @@ fn unmounting_frees_the_folder_even_with_open_files() {
 
 #[test]
 fn an_unmount_from_outside_ends_the_mount() {
-    let Some(bench) = Bench::new(true, NEVER) else { return };
+    let bench = Bench::new(true, NEVER);
     modelfs_platform::unmount(&bench.point()).unwrap();
     let mount = bench.mount.as_ref().unwrap();
     let ended = bench
         .runtime
         .block_on(async { tokio::time::timeout(Duration::from_secs(5), mount.ended()).await });
     assert!(ended.is_ok());
-}
-
-/// Not a test of its own: the process that `a_mount_whose_daemon_was_killed_can_be_cleared` kills.
-#[test]
-#[ignore = "run by another test"]
-fn mounts_and_waits() {
-    let Some(note) = std::env::var_os("MODELFS_TEST_NOTE") else { return };
-    let bench = Bench::new(true, NEVER).unwrap();
-    read_all(&bench.version());
-    // The kernel tells of the last close a little later; the next open is then the first one.
-    std::thread::sleep(Duration::from_millis(200));
-    let written = Path::new(&note).with_extension("part");
-    std::fs::write(&written, bench.point().to_str().unwrap()).unwrap();
-    std::fs::rename(written, note).unwrap();
-    std::thread::sleep(Duration::from_secs(60));
-}
-
-#[test]
-fn a_mount_whose_daemon_was_killed_can_be_cleared() {
-    let Some(bench) = Bench::new(true, NEVER) else { return };
-    let note = bench.folder.path().join("note");
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "mounts_and_waits", "--ignored"])
-        .env("MODELFS_TEST_NOTE", &note)
-        .env("TMPDIR", bench.folder.path())
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while !note.exists() {
-        assert!(Instant::now() < until, "the child does not mount");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let point = PathBuf::from(std::fs::read_to_string(&note).unwrap());
-    let (name, want) = &files()[5];
-    let open = File::open(point.join("org/net/v1").join(name)).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // Nothing of the mount's own pages: what can be read now comes from the blob, by the kernel.
-    rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-    let mut got = vec![0; want.len()];
-    match open.read_exact_at(&mut got, 0) {
-        Ok(()) => assert!(bench.agreed().passthrough && got == *want),
-        Err(error) => assert!(!bench.agreed().passthrough, "passthrough needs no daemon: {error}"),
-    }
-    drop(open);
-    assert!(rustix::fs::statfs(&point).is_err(), "nobody answers");
-    let _in = bench.runtime.enter();
-    let options = MountOptions {
-        mountpoint: point.clone(),
-        allow_other: false,
-        threads: 1,
-        passthrough: false,
-    };
-    let again = modelfs_platform::mount(Arc::clone(&bench.vfs), &options);
-    let why = again.map(drop).unwrap_err().to_string();
-    assert!(why.contains("modelfs unmount"), "{why}");
-    modelfs_platform::unmount(&point).unwrap();
-    assert_eq!(std::fs::read_dir(&point).unwrap().count(), 0);
 }

@@ -3,7 +3,7 @@
 //! Invariant: everything lies in one temporary folder per value. `restart` drops every layer and
 //! makes it again from what is on disk, as a new daemon would.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use bytes::Bytes;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::publish::{PublishRequest, publish};
-use modelfs::registry::Registry;
 use modelfs::store::{Store, StoreOptions};
 use modelfs::vfs::{Answer, Attr, Handle, Ino, Kind, Vfs, VfsError, VfsOptions};
 use tempfile::TempDir;
@@ -29,20 +28,12 @@ pub struct Stack {
     pub dir: TempDir,
     pub runtime: Runtime,
     limit: ByteSize,
-    registry: Arc<dyn Fn(&Path) -> Arc<dyn Registry>>,
     layers: Option<Layers>,
 }
 
 impl Stack {
-    /// On a plain folder as registry, which may still be empty.
+    /// On a plain folder as registry, still empty.
     pub fn new(limit: ByteSize) -> Self {
-        Self::with(limit, |folder| {
-            modelfs::registry::open(folder.to_str().expect("UTF-8")).expect("a folder")
-        })
-    }
-
-    /// On a registry made from the registry folder.
-    pub fn with(limit: ByteSize, registry: impl Fn(&Path) -> Arc<dyn Registry> + 'static) -> Self {
         let dir = tempfile::Builder::new().prefix("modelfs-core.").tempdir().expect("a folder");
         std::fs::create_dir(dir.path().join("registry")).expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,7 +41,7 @@ impl Stack {
             .enable_all()
             .build()
             .expect("a runtime");
-        Self { dir, runtime, limit, registry: Arc::new(registry), layers: None }
+        Self { dir, runtime, limit, layers: None }
     }
 
     pub fn registry(&self) -> PathBuf {
@@ -71,7 +62,7 @@ impl Stack {
             std::fs::write(path, bytes).expect("a file");
         }
         let version = version.parse().expect("a reference");
-        let mut request = PublishRequest::new(source.path(), version, &self.registry());
+        let mut request = PublishRequest::new(source.path(), version, self.registry());
         request.chunk_size = 1 << 20;
         request.leaf = request.leaf.map(|(_, digest)| (64 << 10, digest));
         request.replace = true;
@@ -94,7 +85,9 @@ impl Stack {
                 catalog_ttl: Duration::from_secs(3600),
                 ..FetchOptions::default()
             };
-            let registry = (self.registry)(&self.registry());
+            let folder = self.registry();
+            let registry =
+                modelfs::registry::open(folder.to_str().expect("UTF-8")).expect("a folder");
             let layers = self.runtime.block_on(async {
                 let name = registry.name().to_owned();
                 let source = Arc::new(Source::new(&name, Some(registry), store.clone(), &options));

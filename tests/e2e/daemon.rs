@@ -129,6 +129,48 @@ fn what_is_cached_survives_a_restart_and_needs_no_registry() {
 }
 
 #[test]
+fn what_the_kernel_reads_by_itself_outlives_the_daemon_and_the_next_ones_evictions() {
+    let place = Place::new();
+    let bytes = published(&place, 12 << 20);
+    let daemon = place.mount_folder(&[]);
+    let path = daemon.path("org/net/v1/w.bin");
+    place.ok(["prefetch", "org/net@v1"]);
+    let open = File::open(&path).expect("opens by passthrough");
+    daemon.signal("KILL");
+    let (code, _) = daemon.wait();
+    assert_eq!(code, -1, "killed");
+    let reads_right = || {
+        let mut buffer = vec![0; bytes.len()];
+        rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+        open.read_exact_at(&mut buffer, 0).expect("no daemon is needed");
+        assert!(buffer == bytes, "a wrong byte");
+    };
+    reads_right();
+
+    // The dead mount is named, with the command that clears it.
+    let mountpoint = place.mountpoint();
+    assert!(is_mounted(&mountpoint));
+    let registry = place.registry();
+    let mount: [&std::ffi::OsStr; 4] =
+        ["mount".as_ref(), mountpoint.as_os_str(), "--registry".as_ref(), registry.as_os_str()];
+    let ran = place.run(mount);
+    assert!(ran.code != 0 && ran.err.contains("modelfs unmount"), "{ran:?}");
+    place.ok(["unmount".as_ref(), mountpoint.as_os_str()]);
+
+    // The next daemon may not take the blocks from under a reader that it knows nothing of.
+    let daemon = place.mount_folder(&[]);
+    place.run(["evict", "--all"]);
+    reads_right();
+    drop(open);
+    eventually("it can be evicted once it is closed", || {
+        place.run(["evict", "--all"]);
+        daemon.status()["cache"]["data"] == 0
+    });
+    assert!(fs::read(daemon.path("org/net/v1/w.bin")).expect("fetched again") == bytes);
+    daemon.stop();
+}
+
+#[test]
 fn kill_9_during_a_prefetch_loses_at_most_the_last_group() {
     let place = Place::new();
     let plain = place.path("plain");
