@@ -45,14 +45,14 @@ Examples:
   modelfs prefetch org/my-model@v1
   modelfs status
 
-A version (REF) is written GROUP/MODEL@VERSION, GROUP/MODEL/VERSION or GROUP/MODEL VERSION; a path
+A version (REF) is written GROUP/MODEL@VERSION, GROUP/MODEL/VERSION or GROUP/MODEL VERSION; a path \
 below the mount point does as well.
 
-Environment: MODELFS_REGISTRY and MODELFS_CACHE_DIR stand for --registry and --cache-dir, MODELFS_LOG
-sets what is logged (debug, modelfs=trace). Other users of the machine can read command lines: give a
-registry's URL that has credentials in it by MODELFS_REGISTRY.
+Environment: MODELFS_REGISTRY and MODELFS_CACHE_DIR stand for --registry and --cache-dir, MODELFS_LOG \
+sets what is logged (debug, modelfs=trace). Other users of the machine can read command lines: \
+give a registry's URL that has credentials in it by MODELFS_REGISTRY.
 
-Exit codes: 0 success, 1 general, 2 invalid arguments, 3 not found in the registry, 4 not mounted or
+Exit codes: 0 success, 1 general, 2 invalid arguments, 3 not found in the registry, 4 not mounted or \
 not cached, 5 network, 6 verification failed, 7 storage.";
 
 /// What to do.
@@ -64,8 +64,8 @@ Examples:
   modelfs mount /models --registry https://models.example.org --background
   modelfs mount ~/models --registry /srv/models --cache-size 200GiB
 
-Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a second signal ends it
-at once. Other users of the machine can read command lines: give a registry's URL that has
+Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a second signal ends \
+it at once. Other users of the machine can read command lines: give a registry's URL that has \
 credentials in it by MODELFS_REGISTRY.")]
     Mount(args::Mount),
     /// Unmount
