@@ -1,7 +1,8 @@
 //! What happens to the bytes of whole leaves once they are here: hashed, handed over, stored.
 //!
-//! Invariant: only leaves whose digest matched become `Ready` or reach the store. Blocking: runs on
-//! the blocking pool, several at once per flight.
+//! Invariant: only leaves whose digest matched become `Ready` or reach the store; only what is in
+//! every blob that it belongs to becomes `Stored`. Blocking: runs on the blocking pool, several at
+//! once per flight.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -95,9 +96,11 @@ impl Delivery {
             (at, leaf) = (end, leaf + 1);
         }
         for run in runs(good.into_iter()) {
-            if self.targets.iter().all(|t| self.store(t, &run, start, bytes, local)) {
-                run.for_each(|leaf| self.flight.settle(leaf, Outcome::Stored));
-            }
+            // Every blob gets what it can take, even if another one cannot.
+            let stored = self.targets.iter().map(|t| self.store(t, &run, start, bytes, local));
+            let all = stored.fold(!self.targets.is_empty(), |all, one| all & one);
+            let end = if all { Outcome::Stored } else { Outcome::Passed };
+            run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
         }
         bad
     }

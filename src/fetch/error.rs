@@ -45,14 +45,19 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// Whether it says something about the flight only, not about the bytes: another one may bring
-    /// them.
-    pub(super) fn is_of_the_flight(&self) -> bool {
+    /// Whether asking again later may help.
+    pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Stopped => true,
-            Self::Store(error) => matches!(**error, StoreError::NoSpace { .. }),
+            Self::Registry(error) => error.is_transient(),
+            Self::TimedOut { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether it says something about the flight only, not about the bytes: another one may bring
+    /// them. A flight that somebody waits for needs no store.
+    pub(super) fn is_of_the_flight(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Store(_))
     }
 }
 

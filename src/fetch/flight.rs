@@ -1,12 +1,13 @@
-//! Flights: runs of leaves of one object being fetched, at most one for each leaf at a time.
+//! Flights: runs of leaves of one object being fetched, and what became of each leaf.
 //!
-//! Invariant: while a flight is in the table, whoever wants one of its leaves joins it; when it
-//! leaves the table every leaf of it has an outcome. Outcomes are final.
+//! Invariant: outcomes are final. Bytes stay in memory only while they are being stored or a reader
+//! that waited for them has not yet taken them, so that no flight waits for memory that its own
+//! leaves hold.
 //! Concurrency: shared; locks are held for look-ups only, never across an await.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -51,8 +52,26 @@ pub enum Outcome {
     Ready(LeafBytes),
     /// Verified and in the store.
     Stored,
+    /// Verified and handed to those who waited; it could not be stored.
+    Passed,
     /// Not to be had.
     Failed(FetchError),
+}
+
+/// A leaf of a flight.
+#[derive(Debug, Default)]
+struct Leaf {
+    outcome: Option<Outcome>,
+    /// What it becomes when its last reader has gone.
+    after: Option<Outcome>,
+    readers: u32,
+}
+
+impl Leaf {
+    /// Whether somebody who begins to wait now will get it.
+    fn is_coming(&self) -> bool {
+        matches!(self.outcome, None | Some(Outcome::Ready(_)))
+    }
 }
 
 /// A run of leaves on its way.
@@ -64,33 +83,92 @@ pub struct Flight {
     pub leaves: Range<u64>,
     /// How urgent it is.
     pub urgency: Urgency,
-    outcomes: Mutex<Vec<Option<Outcome>>>,
+    states: Mutex<Vec<Leaf>>,
     trouble: Mutex<Option<FetchError>>,
+    landed: AtomicBool,
     news: Notify,
 }
 
+/// Somebody who waits for a leaf: its bytes stay in memory for as long.
+#[derive(Debug)]
+pub struct Reader {
+    flight: Arc<Flight>,
+    leaf: u64,
+}
+
+impl Reader {
+    /// The flight that brings it.
+    pub fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// Waits for the outcome.
+    pub async fn outcome(&self) -> Outcome {
+        self.flight.outcome(self.leaf).await
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut states = self.flight.states();
+        let leaf = &mut states[self.flight.at(self.leaf)];
+        leaf.readers -= 1;
+        if leaf.readers == 0
+            && let Some(after) = leaf.after.take()
+        {
+            leaf.outcome = Some(after);
+        }
+    }
+}
+
 impl Flight {
-    fn new(key: ObjectKey, leaves: Range<u64>, priority: Priority) -> Self {
+    /// Of these leaves, none of which has come.
+    pub fn new(key: ObjectKey, leaves: Range<u64>, priority: Priority) -> Self {
         let count = (leaves.end - leaves.start) as usize;
         Self {
             key,
             leaves,
             urgency: Urgency::new(priority),
-            outcomes: Mutex::new(vec![None; count]),
+            states: Mutex::new(std::iter::repeat_with(Leaf::default).take(count).collect()),
             trouble: Mutex::new(None),
+            landed: false.into(),
             news: Notify::new(),
         }
     }
 
-    /// Says what became of a leaf. `Ready` may become `Stored` later; nothing else changes.
+    fn states(&self) -> MutexGuard<'_, Vec<Leaf>> {
+        self.states.lock().expect("holders do not panic")
+    }
+
+    fn at(&self, leaf: u64) -> usize {
+        (leaf - self.leaves.start) as usize
+    }
+
+    /// Says what became of a leaf. `Ready` becomes `Stored` or `Passed` once it is so and nobody
+    /// waits for the bytes any more; nothing else changes.
     pub fn settle(&self, leaf: u64, outcome: Outcome) {
-        let slot = &mut self.outcomes.lock().expect("holders do not panic")
-            [(leaf - self.leaves.start) as usize];
-        match (&*slot, &outcome) {
-            (None, _) | (Some(Outcome::Ready(_)), Outcome::Stored) => *slot = Some(outcome),
+        let mut states = self.states();
+        let state = &mut states[self.at(leaf)];
+        match (&state.outcome, &outcome) {
+            (None, _) => state.outcome = Some(outcome),
+            (Some(Outcome::Ready(_)), Outcome::Stored | Outcome::Passed) => {
+                if state.readers > 0 {
+                    state.after = Some(outcome);
+                } else {
+                    state.outcome = Some(outcome);
+                }
+                return;
+            }
             _ => return,
         }
+        drop(states);
         self.news.notify_waiters();
+    }
+
+    /// Begins to wait for a leaf.
+    pub fn reader(self: &Arc<Self>, leaf: u64) -> Reader {
+        self.states()[self.at(leaf)].readers += 1;
+        Reader { flight: self.clone(), leaf }
     }
 
     /// Notes what it is being held up by.
@@ -105,33 +183,58 @@ impl Flight {
 
     /// The leaves without an outcome, as runs.
     pub fn pending(&self) -> Vec<Range<u64>> {
-        let outcomes = self.outcomes.lock().expect("holders do not panic");
-        let open = outcomes.iter().enumerate().filter(|(_, o)| o.is_none());
+        let states = self.states();
+        let open = states.iter().enumerate().filter(|(_, s)| s.outcome.is_none());
         runs(open.map(|(i, _)| self.leaves.start + i as u64))
     }
 
-    /// Waits for a leaf's outcome.
-    pub async fn outcome(&self, leaf: u64) -> Outcome {
+    /// Whether a leaf has no outcome yet.
+    pub fn is_pending(&self, leaf: u64) -> bool {
+        self.states()[self.at(leaf)].outcome.is_none()
+    }
+
+    /// Of some leaves, those that whoever begins to wait now will get.
+    pub fn coming(&self, wanted: &Range<u64>) -> Vec<Range<u64>> {
+        let start = wanted.start.max(self.leaves.start);
+        let end = wanted.end.min(self.leaves.end);
+        let states = self.states();
+        runs((start..end).filter(|leaf| states[self.at(*leaf)].is_coming()))
+    }
+
+    async fn outcome(&self, leaf: u64) -> Outcome {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
             news.as_mut().enable();
-            let at = (leaf - self.leaves.start) as usize;
-            if let Some(outcome) = &self.outcomes.lock().expect("holders do not panic")[at] {
+            if let Some(outcome) = &self.states()[self.at(leaf)].outcome {
                 return outcome.clone();
             }
             news.await;
         }
     }
 
-    /// Waits until every leaf has an outcome; the first failure, if there is one.
+    /// Waits until it has ended, all that can be stored being stored; the first failure, if any.
     pub async fn landed(&self) -> Result<(), FetchError> {
-        for leaf in self.leaves.clone() {
-            if let Outcome::Failed(e) = self.outcome(leaf).await {
-                return Err(e);
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if self.landed.load(Ordering::Acquire) {
+                break;
             }
+            news.await;
         }
-        Ok(())
+        let failed = self.states().iter().find_map(|leaf| match &leaf.outcome {
+            Some(Outcome::Failed(error)) => Some(error.clone()),
+            _ => None,
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// It has ended; every leaf has an outcome.
+    pub fn land(&self) {
+        self.landed.store(true, Ordering::Release);
+        self.news.notify_waiters();
     }
 }
 
@@ -147,78 +250,24 @@ pub fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
     out
 }
 
-/// The flights under way.
-#[derive(Debug, Default)]
-pub struct FlightTable {
-    flights: Mutex<HashMap<ObjectKey, Vec<Arc<Flight>>>>,
-}
-
-/// The flights that bring a run of leaves together: some may be new, to be started by the caller.
-#[derive(Debug, Default)]
-pub struct Claim {
-    /// Under way already.
-    pub joined: Vec<Arc<Flight>>,
-    /// Entered in the table now; the caller must run them to their end and then `remove` them.
-    pub new: Vec<Arc<Flight>>,
-}
-
-impl FlightTable {
-    /// Flights for these leaves of an object. Those under way become at least that urgent.
-    pub fn claim(&self, key: ObjectKey, wanted: Range<u64>, priority: Priority) -> Claim {
-        let mut table = self.flights.lock().expect("holders do not panic");
-        let flying = table.entry(key).or_default();
-        let mut claim = Claim::default();
-        let mut at = wanted.start;
-        flying.sort_by_key(|f| f.leaves.start);
-        let mut gaps = Vec::new();
-        for flight in flying.iter() {
-            if flight.leaves.end <= at || flight.leaves.start >= wanted.end {
-                continue;
-            }
-            if at < flight.leaves.start {
-                gaps.push(at..flight.leaves.start);
-            }
-            flight.urgency.raise(priority);
-            claim.joined.push(flight.clone());
-            at = flight.leaves.end;
-        }
-        if at < wanted.end {
-            gaps.push(at..wanted.end);
-        }
-        for gap in gaps {
-            let flight = Arc::new(Flight::new(key, gap, priority));
-            flying.push(flight.clone());
-            claim.new.push(flight);
-        }
-        claim
-    }
-
-    /// Takes a flight that has landed out of the table.
-    pub fn remove(&self, flight: &Arc<Flight>) {
-        let mut table = self.flights.lock().expect("holders do not panic");
-        if let Some(flying) = table.get_mut(&flight.key) {
-            flying.retain(|f| !Arc::ptr_eq(f, flight));
-            if flying.is_empty() {
-                table.remove(&flight.key);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn key() -> ObjectKey {
+    fn flight(leaves: Range<u64>) -> Arc<Flight> {
         let digest = Digest::from_bytes([1; 32]);
-        ObjectKey::of(&Object { digest, len: 1000, check: Check::Whole })
+        let key = ObjectKey::of(&Object { digest, len: 1000, check: Check::Whole });
+        Arc::new(Flight::new(key, leaves, Priority::Prefetch))
+    }
+
+    fn ready() -> Outcome {
+        let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        Outcome::Ready(LeafBytes { bytes: Bytes::from_static(b"x"), _permit: Arc::new(room) })
     }
 
     #[tokio::test]
     async fn outcomes_are_final_and_reach_every_waiter() {
-        let table = FlightTable::default();
-        let flight = table.claim(key(), 0..2, Priority::Prefetch).new.remove(0);
+        let flight = flight(0..2);
         let waiter = tokio::spawn({
             let flight = flight.clone();
             async move { (flight.outcome(1).await, flight.landed().await) }
@@ -227,33 +276,29 @@ mod tests {
         flight.settle(1, Outcome::Stored);
         let error = FetchError::Corrupt { what: "x".into(), why: "y".into() };
         flight.settle(1, Outcome::Failed(error.clone()));
-        assert!(flight.pending().into_iter().eq(std::iter::once(0..1)));
+        assert_eq!(flight.pending(), [0..1]);
         flight.settle(0, Outcome::Failed(error));
+        flight.land();
         let (one, all) = waiter.await.unwrap();
         assert!(matches!(one, Outcome::Stored));
         assert!(all.is_err());
     }
 
-    proptest! {
-        #[test]
-        fn every_leaf_flies_once(wants in proptest::collection::vec((0u64..40, 1u64..20, any::<bool>()), 1..20)) {
-            let table = FlightTable::default();
-            let mut flying: Vec<Arc<Flight>> = Vec::new();
-            for (start, len, land) in wants {
-                let claim = table.claim(key(), start..start + len, Priority::Demand);
-                for new in &claim.new {
-                    for old in &flying {
-                        prop_assert!(new.leaves.end <= old.leaves.start || old.leaves.end <= new.leaves.start);
-                    }
-                    flying.push(new.clone());
-                }
-                let covered = |leaf: u64| claim.joined.iter().chain(&claim.new).any(|f| f.leaves.contains(&leaf));
-                prop_assert!((start..start + len).all(covered));
-                if land {
-                    let first = flying.remove(0);
-                    table.remove(&first);
-                }
-            }
+    #[tokio::test]
+    async fn bytes_stay_for_who_waits_and_for_nobody_else() {
+        let flight = flight(0..2);
+        let (one, two) = (flight.reader(0), flight.reader(0));
+        for leaf in 0..2 {
+            flight.settle(leaf, ready());
+            flight.settle(leaf, Outcome::Passed);
         }
+        assert!(matches!(flight.outcome(1).await, Outcome::Passed), "nobody waits for it");
+        assert!(matches!(one.outcome().await, Outcome::Ready(_)));
+        drop(one);
+        assert!(matches!(two.outcome().await, Outcome::Ready(_)), "another still waits");
+        drop(two);
+        assert!(matches!(flight.outcome(0).await, Outcome::Passed));
+        flight.land();
+        assert!(flight.landed().await.is_ok());
     }
 }

@@ -1,13 +1,14 @@
 //! How much fetched data may be in memory: a budget in two purses.
 //!
 //! Invariant: what nobody waits for can never use up what demand needs, so a stalled prefetch
-//! cannot keep a read from its buffer. Shared; waiters wait without holding a lock.
+//! cannot keep a read from its buffer; who becomes urgent while it waits goes over to the demand's
+//! purse. Shared; waiters wait without holding a lock.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::urgency::Priority;
+use super::urgency::{Priority, Urgency};
 use crate::base::units::ByteSize;
 
 /// The unit of counting: a semaphore counts to 2^32 at most, and no buffer is smaller than a page.
@@ -38,15 +39,29 @@ impl Memory {
     }
 
     /// Waits for room for `bytes`. More than the whole purse takes the whole purse, so that a leaf
-    /// larger than the budget still gets through, alone.
-    pub async fn take(&self, bytes: u64, priority: Priority) -> OwnedSemaphorePermit {
-        let (purse, all) = match priority {
-            Priority::Demand => (&self.demand, self.demand_units),
-            Priority::Readahead | Priority::Prefetch => (&self.background, self.background_units),
-        };
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, all);
-        purse.clone().acquire_many_owned(units).await.expect("the purses are never closed")
+    /// larger than the budget still gets through, alone. A rise to demand while waiting counts.
+    pub async fn take(&self, bytes: u64, urgency: &Urgency) -> OwnedSemaphorePermit {
+        if urgency.get() != Priority::Demand {
+            tokio::select! {
+                biased;
+                room = room(&self.background, bytes, self.background_units) => return room,
+                () = urgency.rises_above(Priority::Readahead) => {}
+            }
+        }
+        room(&self.demand, bytes, self.demand_units).await
     }
+
+    /// Bytes taken now.
+    pub fn taken(&self) -> u64 {
+        let free = self.demand.available_permits() + self.background.available_permits();
+        let all = u64::from(self.demand_units) + u64::from(self.background_units);
+        (all - free as u64) * UNIT
+    }
+}
+
+async fn room(purse: &Arc<Semaphore>, bytes: u64, all: u32) -> OwnedSemaphorePermit {
+    let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, all);
+    purse.clone().acquire_many_owned(units).await.expect("the purses are never closed")
 }
 
 #[cfg(test)]
@@ -57,12 +72,28 @@ mod tests {
     #[tokio::test]
     async fn background_never_starves_demand_and_large_leaves_get_through() {
         let memory = Memory::new(ByteSize::mib(3));
-        let all = memory.take(64 << 20, Priority::Prefetch).await;
-        assert!(memory.take(1, Priority::Readahead).now_or_never().is_none());
-        let demand = memory.take(1 << 20, Priority::Demand).await;
-        assert!(memory.take(1, Priority::Demand).now_or_never().is_none());
+        let [demand, ahead, prefetch] =
+            [Priority::Demand, Priority::Readahead, Priority::Prefetch].map(Urgency::new);
+        let all = memory.take(64 << 20, &prefetch).await;
+        assert!(memory.take(1, &ahead).now_or_never().is_none());
+        let taken = memory.take(1 << 20, &demand).await;
+        assert!(memory.take(1, &demand).now_or_never().is_none());
         drop(all);
-        assert!(memory.take(1, Priority::Readahead).now_or_never().is_some());
-        drop(demand);
+        assert!(memory.take(1, &ahead).now_or_never().is_some());
+        drop(taken);
+        assert_eq!(memory.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_becomes_urgent_while_waiting_waits_for_the_other_purse() {
+        let memory = Memory::new(ByteSize::mib(3));
+        let _all = memory.take(64 << 20, &Urgency::new(Priority::Prefetch)).await;
+        let urgency = Urgency::new(Priority::Prefetch);
+        let mut waiting = std::pin::pin!(memory.take(4096, &urgency));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        urgency.raise(Priority::Readahead);
+        assert!(waiting.as_mut().now_or_never().is_none(), "the same purse");
+        urgency.raise(Priority::Demand);
+        assert!(waiting.now_or_never().is_some());
     }
 }

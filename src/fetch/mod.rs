@@ -6,15 +6,18 @@
 //! Concurrency: `read_cached` never waits for anything but the disk; everything that may wait for
 //! a network is `async` and holds no lock while it does.
 
+mod copy;
 mod deliver;
 mod error;
 mod flight;
 mod lists;
 mod memory;
 mod prefetch;
+mod read;
 mod readahead;
 mod slots;
 mod source;
+mod table;
 mod transfer;
 mod urgency;
 
@@ -22,15 +25,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::time::Instant;
-
 use deliver::Target;
 pub use error::FetchError;
-use flight::{Flight, LeafBytes, ObjectKey, Outcome};
+use flight::ObjectKey;
 pub use prefetch::PrefetchProgress;
 pub use readahead::Readahead;
 pub use source::{CatalogChange, Source};
+use table::Ride;
 use transfer::Transfers;
 pub use urgency::Priority;
 use urgency::Urgency;
@@ -39,10 +40,6 @@ use crate::base::FileRange;
 use crate::base::units::ByteSize;
 use crate::model::{FileIx, Manifest, ObjectIx, PartIx, PartRange};
 use crate::store::{Blob, ReadState, Store};
-
-/// How often a read starts over when what it waited for was evicted, or ended for a reason that
-/// was not its own, before it fails.
-const ROUNDS: u32 = 16;
 
 /// How fetching behaves.
 #[derive(Debug, Clone)]
@@ -75,6 +72,17 @@ pub struct Traffic {
     /// Object bytes received.
     pub bytes: u64,
     /// Object and leaf list requests made.
+    pub requests: u64,
+}
+
+/// What is under way at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Load {
+    /// Runs of leaves that are being fetched.
+    pub flights: u64,
+    /// Bytes of the memory for fetched data that are taken.
+    pub memory: u64,
+    /// Requests under way.
     pub requests: u64,
 }
 
@@ -126,6 +134,11 @@ impl Fetcher {
         self.transfers.traffic()
     }
 
+    /// What is under way.
+    pub fn load(&self) -> Load {
+        self.transfers.load()
+    }
+
     /// Makes a file ready to be read. Fetches nothing.
     pub fn file(
         &self,
@@ -151,105 +164,70 @@ impl Fetcher {
         }
     }
 
-    /// The bytes of a range that lies in the file, fetched as needed, within the read deadline.
-    pub async fn read(
-        self: &Arc<Self>,
-        file: &Arc<CachedFile>,
-        range: FileRange,
-    ) -> Result<Bytes, FetchError> {
-        let Some(blob) = file.blob.as_ref().filter(|_| !range.is_empty()) else {
-            return Ok(Bytes::new());
-        };
-        let deadline = Instant::now() + self.deadline;
-        let mut last = None;
-        for _ in 0..ROUNDS {
-            let wanted = blob.layout().parts_in(range);
-            let leaves = self.claim(file, blob, wanted, Priority::Demand)?;
-            match self.collect(leaves, deadline).await {
-                Ok(ready) => {
-                    if let Some(bytes) = self.assemble(blob, range, ready).await? {
-                        return Ok(bytes);
-                    }
-                }
-                // A flight that was begun for less than a read, or cut short, says nothing about
-                // what a read of its own would get.
-                Err((error, true)) => last = Some(error),
-                Err((error, false)) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or(FetchError::TimedOut {
-            after: self.deadline,
-            last: "the cache is too small for what is being read at once".to_owned(),
-        }))
-    }
-
     /// Starts fetching a range that will probably be read; returns at once. What fails is tried
     /// again by the read that needs it, which then says why.
     pub fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
         if let Some(blob) = &file.blob {
             let wanted = blob.layout().parts_in(range);
-            if let Err(error) = self.claim(file, blob, wanted, Priority::Readahead) {
-                tracing::debug!(%error, "readahead");
-            }
+            self.rides(file, blob, blob.missing(wanted), Priority::Readahead);
         }
     }
 
-    /// Flights for what is missing of these parts, started where they are new.
-    fn claim(
+    /// Rides for runs of parts, with the first part and leaf of each, started where they are new.
+    fn rides(
         self: &Arc<Self>,
         file: &CachedFile,
-        blob: &Arc<Blob>,
-        wanted: PartRange,
+        blob: &Blob,
+        runs: Vec<PartRange>,
         priority: Priority,
-    ) -> Result<Vec<Awaited>, FetchError> {
+    ) -> Vec<(PartIx, Ride)> {
         let mut out = Vec::new();
-        for run in blob.missing(wanted) {
+        for run in runs {
             let mut at = run.start;
             while at < run.end {
                 let first = blob.layout().part(PartIx(at));
                 let end = blob.layout().parts_of_piece(first.piece).end.min(run.end);
                 let object = file.manifest.slices(file.file)[first.piece].object;
                 let leaves = first.leaf..first.leaf + u64::from(end - at);
-                for flight in self.fly(&file.manifest, object, leaves.clone(), priority)? {
-                    for leaf in leaves.clone().filter(|l| flight.leaves.contains(l)) {
-                        let part = PartIx(at + (leaf - leaves.start) as u32);
-                        let leaf_start = blob.layout().part(part).leaf_range.start();
-                        out.push(Awaited { part, leaf, leaf_start, flight: flight.clone() });
-                    }
+                for ride in self.fly(&file.manifest, object, leaves, priority) {
+                    let part = PartIx(at + (ride.leaves.start - first.leaf) as u32);
+                    out.push((part, ride));
                 }
                 at = end;
             }
         }
-        Ok(out)
+        out
     }
 
-    /// Flights that bring these leaves, started where they are new.
+    /// Rides for these leaves, started where they are new.
     fn fly(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
         object: ObjectIx,
         leaves: std::ops::Range<u64>,
         priority: Priority,
-    ) -> Result<Vec<Arc<Flight>>, FetchError> {
+    ) -> Vec<Ride> {
         let what = *manifest.object(object);
-        let mut claim = self.transfers.table.claim(ObjectKey::of(&what), leaves, priority);
-        for flight in &claim.new {
-            let (this, manifest, flight) = (self.clone(), manifest.clone(), flight.clone());
+        let rides = self.transfers.table.claim(ObjectKey::of(&what), leaves, priority);
+        for ride in rides.iter().filter(|r| r.new) {
+            let (this, manifest, flight) = (self.clone(), manifest.clone(), ride.flight.clone());
             self.runtime.spawn(async move {
-                let targets = this.targets(&manifest, object, &flight);
+                let (fetcher, leaves) = (this.clone(), flight.leaves.clone());
+                let targets = move || fetcher.targets(&manifest, object, &leaves);
                 this.transfers.fly(flight, what, targets).await;
             });
         }
-        claim.joined.append(&mut claim.new);
-        Ok(claim.joined)
+        rides
     }
 
-    /// The blobs of all files of the version that a flight's bytes belong to.
-    fn targets(&self, manifest: &Arc<Manifest>, object: ObjectIx, flight: &Flight) -> Vec<Target> {
-        let what = manifest.object(object);
-        let start = what.check.leaf_range(flight.leaves.start, what.len).start();
-        let end = what.check.leaf_range(flight.leaves.end - 1, what.len).end();
-        let range = crate::base::ObjectRange::new(start, end);
+    /// The blobs of all files of the version that these leaves belong to. Asks the index.
+    fn targets(
+        &self,
+        manifest: &Arc<Manifest>,
+        object: ObjectIx,
+        leaves: &std::ops::Range<u64>,
+    ) -> Vec<Target> {
+        let range = transfer::leaves_range(manifest.object(object), leaves);
         let mut targets: HashMap<_, Target> = HashMap::new();
         for user in manifest.users(object) {
             let slice = manifest.slices(user.file)[user.piece as usize];
@@ -268,83 +246,4 @@ impl Fetcher {
         }
         targets.into_values().collect()
     }
-
-    /// Waits for the outcomes. An error comes with whether to start over.
-    async fn collect(
-        &self,
-        awaited: Vec<Awaited>,
-        deadline: Instant,
-    ) -> Result<HashMap<PartIx, (u64, LeafBytes)>, (FetchError, bool)> {
-        let mut ready = HashMap::new();
-        for a in awaited {
-            let Ok(outcome) = tokio::time::timeout_at(deadline, a.flight.outcome(a.leaf)).await
-            else {
-                let error = a.flight.last_trouble().unwrap_or_else(|| FetchError::TimedOut {
-                    after: self.deadline,
-                    last: "the registry is silent".to_owned(),
-                });
-                return Err((error, false));
-            };
-            match outcome {
-                Outcome::Ready(bytes) => {
-                    ready.insert(a.part, (a.leaf_start, bytes));
-                }
-                Outcome::Stored => {}
-                Outcome::Failed(error) => {
-                    let again = error.is_of_the_flight() && Instant::now() < deadline;
-                    return Err((error, again));
-                }
-            }
-        }
-        Ok(ready)
-    }
-
-    /// Puts a range together from leaves in memory and parts in the store. `None`: something was
-    /// evicted meanwhile.
-    async fn assemble(
-        &self,
-        blob: &Arc<Blob>,
-        range: FileRange,
-        ready: HashMap<PartIx, (u64, LeafBytes)>,
-    ) -> Result<Option<Bytes>, FetchError> {
-        let blob = blob.clone();
-        transfer::blocking(move || {
-            let mut out = vec![0; range.len() as usize];
-            let layout = blob.layout();
-            let mut from_store = FileRange::new(range.start(), range.start());
-            let flush = |wanted: FileRange, out: &mut Vec<u8>| -> Result<bool, FetchError> {
-                let at = (wanted.start() - range.start()) as usize;
-                let buf = &mut out[at..at + wanted.len() as usize];
-                Ok(buf.is_empty() || blob.read(wanted.start(), buf)? == ReadState::Hit)
-            };
-            for ix in layout.parts_in(range).iter() {
-                let part = layout.part(ix);
-                let wanted = part.file.intersect(&range);
-                let Some((leaf_start, leaf)) = ready.get(&ix) else {
-                    from_store = FileRange::new(from_store.start(), wanted.end());
-                    continue;
-                };
-                if !flush(from_store, &mut out)? {
-                    return Ok(None);
-                }
-                from_store = FileRange::new(wanted.end(), wanted.end());
-                let in_object = part.object.start() + (wanted.start() - part.file.start());
-                let from = (in_object - leaf_start) as usize;
-                let at = (wanted.start() - range.start()) as usize;
-                let len = wanted.len() as usize;
-                out[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
-            }
-            Ok(flush(from_store, &mut out)?.then(|| out.into()))
-        })
-        .await?
-    }
-}
-
-/// A part and the flight that brings its leaf.
-struct Awaited {
-    part: PartIx,
-    leaf: u64,
-    /// Where the leaf begins in its object.
-    leaf_start: u64,
-    flight: Arc<Flight>,
 }

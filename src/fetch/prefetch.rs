@@ -51,6 +51,7 @@ impl Fetcher {
         let told = |present| PrefetchProgress { total: manifest.total(), present, at_start };
         progress(told(at_start));
         self.check_room(&blobs)?;
+        let mut trouble = None;
         for _ in 0..PASSES {
             let mut flights = FuturesUnordered::new();
             let mut tick = tokio::time::interval(TELL);
@@ -63,8 +64,8 @@ impl Fetcher {
                         break;
                     };
                     for run in missing_leaves(manifest, object, &blobs) {
-                        for flight in self.fly(manifest, object, run, Priority::Prefetch)? {
-                            flights.push(async move { flight.landed().await });
+                        for ride in self.fly(manifest, object, run, Priority::Prefetch) {
+                            flights.push(async move { (ride.flight.landed().await, ride.new) });
                         }
                     }
                 }
@@ -72,7 +73,12 @@ impl Fetcher {
                     break;
                 }
                 tokio::select! {
-                    Some(landed) = flights.next() => landed?,
+                    Some((landed, own)) = flights.next() => match landed {
+                        Ok(()) => {}
+                        Err(error) if own => return Err(error),
+                        // Begun for somebody else, perhaps with less hope: the next pass sees.
+                        Err(error) => trouble = Some(error),
+                    },
                     _ = tick.tick() => progress(told(present(&blobs))),
                 }
             }
@@ -86,7 +92,7 @@ impl Fetcher {
         progress(done);
         if done.present < done.total {
             let wanted = ByteSize(done.total - done.present);
-            return Err(StoreError::NoSpace { wanted }.into());
+            return Err(trouble.unwrap_or(StoreError::NoSpace { wanted }.into()));
         }
         Ok(done)
     }

@@ -65,6 +65,11 @@ impl Slots {
         }
     }
 
+    /// Places taken now.
+    pub fn taken(&self) -> usize {
+        self.total - self.lock().free
+    }
+
     /// How many places must stay free for others when this priority takes one.
     fn kept_free(&self, priority: Priority) -> usize {
         match priority {

@@ -15,7 +15,7 @@ use super::{FetchError, FetchOptions};
 use crate::base::hash;
 use crate::model::{Catalog, Digest, Manifest};
 use crate::registry::{CatalogAnswer, Registry, RetryPolicy, Retrying, Validator, xprim};
-use crate::store::{SavedCatalog, Store};
+use crate::store::{SavedCatalog, Store, StoreError};
 
 /// The most files and objects of manifests kept in memory: some 100 bytes each.
 const MANIFEST_ENTRIES: usize = 200_000;
@@ -155,7 +155,7 @@ impl Source {
         let outcome = match answer {
             Ok(CatalogAnswer::Unchanged) => {
                 let (store, name) = (self.store.clone(), self.name.clone());
-                blocking(move || store.catalog_checked(&name, now)).await??;
+                kept("the catalog", blocking(move || store.catalog_checked(&name, now)).await);
                 Ok(())
             }
             Ok(CatalogAnswer::Changed { catalog, body, validator }) => {
@@ -166,7 +166,7 @@ impl Source {
                     checked: now,
                 };
                 let (store, name) = (self.store.clone(), self.name.clone());
-                blocking(move || store.save_catalog(&name, &saved)).await??;
+                kept("the catalog", blocking(move || store.save_catalog(&name, &saved)).await);
                 news = Some((Arc::new(catalog), validator));
                 Ok(())
             }
@@ -236,7 +236,7 @@ impl Source {
         let body = self.fetch_document(&hash).await?;
         let manifest = Arc::new(xprim::parse_manifest(hash, &body)?);
         let store = self.store.clone();
-        blocking(move || store.save_manifest(&hash, &body)).await??;
+        kept("a manifest", blocking(move || store.save_manifest(&hash, &body)).await);
         self.keep(manifest.clone());
         Ok(manifest)
     }
@@ -273,5 +273,12 @@ impl Source {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("holders do not panic")
+    }
+}
+
+/// A document that came is good, even if the store has no room to keep it for offline times.
+fn kept(what: &str, saved: Result<Result<(), StoreError>, FetchError>) {
+    if let Err(error) = saved.and_then(|saved| saved.map_err(FetchError::from)) {
+        tracing::warn!(%error, "{what} could not be kept in the index");
     }
 }

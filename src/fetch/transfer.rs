@@ -18,20 +18,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::deliver::{Delivery, Target};
-use super::flight::{Flight, FlightTable, Outcome};
+use super::flight::{Flight, Outcome};
 use super::lists::{LeafList, LeafLists};
 use super::memory::Memory;
 use super::slots::Slots;
+use super::table::FlightTable;
 use super::urgency::Priority;
-use super::{FetchError, FetchOptions, Traffic};
+use super::{FetchError, FetchOptions, Load, Traffic};
 use crate::base::ObjectRange;
-use crate::model::{Check, MAX_LEAF, Object};
+use crate::model::{Check, Object};
 use crate::registry::{Registry, RegistryError, RetryPolicy, random};
-use crate::store::{LocalSource, Reservation, Store, StoreError};
+use crate::store::{Reservation, Store};
 
 /// The most bytes verified and written in one go: large enough that system calls do not matter,
 /// small enough that readers do not wait for it.
-const BATCH: u64 = 1 << 20;
+pub(super) const BATCH: u64 = 1 << 20;
 /// How many batches of a flight may be hashed or written while its next one arrives.
 const BATCHES_AHEAD: usize = 3;
 /// How often a digest may fail to match before the leaf is given up: once more, since a wire or a
@@ -43,11 +44,14 @@ pub struct Transfers {
     pub(super) store: Store,
     pub(super) registry: Option<Arc<dyn Registry>>,
     pub(super) table: FlightTable,
-    lists: LeafLists,
-    memory: Memory,
+    pub(super) lists: Arc<LeafLists>,
+    pub(super) memory: Memory,
     slots: Arc<Slots>,
     retry: RetryPolicy,
     deadline: Duration,
+    /// How long nothing may come before it is asked for again: whoever waits from the beginning
+    /// then still has as long for the second answer.
+    silence: Duration,
     bytes: AtomicU64,
     requests: AtomicU64,
 }
@@ -81,13 +85,22 @@ impl Transfers {
             store,
             registry,
             table: FlightTable::default(),
-            lists: LeafLists::new(),
+            lists: Arc::new(LeafLists::new()),
             memory: Memory::new(options.memory),
             slots: Slots::new(options.connections),
             retry: RetryPolicy::default(),
             deadline: options.read_deadline,
+            silence: options.read_deadline / 2,
             bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn load(&self) -> Load {
+        Load {
+            flights: self.table.len() as u64,
+            memory: self.memory.taken(),
+            requests: self.slots.taken() as u64,
         }
     }
 
@@ -98,9 +111,18 @@ impl Transfers {
         }
     }
 
-    /// Brings a flight to its end.
-    pub(super) async fn fly(&self, flight: Arc<Flight>, object: Object, targets: Vec<Target>) {
+    /// Brings a flight to its end. `targets` says, and may take its time, where its bytes belong.
+    pub(super) async fn fly(
+        &self,
+        flight: Arc<Flight>,
+        object: Object,
+        targets: impl FnOnce() -> Vec<Target> + Send + 'static,
+    ) {
         let _landing = Landing { transfers: self, flight: &flight };
+        let targets = match blocking(targets).await {
+            Ok(targets) => targets,
+            Err(error) => return fail_rest(&flight, &error),
+        };
         let space = match self.reserve(&flight, &targets).await {
             Ok(space) => Mutex::new(space),
             Err(error) => return fail_rest(&flight, &error),
@@ -130,98 +152,12 @@ impl Transfers {
         let store = self.store.clone();
         match blocking(move || store.reserve(cost)).await? {
             Ok(space) => Ok(Some(space)),
-            Err(StoreError::NoSpace { .. } | StoreError::Disk { .. })
-                if flight.urgency.get() == Priority::Demand =>
-            {
+            Err(error) if flight.urgency.get() == Priority::Demand => {
+                tracing::debug!(%error, "no space; the bytes are only handed over");
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Takes leaves from blobs that hold them for other files.
-    async fn copy_from_other_blobs(&self, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
-        let (object, flight) = (delivery.object, delivery.flight.clone());
-        let names = match object.check {
-            Check::Whole => vec![object.digest],
-            Check::Leaves { list, .. } => vec![list, object.digest],
-        };
-        let range = leaves_range(&object, &flight.leaves);
-        let store = self.store.clone();
-        let sources = blocking(move || store.local_sources(&names, range)).await??;
-        if sources.is_empty() {
-            return Ok(());
-        }
-        if matches!(object.check, Check::Leaves { .. }) {
-            let list = self.list_from(&object, &sources).await?;
-            delivery.list.get_or_init(|| list);
-        }
-        for source in sources.into_iter().map(Arc::new) {
-            for run in flight.pending() {
-                self.copy_run(delivery, &source, run).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The leaf list of an object of which other blobs have bytes: made from them when they are
-    /// all of it, so that no network is needed; else fetched.
-    async fn list_from(
-        &self,
-        object: &Object,
-        sources: &[LocalSource],
-    ) -> Result<LeafList, FetchError> {
-        let all = ObjectRange::new(0, object.len);
-        let whole = sources.iter().find(|s| s.object.contains(&all));
-        // Held in memory while it is hashed, so only objects of the usual size.
-        if let Some(source) = whole.filter(|_| object.len <= MAX_LEAF) {
-            let _room = self.memory.take(object.len, Priority::Prefetch).await;
-            let (blob, at) = (source.blob.clone(), source.file.start());
-            let len = object.len as usize;
-            let bytes = blocking(move || read_blob(&blob, at, len)).await??;
-            if let Some(bytes) = bytes
-                && let Some(list) = self.lists.rebuild(&object.check, &bytes)
-            {
-                return Ok(list);
-            }
-        }
-        self.fetch_list(object).await
-    }
-
-    async fn copy_run(
-        &self,
-        delivery: &Arc<Delivery>,
-        source: &Arc<LocalSource>,
-        run: Range<u64>,
-    ) -> Result<(), FetchError> {
-        let object = &delivery.object;
-        let inside =
-            |leaf: &u64| source.object.contains(&object.check.leaf_range(*leaf, object.len));
-        let leaf_size = object.check.leaf_size(object.len);
-        let step = (BATCH / leaf_size).max(1);
-        for run in super::flight::runs(run.filter(inside)) {
-            let mut first = run.start;
-            while first < run.end {
-                let leaves = first..(first + step).min(run.end);
-                first = leaves.end;
-                let range = leaves_range(object, &leaves);
-                let at = source.file.start() + (range.start() - source.object.start());
-                let permit = self.memory.take(range.len(), delivery.flight.urgency.get()).await;
-                let (delivery, source) = (delivery.clone(), source.clone());
-                let bad = blocking(move || {
-                    let bytes = read_blob(&source.blob, at, range.len() as usize)?;
-                    Ok::<_, FetchError>(bytes.map(|bytes| {
-                        delivery.deliver(leaves.start, &bytes, permit, Some((&source, at)))
-                    }))
-                })
-                .await??;
-                // What another file's blob holds may be another file's lie: then it is fetched.
-                if bad.is_none_or(|bad| !bad.is_empty()) {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Fetches what is still pending, again and again while there is hope and time.
@@ -254,10 +190,10 @@ impl Transfers {
             FetchError::Registry(RegistryError::WrongBytes { .. }) if failures == 0 => {
                 Some(Duration::ZERO)
             }
-            FetchError::Registry(e) if e.is_transient() => {
+            e if e.is_transient() => {
                 let left = give_up.saturating_duration_since(Instant::now());
                 let retry_after = match e {
-                    RegistryError::Busy { retry_after, .. } => *retry_after,
+                    FetchError::Registry(RegistryError::Busy { retry_after, .. }) => *retry_after,
                     _ => None,
                 };
                 self.retry.delay(failures + 1, random(), retry_after, left)
@@ -266,14 +202,25 @@ impl Transfers {
         }
     }
 
-    async fn fetch_list(&self, object: &Object) -> Result<LeafList, FetchError> {
+    /// What `work` gives, unless that takes longer than anything may be silent.
+    async fn heard<T>(
+        &self,
+        work: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let silent =
+            FetchError::TimedOut { after: self.silence, last: "the registry is silent".to_owned() };
+        tokio::time::timeout(self.silence, work).await.unwrap_or(Err(silent))
+    }
+
+    pub(super) async fn fetch_list(&self, object: &Object) -> Result<LeafList, FetchError> {
         let Check::Leaves { list, .. } = object.check else { return Ok(Arc::from([])) };
         if let Some(found) = self.lists.kept(&list) {
             return Ok(found);
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let leaves = object.check.leaf_count(object.len);
-        self.lists.get(self.registry()?, &list, leaves).await
+        let registry = self.registry()?;
+        self.heard(self.lists.get(registry, &list, leaves)).await
     }
 
     fn registry(&self) -> Result<&dyn Registry, FetchError> {
@@ -294,7 +241,8 @@ impl Transfers {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let registry = self.registry()?;
         let (list, mut body) = tokio::try_join!(self.fetch_list(&object), async {
-            Ok(registry.object(&object.digest, object.len, range).await?)
+            let body = registry.object(&object.digest, object.len, range);
+            self.heard(async { Ok(body.await?) }).await
         })?;
         delivery.list.get_or_init(|| list);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
@@ -302,18 +250,19 @@ impl Transfers {
         let mut pending = Bytes::new();
         'batches: for batch in Batches::new(&object, run) {
             let wanted = leaves_range(&object, &batch).len() as usize;
-            let permit = self.memory.take(wanted as u64, delivery.flight.urgency.get()).await;
+            let permit = self.memory.take(wanted as u64, &delivery.flight.urgency).await;
             let mut buffer = BytesMut::with_capacity(wanted);
             while buffer.len() < wanted {
                 if pending.is_empty() {
-                    pending = match body.next().await {
-                        Some(Ok(bytes)) => bytes,
-                        Some(Err(error)) => {
-                            failed = Err(error.into());
+                    let next = async { body.next().await.transpose().map_err(Into::into) };
+                    pending = match self.heard(next).await {
+                        Ok(Some(bytes)) => bytes,
+                        Ok(None) => {
+                            failed = Err(cut_off(&object, range));
                             break 'batches;
                         }
-                        None => {
-                            failed = Err(cut_off(&object, range));
+                        Err(error) => {
+                            failed = Err(error);
                             break 'batches;
                         }
                     };
@@ -332,7 +281,8 @@ impl Transfers {
             note(Some(done), mismatches)?;
         }
         for (leaf, times) in mismatches.iter() {
-            if *times >= MISMATCHES {
+            // Those of earlier attempts are settled and told already.
+            if *times >= MISMATCHES && delivery.flight.is_pending(*leaf) {
                 let error = mismatch(&object, *leaf, registry.name());
                 tracing::error!(%error, "a registry served wrong bytes");
                 delivery.flight.settle(*leaf, Outcome::Failed(error));
@@ -366,17 +316,9 @@ fn mismatch(object: &Object, leaf: u64, registry: &str) -> FetchError {
 }
 
 /// The object's bytes that a run of leaves covers.
-fn leaves_range(object: &Object, leaves: &Range<u64>) -> ObjectRange {
+pub(super) fn leaves_range(object: &Object, leaves: &Range<u64>) -> ObjectRange {
     let of = |leaf| object.check.leaf_range(leaf, object.len);
     ObjectRange::new(of(leaves.start).start(), of(leaves.end - 1).end())
-}
-
-fn read_blob(blob: &crate::store::Blob, at: u64, len: usize) -> Result<Option<Bytes>, FetchError> {
-    let mut buffer = vec![0; len];
-    match blob.read(at, &mut buffer)? {
-        crate::store::ReadState::Hit => Ok(Some(buffer.into())),
-        crate::store::ReadState::Miss => Ok(None),
-    }
 }
 
 /// Runs what blocks on the disk off the runtime's threads.

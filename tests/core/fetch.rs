@@ -7,115 +7,13 @@ use std::time::Duration;
 use modelfs::base::FileRange;
 use modelfs::base::hash::sha256;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{CachedFile, FetchError, FetchOptions, Fetcher, Source};
-use modelfs::model::{Digest, FileIx, LeafDigest, Manifest};
-use modelfs::registry::{Call, Fault, Faulty, Memory, Registry, RegistryError, When};
-use modelfs::store::{Pin, Store, StoreError, StoreOptions};
+use modelfs::fetch::{FetchError, Source};
+use modelfs::model::{Digest, FileIx, LeafDigest};
+use modelfs::registry::{Call, Fault, Registry, RegistryError, When};
+use modelfs::store::{Pin, StoreError};
 use modelfs_test_support::bytes;
-use tempfile::TempDir;
 
-const LEAF: usize = 64 << 10;
-
-/// A registry in memory that can be made to fail, and a fetcher on a store of its own.
-struct Rig {
-    dir: TempDir,
-    store: Store,
-    memory: Arc<Memory>,
-    faulty: Arc<Faulty>,
-    fetcher: Arc<Fetcher>,
-}
-
-fn store_in(dir: &TempDir, limit: ByteSize) -> Store {
-    Store::open(StoreOptions {
-        root: dir.path().join("cache"),
-        limit: Some(limit),
-        commit_bytes: ByteSize::mib(4),
-        commit_after: Duration::from_millis(50),
-    })
-    .expect("the store opens")
-}
-
-fn options() -> FetchOptions {
-    FetchOptions { read_deadline: Duration::from_secs(3), ..FetchOptions::default() }
-}
-
-impl Rig {
-    fn new(limit: ByteSize) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let store = store_in(&dir, limit);
-        Self::on(dir, store, "memory://a")
-    }
-
-    fn on(dir: TempDir, store: Store, name: &str) -> Self {
-        let memory = Arc::new(Memory::new(name));
-        let faulty = Arc::new(Faulty::new(memory.clone()));
-        let source = Source::new(name, Some(faulty.clone()), store.clone(), &options());
-        let fetcher = Fetcher::new(Arc::new(source), store.clone(), options());
-        Self { dir, store, memory, faulty, fetcher }
-    }
-
-    /// Another registry on the same store.
-    fn beside(&self, name: &str) -> Self {
-        Self::on(tempfile::tempdir().expect("a folder"), self.store.clone(), name)
-    }
-
-    /// Puts files, one chunk each, with leaves of the given kind, behind a manifest.
-    fn put(&self, files: &[(&str, &[u8])], leaf: Option<LeafDigest>) -> Digest {
-        let chunks: Vec<Digest> =
-            files.iter().map(|(_, b)| self.memory.insert(b.to_vec())).collect();
-        let lists = files.iter().map(|(_, b)| match leaf {
-            Some(kind) => {
-                let list: Vec<u8> = b.chunks(LEAF).flat_map(|l| *kind.hash(l).as_bytes()).collect();
-                self.memory.insert(list)
-            }
-            None => sha256(b""),
-        });
-        self.put_manifest(files, &chunks, &lists.collect::<Vec<_>>(), leaf)
-    }
-
-    /// A manifest that says what it is told to say.
-    fn put_manifest(
-        &self,
-        files: &[(&str, &[u8])],
-        chunks: &[Digest],
-        lists: &[Digest],
-        leaf: Option<LeafDigest>,
-    ) -> Digest {
-        let sizes: Vec<usize> = files.iter().map(|(_, b)| b.len()).collect();
-        let mut json = serde_json::json!({
-            "total_size": sizes.iter().sum::<usize>(),
-            "chunk_size": sizes.iter().max(),
-            "chunk_sizes": sizes,
-            "chunks": chunks,
-            "files": files.iter().map(|(p, b)| serde_json::json!({"path": p, "size": b.len()})).collect::<Vec<_>>(),
-        });
-        if let Some(kind) = leaf {
-            json["leaf_size"] = LEAF.into();
-            json["leaf_digest"] = serde_json::to_value(kind).expect("a word");
-            json["leaves"] = serde_json::to_value(lists).expect("digests");
-        }
-        self.memory.insert(json.to_string().into_bytes())
-    }
-
-    async fn manifest(&self, hash: &Digest) -> Arc<Manifest> {
-        self.fetcher.source().manifest(hash).await.expect("a manifest")
-    }
-
-    async fn file(&self, hash: &Digest, ix: u32) -> Arc<CachedFile> {
-        self.fetcher.file(&self.manifest(hash).await, FileIx(ix)).expect("a file")
-    }
-
-    async fn read(&self, file: &Arc<CachedFile>, at: u64, len: u64) -> Result<Vec<u8>, FetchError> {
-        self.fetcher.read(file, FileRange::at(at, len)).await.map(Into::into)
-    }
-
-    /// Object requests so far.
-    fn objects(&self) -> usize {
-        self.memory.counts().objects.len()
-    }
-}
-
-const BIG: ByteSize = ByteSize::mib(256);
+use crate::fetch_rig::{BIG, LEAF, Rig, options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_flight_whoever_asks() {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod fetch;
+mod fetch_hold_ups;
+mod fetch_rig;
 mod reference;
 mod registry_http;
 mod stack;

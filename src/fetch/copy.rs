@@ -1,0 +1,119 @@
+//! Leaves that other blobs of the store hold already, taken from there instead of the network.
+//!
+//! Invariant: what another blob holds is only a hint: it is verified like what a registry sends.
+//! Concurrency: part of a flight's task; disk and hashing on the blocking pool.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::FetchError;
+use super::deliver::Delivery;
+use super::lists::LeafList;
+use super::transfer::{BATCH, Transfers, blocking, leaves_range};
+use super::urgency::Urgency;
+use crate::base::ObjectRange;
+use crate::model::{Check, MAX_LEAF, Object};
+use crate::store::{Blob, LocalSource, ReadState};
+
+impl Transfers {
+    /// Takes leaves from blobs that hold them for other files.
+    pub(super) async fn copy_from_other_blobs(
+        &self,
+        delivery: &Arc<Delivery>,
+    ) -> Result<(), FetchError> {
+        let (object, flight) = (delivery.object, delivery.flight.clone());
+        let names = match object.check {
+            Check::Whole => vec![object.digest],
+            Check::Leaves { list, .. } => vec![list, object.digest],
+        };
+        let range = leaves_range(&object, &flight.leaves);
+        let store = self.store.clone();
+        let sources = blocking(move || store.local_sources(&names, range)).await??;
+        if sources.is_empty() {
+            return Ok(());
+        }
+        if matches!(object.check, Check::Leaves { .. }) {
+            let list = self.list_from(&object, &sources, &flight.urgency).await?;
+            delivery.list.get_or_init(|| list);
+        }
+        for source in sources.into_iter().map(Arc::new) {
+            for run in flight.pending() {
+                self.copy_run(delivery, &source, run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaf list of an object of which other blobs have bytes: made from them when they are
+    /// all of it, so that no network is needed; else fetched.
+    async fn list_from(
+        &self,
+        object: &Object,
+        sources: &[LocalSource],
+        urgency: &Urgency,
+    ) -> Result<LeafList, FetchError> {
+        let all = ObjectRange::new(0, object.len);
+        let whole = sources.iter().find(|s| s.object.contains(&all));
+        // Held in memory while it is hashed, so only objects of the usual size.
+        if let Some(source) = whole.filter(|_| object.len <= MAX_LEAF) {
+            let _room = self.memory.take(object.len, urgency).await;
+            let (blob, at) = (source.blob.clone(), source.file.start());
+            let (check, len) = (object.check, object.len as usize);
+            let lists = self.lists.clone();
+            let list = blocking(move || {
+                let bytes = read_blob(&blob, at, len)?;
+                Ok::<_, FetchError>(bytes.and_then(|bytes| lists.rebuild(&check, &bytes)))
+            });
+            if let Some(list) = list.await?? {
+                return Ok(list);
+            }
+        }
+        self.fetch_list(object).await
+    }
+
+    async fn copy_run(
+        &self,
+        delivery: &Arc<Delivery>,
+        source: &Arc<LocalSource>,
+        run: Range<u64>,
+    ) -> Result<(), FetchError> {
+        let object = &delivery.object;
+        let inside =
+            |leaf: &u64| source.object.contains(&object.check.leaf_range(*leaf, object.len));
+        let leaf_size = object.check.leaf_size(object.len);
+        let step = (BATCH / leaf_size).max(1);
+        for run in super::flight::runs(run.filter(inside)) {
+            let mut first = run.start;
+            while first < run.end {
+                let leaves = first..(first + step).min(run.end);
+                first = leaves.end;
+                let range = leaves_range(object, &leaves);
+                let at = source.file.start() + (range.start() - source.object.start());
+                let permit = self.memory.take(range.len(), &delivery.flight.urgency).await;
+                let (delivery, source) = (delivery.clone(), source.clone());
+                let bad = blocking(move || {
+                    let bytes = read_blob(&source.blob, at, range.len() as usize)?;
+                    Ok::<_, FetchError>(bytes.map(|bytes| {
+                        delivery.deliver(leaves.start, &bytes, permit, Some((&source, at)))
+                    }))
+                })
+                .await??;
+                // What another file's blob holds may be another file's lie: then it is fetched.
+                if bad.is_none_or(|bad| !bad.is_empty()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_blob(blob: &Blob, at: u64, len: usize) -> Result<Option<Bytes>, FetchError> {
+    let mut buffer = vec![0; len];
+    match blob.read(at, &mut buffer)? {
+        ReadState::Hit => Ok(Some(buffer.into())),
+        ReadState::Miss => Ok(None),
+    }
+}

@@ -1,0 +1,150 @@
+//! What may hold a fetch up, and must not for ever: memory, silence, a store that takes nothing,
+//! flights of others, a disk that cannot be read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelfs::base::FileRange;
+use modelfs::base::units::ByteSize;
+use modelfs::fetch::{FetchError, FetchOptions};
+use modelfs::model::{FileIx, LeafDigest};
+use modelfs::registry::{Call, Fault, When};
+use modelfs::store::{Faults, FaultyDisk, RealDisk, Reservation, Store};
+use modelfs_test_support::bytes;
+
+use crate::fetch_rig::{BIG, LEAF, Rig, options};
+
+const MIB: usize = 1 << 20;
+/// Within a batch of a full MiB: 1, 2, 4 and 8 leaves came before.
+const IN_A_FULL_BATCH: u64 = 15 * LEAF as u64;
+
+/// 1 MiB for demand, 2 MiB for the rest.
+fn little_memory() -> FetchOptions {
+    FetchOptions { memory: ByteSize::mib(3), ..options() }
+}
+
+/// Takes what is free, so that nothing can be stored.
+fn fill(store: &Store) -> Reservation {
+    let usage = store.usage();
+    store.reserve(usage.limit.0 - usage.used.0).expect("it is free")
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never came to that");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_is_not_held_up_by_the_memory_of_a_readahead_that_it_joins() {
+    let rig = Rig::with(BIG, little_memory(), None);
+    let files: Vec<Vec<u8>> = (0..4).map(|n| bytes(100 + n, 4 * MIB)).collect();
+    let names = ["a", "b", "c", "d"];
+    let list: Vec<_> = names.iter().zip(&files).map(|(n, b)| (*n, &b[..])).collect();
+    let hash = rig.put(&list, Some(LeafDigest::Blake3));
+    rig.faulty.on(Call::Object(None), When::First(3), Fault::Stall(IN_A_FULL_BATCH));
+    for ix in 0..3 {
+        rig.fetcher.readahead(&rig.file(&hash, ix).await, FileRange::new(0, 4 << 20));
+    }
+    until(|| rig.objects() == 3).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let file = rig.file(&hash, 3).await;
+    rig.fetcher.readahead(&file, FileRange::new(0, 4 << 20));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let got = rig.read(&file, 0, 100_000).await.expect("demand has memory of its own");
+    assert!(got == files[3][..100_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_alone_serves_more_readers_than_it_can_hold_at_once() {
+    let rig = Rig::with(ByteSize::mib(16), little_memory(), None);
+    let data = bytes(110, 24 * MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    let full = fill(&rig.store);
+    let reads = (0..23u64).map(|n| {
+        let (fetcher, file) = (rig.fetcher.clone(), file.clone());
+        let at = n * MIB as u64 + 1000;
+        tokio::spawn(async move { (at, fetcher.read(&file, FileRange::at(at, 1 << 20)).await) })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        let (at, got) = read.await.expect("no panic");
+        assert!(got.expect("through memory") == data[at as usize..][..MIB]);
+    }
+    let got =
+        rig.read(&file, 0, data.len() as u64).await.expect("one that is larger than all of it");
+    assert!(got == data);
+    drop(full);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetch_that_cannot_be_stored_ends_and_leaves_no_memory_taken() {
+    let faults = Faults::default();
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::new(RealDisk::new(dir.path()), faults.clone());
+    let rig = Rig::with(BIG, little_memory(), Some(Arc::new(disk)));
+    let data = bytes(111, 8 * MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let manifest = rig.manifest(&hash).await;
+    faults.room(Some(100_000));
+    let prefetch = rig.fetcher.prefetch(&manifest, &|_| {});
+    let end = tokio::time::timeout(Duration::from_secs(10), prefetch).await;
+    assert!(end.expect("it ends").is_err(), "the disk is full");
+    let file = rig.file(&hash, 0).await;
+    assert!(rig.read(&file, 0, 3 << 20).await.expect("through memory") == data[..3 * MIB]);
+    faults.room(None);
+    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_forgotten_when_it_ends() {
+    let rig = Rig::new(BIG);
+    let data = bytes(112, MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    rig.faulty.on(Call::Object(None), When::Always, Fault::Stall(0));
+    let error = rig.read(&file, 0, 10).await.expect_err("nothing came");
+    assert!(matches!(error, FetchError::TimedOut { .. }), "{error}");
+    rig.faulty.heal();
+    assert!(rig.read(&file, 0, 10).await.expect("the registry answers again") == data[..10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_while_its_flight_still_flies_is_fetched_again() {
+    let rig = Rig::new(BIG);
+    let data = bytes(113, 8 * MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let manifest = rig.manifest(&hash).await;
+    let file = rig.file(&hash, 0).await;
+    rig.faulty.on(Call::Object(None), When::First(1), Fault::Stall(4 << 20));
+    rig.fetcher.readahead(&file, FileRange::new(0, 8 << 20));
+    let mut buffer = vec![0; LEAF];
+    until(|| rig.fetcher.read_cached(&file, 0, &mut vec![0; LEAF]).expect("reads")).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let key = manifest.layout(FileIx(0)).key();
+    rig.store.evict(&[key], true).expect("evicts");
+    assert!(!rig.fetcher.read_cached(&file, 0, &mut buffer).expect("reads"), "it went");
+    let got = rig.read(&file, 0, LEAF as u64).await.expect("a flight of its own");
+    assert!(got == data[..LEAF]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cache_hides_no_catalog_and_no_manifest() {
+    let rig = Rig::new(ByteSize::mib(8));
+    let _full = fill(&rig.store);
+    let data = bytes(114, 1000);
+    let hash = rig.put(&[("w", &data)], None);
+    let catalog = serde_json::json!({"org": {"net": {"v1": {"hash": hash}}}});
+    rig.memory.set_catalog(catalog.to_string().into_bytes());
+    let source = rig.fetcher.source();
+    for _ in 0..3 {
+        assert_eq!(source.catalog().await.expect("it came").len(), 1);
+    }
+    assert_eq!(rig.memory.counts().catalogs, 1, "and is not asked for at every turn");
+    let file = rig.file(&hash, 0).await;
+    assert!(rig.read(&file, 0, 1000).await.expect("reads") == data);
+}
