@@ -12,6 +12,7 @@ use super::commit;
 use super::core::Core;
 use super::disk::DiskFile;
 use super::error::StoreError;
+use super::leave;
 use super::reserve::Reservation;
 use super::space;
 use super::sync::lock;
@@ -19,6 +20,11 @@ use super::types::{ReadState, Written};
 use super::write::{self, Write};
 use crate::base::{FileRange, ObjectRange};
 use crate::model::{BlobLayout, ContentKey, PartIx, PartRange};
+
+/// What a blob's disk is said to have failed at, when it failed at that.
+const READ: &str = "read";
+/// How much is read at once of what may be unreadable.
+const PIECE: u64 = 1 << 20;
 
 /// A blob in use: at most one value per content key lives at a time, shared.
 #[derive(Debug)]
@@ -134,8 +140,25 @@ impl Blob {
     }
 
     /// Fills `buf` from `offset` if every part of it is present, in one `pread`. The range must lie
-    /// in the file. A blob that turns out cut short on disk loses the parts and is a miss.
+    /// in the file. A blob that turns out cut short on disk loses the parts and is a miss; so are
+    /// parts that the disk cannot read any more.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<ReadState, StoreError> {
+        match self.read_or_fail(offset, buf) {
+            Err(StoreError::Disk { action: READ, source, .. }) => {
+                let range = FileRange::at(offset, buf.len() as u64);
+                self.drop_unreadable(range, source)?;
+                Ok(ReadState::Miss)
+            }
+            other => other,
+        }
+    }
+
+    /// The same, but what cannot be read stays and is an error.
+    pub(super) fn read_or_fail(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<ReadState, StoreError> {
         let range = FileRange::at(offset, buf.len() as u64);
         if range.end() > self.layout.len() {
             let wrong = StoreError::disk(&self.path(), "read beyond the end");
@@ -145,6 +168,28 @@ impl Blob {
             return Ok(ReadState::Hit);
         }
         self.with_present(range, |file| file.read_at(buf, offset).map(|n| n == buf.len()))
+    }
+
+    /// Drops the parts of a range that fail to be read once more, so that they are fetched again. If
+    /// none does, the trouble has passed.
+    fn drop_unreadable(&self, range: FileRange, first: io::Error) -> Result<(), StoreError> {
+        let mut buffer = Vec::new();
+        let mut bad = Vec::new();
+        for part in self.layout.parts_in(range).iter() {
+            let file = self.layout.part(part).file;
+            let piece = |at: u64| FileRange::new(at, file.end().min(at + PIECE));
+            let unreadable = (file.start()..file.end()).step_by(PIECE as usize).any(|at| {
+                buffer.resize(piece(at).len() as usize, 0);
+                let read = self.read_or_fail(at, &mut buffer);
+                matches!(read, Err(StoreError::Disk { action: READ, .. }))
+            });
+            if unreadable {
+                bad.push(PartRange { start: part.0, end: part.0 + 1 });
+            }
+        }
+        let (error, parts) = (&first, bad.len());
+        tracing::error!(blob = %self.key(), %range, %error, parts, "the disk cannot read a blob");
+        leave::drop_wrong(&self.core, &self.cell, &bad).map(drop)
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -173,10 +218,9 @@ impl Blob {
             }
             (s.file.clone(), fresh)
         };
-        let done = match open {
-            Some(open) => f(open.file.as_ref()),
-            None => self.core.file(&self.cell, false).and_then(|open| f(open.file.as_ref())),
-        };
+        let opened = open.map_or_else(|| self.core.file(&self.cell, false), Ok);
+        let action = if opened.is_ok() { READ } else { "open" };
+        let done = opened.and_then(|open| f(open.file.as_ref()));
         {
             let mut s = self.cell.state();
             let mut leaving = false;
@@ -205,7 +249,7 @@ impl Blob {
                 write::lost(&self.core, &self.cell);
                 Ok(ReadState::Miss)
             }
-            Err(e) => Err(StoreError::disk(&self.path(), "read")(e)),
+            Err(e) => Err(StoreError::disk(&self.path(), action)(e)),
         }
     }
 

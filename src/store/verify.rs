@@ -89,7 +89,7 @@ fn check(
         for part in chunk.iter() {
             let file = cell.layout.part(part).file;
             buf.resize(file.len() as usize, 0);
-            let good = match blob.read(file.start(), &mut buf) {
+            let good = match blob.read_or_fail(file.start(), &mut buf) {
                 // evicted meanwhile
                 Ok(ReadState::Miss) => continue,
                 Ok(ReadState::Hit) => {

@@ -148,3 +148,27 @@ async fn a_full_cache_hides_no_catalog_and_no_manifest() {
     let file = rig.file(&hash, 0).await;
     assert!(rig.read(&file, 0, 1000).await.expect("reads") == data);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
+    let faults = Faults::default();
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::new(RealDisk::new(dir.path()), faults.clone());
+    let rig = Rig::with(BIG, options(), Some(Arc::new(disk)));
+    let data = bytes(115, 2 * MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let manifest = rig.manifest(&hash).await;
+    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
+    let file = rig.file(&hash, 0).await;
+    let before = rig.objects();
+    let bad = 5 * LEAF as u64 + 1000;
+    faults.spoil(bad..bad + 512);
+    assert!(rig.read(&file, 0, 2 << 20).await.expect("from the registry") == data);
+    let asked: Vec<_> = rig.memory.counts().objects[before..].iter().map(|(_, r)| *r).collect();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!((asked[0].start(), asked[0].len()), (5 * LEAF as u64, LEAF as u64), "one leaf");
+    until(|| rig.fetcher.load().flights == 0).await;
+    let mut buffer = vec![0; data.len()];
+    assert!(rig.fetcher.read_cached(&file, 0, &mut buffer).expect("reads"), "and stored again");
+    assert!(buffer == data);
+}

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,7 @@ struct Plan {
     room: Option<u64>,
     fail_sync: bool,
     on_read: Option<Hook>,
+    spoilt: Option<Range<u64>>,
 }
 
 /// What shall go wrong. Clones are the same.
@@ -75,6 +77,16 @@ impl Faults {
     /// Runs once, in the middle of the next read: after its start and before its bytes.
     pub fn on_read(&self, hook: Box<dyn FnOnce() + Send>) {
         self.plan().on_read = Some(hook);
+    }
+
+    /// Reads that touch these bytes of any file fail, until something of them is written again.
+    pub fn spoil(&self, bytes: Range<u64>) {
+        self.plan().spoilt = Some(bytes);
+    }
+
+    fn touches_spoilt(&self, offset: u64, len: usize) -> bool {
+        let end = offset + len as u64;
+        self.plan().spoilt.as_ref().is_some_and(|bad| bad.start < end && offset < bad.end)
     }
 
     /// Does something that changes the disk, if it shall not fail.
@@ -192,6 +204,9 @@ impl DiskFile for FaultyFile {
         if let Some(hook) = hook {
             hook();
         }
+        if self.faults.touches_spoilt(offset, buf.len()) {
+            return Err(io::Error::other("input/output error"));
+        }
         self.below.read_at(buf, offset)
     }
 
@@ -199,6 +214,9 @@ impl DiskFile for FaultyFile {
         let room = self.faults.plan().room;
         let fits = room.map_or(bytes.len(), |r| (r.min(bytes.len() as u64)) as usize);
         self.faults.run(|| self.below.write_at(&bytes[..fits], offset))?;
+        if self.faults.touches_spoilt(offset, fits) {
+            self.faults.plan().spoilt = None;
+        }
         if let Some(room) = &mut self.faults.plan().room {
             *room = room.saturating_sub(fits as u64);
         }
