@@ -24,8 +24,8 @@ use crate::base::units::ByteSize;
 use crate::base::{Clock, ObjectRange, SystemClock};
 use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
 
-/// What a node's row takes at most: three names of 255 bytes, its hash, twice (table and index).
-const PER_NODE: u64 = 2048;
+/// Nodes made in one transaction: a large catalog's log stays small beside a small cache.
+const NODES: usize = 2048;
 /// What a saved document takes beside its bytes: half a page here and there, and its row.
 const PER_DOCUMENT: u64 = 16 << 10;
 
@@ -258,18 +258,27 @@ impl Store {
         self.save(grows, |tx| names::set_manifest(tx, hash, body))
     }
 
-    /// The ids of these, in order; made if new, all in one transaction.
+    /// The ids of these, in order; made if new, many in one transaction.
     pub fn nodes(&self, source: &str, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
+        let mut out = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(NODES) {
+            out.extend(self.some_nodes(source, keys)?);
+        }
+        Ok(out)
+    }
+
+    fn some_nodes(&self, source: &str, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
         let find = |c: &rusqlite::Connection| {
             keys.iter().map(|k| names::find_node(c, source, k)).collect::<Result<Vec<_>, _>>()
         };
         let found = self.core().index.read(find)?;
-        let new = found.iter().filter(|id| id.is_none()).count() as u64;
-        if new == 0 {
+        let new = keys.iter().zip(&found).filter(|(_, id)| id.is_none());
+        let grows: u64 = new.map(|(key, _)| names::node_cost(source, key)).sum();
+        if grows == 0 {
             return Ok(found.into_iter().flatten().collect());
         }
         // ids outlive the process in inodes: durable before anybody sees them
-        let grows = PER_NODE * new;
+        let grows = grows + PER_DOCUMENT;
         let mut space = reserve::reserve(self.core(), 2 * grows)?;
         let ids = self.core().write_index(Durability::Full, |tx| {
             keys.iter()

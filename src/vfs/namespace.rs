@@ -114,12 +114,7 @@ impl Namespace {
         };
         let key = self.nodes.key(id)?;
         match (place, &*key) {
-            (Place::Node(_), NodeKey::Group { group }) => {
-                Ok(folder(links(self.known.catalog()?.models(group).map_or(0, |m| m.len()))))
-            }
-            (Place::Node(_), NodeKey::Model { group, model }) => Ok(folder(links(
-                self.known.catalog()?.versions(group, model).map_or(0, <[_]>::len),
-            ))),
+            (Place::Node(_), key) => self.attr_of_node(id, key),
             _ => {
                 let v = version_of(id, &key)?;
                 let mtime = self.published(v);
@@ -138,6 +133,23 @@ impl Namespace {
                 }
             }
         }
+    }
+
+    /// Of a group, a model, or a version's own folder.
+    fn attr_of_node(&self, id: NodeId, key: &NodeKey) -> Step<Attr> {
+        let (links, mtime) = match key {
+            NodeKey::Group { group } => {
+                let models = self.known.catalog()?.models(group).map_or(0, |m| m.len());
+                (links(models), stable_time())
+            }
+            NodeKey::Model { group, model } => {
+                let catalog = self.known.catalog()?;
+                let versions = catalog.versions(group, model).map_or(0, <[_]>::len);
+                (links(versions), stable_time())
+            }
+            NodeKey::Version { .. } => (1, self.published(version_of(id, key)?)),
+        };
+        Ok(Attr { ino: Place::Node(id).encode(), kind: Kind::Folder, size: 0, mtime, links })
     }
 
     fn attr_inside(&self, v: Version<'_>, tree: &VersionTree, at: Position) -> Attr {
@@ -208,10 +220,10 @@ impl Namespace {
         let names: Vec<&str> = names.collect();
         let keys: Vec<NodeKey> = names.iter().map(|name| key(name)).collect();
         let ids = self.nodes.ids(&keys)?;
-        let entry = |(name, id): (&&str, NodeId)| {
-            Ok(Entry { name: (*name).into(), attr: self.attr(Place::Node(id).encode())? })
+        let entry = |((name, key), id): ((&&str, &NodeKey), NodeId)| {
+            Ok(Entry { name: (*name).into(), attr: self.attr_of_node(id, key)? })
         };
-        names.iter().zip(ids).map(entry).collect()
+        names.iter().zip(&keys).zip(ids).map(entry).collect()
     }
 
     /// The folder that an inode lies in; the root if that cannot be told without a network.

@@ -49,6 +49,13 @@ fn node_row(key: &NodeKey) -> (&str, &str, &str, &[u8]) {
     }
 }
 
+/// What a node takes at most: its row, and as much again in the index, whose pages may be half empty.
+pub fn node_cost(source: &str, key: &NodeKey) -> u64 {
+    let (group, model, version, hash) = node_row(key);
+    let bytes = source.len() + group.len() + model.len() + version.len() + hash.len();
+    3 * bytes as u64 + 96
+}
+
 /// The id of a node, if it has one.
 pub fn find_node(
     conn: &Connection,

@@ -2,6 +2,7 @@
 //! not durable, never more than the limit, and a crash that costs at most the last group.
 
 mod basics;
+mod catalogs;
 mod crash;
 mod pressure;
 mod sequences;
