@@ -15,8 +15,10 @@ const MAX_WINDOW: u64 = 32 << 20;
 const SLACK: u64 = 2 << 20;
 
 /// The reads of one open file so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Readahead {
+    /// The largest window.
+    most: u64,
     /// Where the next sequential read would start; none before the first.
     next: Option<u64>,
     /// The current window; 0 while reads are random.
@@ -25,7 +27,19 @@ pub struct Readahead {
     asked: u64,
 }
 
+impl Default for Readahead {
+    fn default() -> Self {
+        Self { most: MAX_WINDOW, next: None, window: 0, asked: 0 }
+    }
+}
+
 impl Readahead {
+    /// Within a cache of `limit` bytes: an eighth of it at most, or what was fetched ahead would
+    /// push itself out before it is read.
+    pub fn within(limit: u64) -> Self {
+        Self { most: (limit / 8).clamp(FIRST_WINDOW, MAX_WINDOW), ..Self::default() }
+    }
+
     /// A read of `range` in a file of `len` bytes: what should be fetched ahead now, if anything.
     pub fn on_read(&mut self, range: FileRange, len: u64) -> Option<FileRange> {
         let expected = self.next;
@@ -44,7 +58,7 @@ impl Readahead {
         if !behind_window {
             return None;
         }
-        self.window = (self.window * 2).clamp(FIRST_WINDOW, MAX_WINDOW);
+        self.window = (self.window * 2).clamp(FIRST_WINDOW, self.most);
         let start = self.asked.max(end);
         let stop = (end + self.window).min(len);
         self.asked = self.asked.max(stop);

@@ -178,8 +178,18 @@ impl Transfers {
             let Some(delay) = self.delay(&error, failures, give_up) else { return Err(error) };
             tracing::debug!(%error, ?delay, "trying again");
             failures += 1;
+            let told = matches!(
+                error,
+                FetchError::Registry(RegistryError::Busy { retry_after: Some(_), .. })
+            );
             flight.trouble(error);
-            tokio::time::sleep(delay).await;
+            // Who begins to wait for it has not failed yet: for that one it tries at once, unless
+            // the registry asked for the pause.
+            let now = flight.urgency.get();
+            let _ = match told {
+                true => tokio::time::timeout(delay, std::future::pending()).await,
+                false => tokio::time::timeout(delay, flight.urgency.rises_above(now)).await,
+            };
         }
         Ok(())
     }

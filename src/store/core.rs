@@ -198,6 +198,12 @@ impl Core {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let open = OpenFile { file, writable };
+        // What somebody else opened or made meanwhile counts: ours may be a file that is gone.
+        if let Some(theirs) = &cell.state().file
+            && (theirs.writable || !writable)
+        {
+            return Ok(theirs.clone());
+        }
         self.keep_open(cell, open.clone());
         Ok(open)
     }

@@ -93,6 +93,11 @@ impl Store {
         &self.core().root
     }
 
+    /// What may be taken on disk in all.
+    pub fn limit(&self) -> ByteSize {
+        ByteSize(lock(&self.core().space).limit)
+    }
+
     /// The blob of a file, empty if nothing of it was ever fetched. Touches no disk file before
     /// the first write. The layout must not be empty.
     pub fn blob(&self, layout: BlobLayout) -> Result<Arc<Blob>, StoreError> {

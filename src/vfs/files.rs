@@ -121,7 +121,8 @@ impl Files {
                 FileBytes::Model(self.fetcher.file(manifest, *ix).map_err(|e| of_fetch(&e))?)
             }
         };
-        Ok(OpenFile { bytes, ahead: Mutex::default() })
+        let ahead = Readahead::within(self.fetcher.store().limit().0);
+        Ok(OpenFile { bytes, ahead: Mutex::new(ahead) })
     }
 
     /// At most `size` bytes from `offset`; fewer only at the end of the file.

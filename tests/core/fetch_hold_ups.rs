@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchError, FetchOptions};
+use modelfs::fetch::{FetchError, FetchOptions, Readahead};
 use modelfs::model::{FileIx, LeafDigest};
 use modelfs::registry::{Call, Fault, When};
 use modelfs::store::{Faults, FaultyDisk, RealDisk, Reservation, Store};
@@ -171,4 +171,51 @@ async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
     let mut buffer = vec![0; data.len()];
     assert!(rig.fetcher.read_cached(&file, 0, &mut buffer).expect("reads"), "and stored again");
     assert!(buffer == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_does_not_sit_out_the_pause_of_a_readahead_that_failed() {
+    let rig = Rig::with(BIG, FetchOptions::default(), None);
+    let data = bytes(116, MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    rig.faulty.on(Call::Object(None), When::First(4), Fault::CutOff(0));
+    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20));
+    // Failed four times; the fifth attempt is a second or two away.
+    until(|| rig.objects() == 4).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let started = std::time::Instant::now();
+    assert!(rig.read(&file, 0, 1000).await.expect("it is well again") == data[..1000]);
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once() {
+    let rig = Rig::new(ByteSize::mib(16));
+    let files: Vec<Vec<u8>> = (0..16).map(|n| bytes(120 + n, 4 * MIB)).collect();
+    let data = files.concat();
+    let chunks: Vec<_> = files.iter().map(|f| rig.memory.insert(f.clone())).collect();
+    let lists: Vec<_> = files
+        .iter()
+        .map(|f| f.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect())
+        .map(|list: Vec<u8>| rig.memory.insert(list))
+        .collect();
+    let json = serde_json::json!({
+        "total_size": data.len(), "chunk_size": 4 * MIB, "chunks": chunks,
+        "files": [{"path": "w", "size": data.len()}],
+        "leaf_size": LEAF, "leaf_digest": "blake3", "leaves": lists,
+    });
+    let hash = rig.memory.insert(json.to_string().into_bytes());
+    let file = rig.file(&hash, 0).await;
+    let mut ahead = Readahead::within(rig.store.limit().0);
+    for at in (0..data.len() as u64).step_by(128 << 10) {
+        let range = FileRange::at(at, 128 << 10);
+        if let Some(ahead) = ahead.on_read(range, data.len() as u64) {
+            rig.fetcher.readahead(&file, ahead);
+        }
+        let got = rig.fetcher.read(&file, range).await.expect("reads");
+        assert!(got == data[at as usize..][..128 << 10]);
+    }
+    let came = rig.fetcher.traffic().bytes;
+    assert!(came < data.len() as u64 * 11 / 10, "{came} bytes came for {}", data.len());
 }
