@@ -9,6 +9,7 @@
 mod deliver;
 mod error;
 mod flight;
+mod gather;
 mod lists;
 mod memory;
 mod prefetch;
@@ -27,7 +28,8 @@ use tokio::time::Instant;
 
 use deliver::Target;
 pub use error::FetchError;
-use flight::{Flight, LeafBytes, ObjectKey, Outcome};
+use flight::{Flight, ObjectKey, Outcome};
+use gather::Gather;
 pub use prefetch::PrefetchProgress;
 pub use readahead::Readahead;
 pub use source::{CatalogChange, Source};
@@ -40,8 +42,8 @@ use crate::base::units::ByteSize;
 use crate::model::{FileIx, Manifest, ObjectIx, PartIx, PartRange};
 use crate::store::{Blob, ReadState, Store};
 
-/// How often a read starts over when what it waited for was evicted, or ended for a reason that
-/// was not its own, before it fails.
+/// How often a read starts over without having got on, because what it waited for was evicted or
+/// ended for a reason that was not its own, before it fails.
 const ROUNDS: u32 = 16;
 
 /// How fetching behaves.
@@ -161,26 +163,29 @@ impl Fetcher {
             return Ok(Bytes::new());
         };
         let deadline = Instant::now() + self.deadline;
-        let mut last = None;
-        for _ in 0..ROUNDS {
-            let wanted = blob.layout().parts_in(range);
-            let leaves = self.claim(file, blob, wanted, Priority::Demand)?;
-            match self.collect(leaves, deadline).await {
-                Ok(ready) => {
-                    if let Some(bytes) = self.assemble(blob, range, ready).await? {
-                        return Ok(bytes);
-                    }
-                }
-                // A flight that was begun for less than a read, or cut short, says nothing about
-                // what a read of its own would get.
-                Err((error, true)) => last = Some(error),
-                Err((error, false)) => return Err(error),
+        let mut gather = self.fill(Gather::new(blob.clone(), range)).await?;
+        let (mut idle, mut last) = (0, None);
+        while gather.count() > 0 && idle < ROUNDS {
+            let before = gather.count();
+            let mut awaited = Vec::new();
+            for run in gather.missing() {
+                awaited.append(&mut self.claim(file, blob, *run, Priority::Demand)?);
             }
+            (gather, last) = self.collect(awaited, gather, deadline).await?;
+            gather = self.fill(gather).await?;
+            idle = if gather.count() < before { 0 } else { idle + 1 };
+        }
+        if gather.count() == 0 {
+            return Ok(gather.into_bytes());
         }
         Err(last.unwrap_or(FetchError::TimedOut {
             after: self.deadline,
-            last: "the cache is too small for what is being read at once".to_owned(),
+            last: "what arrives is evicted before it can be read".to_owned(),
         }))
+    }
+
+    async fn fill(&self, mut gather: Gather) -> Result<Gather, FetchError> {
+        transfer::blocking(move || gather.fill().map(|()| gather)).await?
     }
 
     /// Starts fetching a range that will probably be read; returns at once. What fails is tried
@@ -269,74 +274,40 @@ impl Fetcher {
         targets.into_values().collect()
     }
 
-    /// Waits for the outcomes. An error comes with whether to start over.
+    /// Waits for the outcomes and takes what they bring. Besides the read so far: why a flight
+    /// failed that says nothing about what another would bring, if there is one.
     async fn collect(
         &self,
         awaited: Vec<Awaited>,
+        mut gather: Gather,
         deadline: Instant,
-    ) -> Result<HashMap<PartIx, (u64, LeafBytes)>, (FetchError, bool)> {
-        let mut ready = HashMap::new();
-        for a in awaited {
-            let Ok(outcome) = tokio::time::timeout_at(deadline, a.flight.outcome(a.leaf)).await
-            else {
-                let error = a.flight.last_trouble().unwrap_or_else(|| FetchError::TimedOut {
-                    after: self.deadline,
-                    last: "the registry is silent".to_owned(),
-                });
-                return Err((error, false));
-            };
-            match outcome {
-                Outcome::Ready(bytes) => {
-                    ready.insert(a.part, (a.leaf_start, bytes));
+    ) -> Result<(Gather, Option<FetchError>), FetchError> {
+        let mut of_a_flight = None;
+        for group in awaited.chunk_by(|a, b| Arc::ptr_eq(&a.flight, &b.flight)) {
+            let mut stored = false;
+            for a in group {
+                let outcome = tokio::time::timeout_at(deadline, a.flight.outcome(a.leaf)).await;
+                match outcome {
+                    Ok(Outcome::Ready(bytes)) => gather.put(a.part, a.leaf_start, &bytes),
+                    Ok(Outcome::Stored) => stored = true,
+                    Ok(Outcome::Failed(error)) if error.is_of_the_flight() => {
+                        of_a_flight = Some(error);
+                    }
+                    Ok(Outcome::Failed(error)) => return Err(error),
+                    Err(_) => {
+                        return Err(a.flight.last_trouble().unwrap_or(FetchError::TimedOut {
+                            after: self.deadline,
+                            last: "the registry is silent".to_owned(),
+                        }));
+                    }
                 }
-                Outcome::Stored => {}
-                Outcome::Failed(error) => {
-                    let again = error.is_of_the_flight() && Instant::now() < deadline;
-                    return Err((error, again));
-                }
+            }
+            // At once, since the next flight's bytes may need the room of these.
+            if stored {
+                gather = self.fill(gather).await?;
             }
         }
-        Ok(ready)
-    }
-
-    /// Puts a range together from leaves in memory and parts in the store. `None`: something was
-    /// evicted meanwhile.
-    async fn assemble(
-        &self,
-        blob: &Arc<Blob>,
-        range: FileRange,
-        ready: HashMap<PartIx, (u64, LeafBytes)>,
-    ) -> Result<Option<Bytes>, FetchError> {
-        let blob = blob.clone();
-        transfer::blocking(move || {
-            let mut out = vec![0; range.len() as usize];
-            let layout = blob.layout();
-            let mut from_store = FileRange::new(range.start(), range.start());
-            let flush = |wanted: FileRange, out: &mut Vec<u8>| -> Result<bool, FetchError> {
-                let at = (wanted.start() - range.start()) as usize;
-                let buf = &mut out[at..at + wanted.len() as usize];
-                Ok(buf.is_empty() || blob.read(wanted.start(), buf)? == ReadState::Hit)
-            };
-            for ix in layout.parts_in(range).iter() {
-                let part = layout.part(ix);
-                let wanted = part.file.intersect(&range);
-                let Some((leaf_start, leaf)) = ready.get(&ix) else {
-                    from_store = FileRange::new(from_store.start(), wanted.end());
-                    continue;
-                };
-                if !flush(from_store, &mut out)? {
-                    return Ok(None);
-                }
-                from_store = FileRange::new(wanted.end(), wanted.end());
-                let in_object = part.object.start() + (wanted.start() - part.file.start());
-                let from = (in_object - leaf_start) as usize;
-                let at = (wanted.start() - range.start()) as usize;
-                let len = wanted.len() as usize;
-                out[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
-            }
-            Ok(flush(from_store, &mut out)?.then(|| out.into()))
-        })
-        .await?
+        Ok((gather, of_a_flight))
     }
 }
 
