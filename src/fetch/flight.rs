@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -66,6 +67,7 @@ pub struct Flight {
     pub urgency: Urgency,
     outcomes: Mutex<Vec<Option<Outcome>>>,
     trouble: Mutex<Option<FetchError>>,
+    ended: AtomicBool,
     news: Notify,
 }
 
@@ -78,6 +80,7 @@ impl Flight {
             urgency: Urgency::new(priority),
             outcomes: Mutex::new(vec![None; count]),
             trouble: Mutex::new(None),
+            ended: AtomicBool::new(false),
             news: Notify::new(),
         }
     }
@@ -124,14 +127,29 @@ impl Flight {
         }
     }
 
-    /// Waits until every leaf has an outcome; the first failure, if there is one.
+    /// Says that nothing more will happen: what could be stored is stored.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.news.notify_waiters();
+    }
+
+    /// Waits for the end; the first failure, if there is one.
     pub async fn landed(&self) -> Result<(), FetchError> {
-        for leaf in self.leaves.clone() {
-            if let Outcome::Failed(e) = self.outcome(leaf).await {
-                return Err(e);
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if self.ended.load(Ordering::Acquire) {
+                break;
             }
+            news.await;
         }
-        Ok(())
+        let outcomes = self.outcomes.lock().expect("holders do not panic");
+        let failed = outcomes.iter().find_map(|o| match o {
+            Some(Outcome::Failed(e)) => Some(e.clone()),
+            _ => None,
+        });
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -229,6 +247,8 @@ mod tests {
         flight.settle(1, Outcome::Failed(error.clone()));
         assert!(flight.pending().into_iter().eq(std::iter::once(0..1)));
         flight.settle(0, Outcome::Failed(error));
+        assert!(!waiter.is_finished(), "it has not landed yet");
+        flight.end();
         let (one, all) = waiter.await.unwrap();
         assert!(matches!(one, Outcome::Stored));
         assert!(all.is_err());
