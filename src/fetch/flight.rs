@@ -231,8 +231,8 @@ impl Flight {
         failed.map_or(Ok(()), Err)
     }
 
-    /// It has ended; every leaf has an outcome.
-    pub fn land(&self) {
+    /// Says that nothing more will happen: what could be stored is stored.
+    pub fn end(&self) {
         self.landed.store(true, Ordering::Release);
         self.news.notify_waiters();
     }
@@ -278,7 +278,7 @@ mod tests {
         flight.settle(1, Outcome::Failed(error.clone()));
         assert_eq!(flight.pending(), [0..1]);
         flight.settle(0, Outcome::Failed(error));
-        flight.land();
+        flight.end();
         let (one, all) = waiter.await.unwrap();
         assert!(matches!(one, Outcome::Stored));
         assert!(all.is_err());
@@ -298,7 +298,7 @@ mod tests {
         assert!(matches!(two.outcome().await, Outcome::Ready(_)), "another still waits");
         drop(two);
         assert!(matches!(flight.outcome(0).await, Outcome::Passed));
-        flight.land();
+        flight.end();
         assert!(flight.landed().await.is_ok());
     }
 }

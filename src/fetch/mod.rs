@@ -10,6 +10,7 @@ mod copy;
 mod deliver;
 mod error;
 mod flight;
+mod gather;
 mod lists;
 mod memory;
 mod prefetch;

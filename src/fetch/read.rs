@@ -11,15 +11,16 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::flight::{LeafBytes, Outcome, Reader};
+use super::flight::{Outcome, Reader};
+use super::gather::Gather;
 use super::transfer::blocking;
 use super::{CachedFile, FetchError, Fetcher, Priority};
 use crate::base::FileRange;
-use crate::model::{BlobLayout, PartIx};
-use crate::store::{Blob, ReadState, StoreError};
+use crate::model::PartIx;
+use crate::store::{Blob, StoreError};
 
-/// How often a read starts over when what it waited for was evicted, or ended for a reason that
-/// was not its own, before it fails.
+/// How often a read starts over without having got on, because what it waited for was evicted or
+/// ended for a reason that was not its own, before it fails.
 const ROUNDS: u32 = 16;
 
 /// A part that is waited for.
@@ -28,14 +29,6 @@ struct Awaited {
     /// Whether the flight was under way already: then it may have failed long ago, so to speak.
     joined: bool,
     reader: Reader,
-}
-
-/// A range while it is put together.
-struct Partial {
-    range: FileRange,
-    bytes: Vec<u8>,
-    /// Which parts of it are there.
-    there: Vec<PartIx>,
 }
 
 impl Fetcher {
@@ -49,44 +42,47 @@ impl Fetcher {
             return Ok(Bytes::new());
         };
         let deadline = Instant::now() + self.deadline;
-        let (mut last, mut unreadable) = (None, false);
-        for _ in 0..ROUNDS {
-            let awaited = self.claim(file, blob, range, unreadable);
-            let partial = match self.collect(blob, range, awaited, deadline).await {
-                Ok(partial) => partial,
-                Err((error, true)) => {
-                    last = Some(error);
-                    continue;
-                }
-                Err((error, false)) => return Err(error),
-            };
-            match fill(blob, partial).await {
-                Ok(Some(bytes)) => return Ok(bytes),
-                Ok(None) => {}
+        let mut gather = Gather::new(blob.clone(), range);
+        let (mut idle, mut last, mut unreadable) = (0, None, false);
+        while gather.count() > 0 && idle < ROUNDS {
+            let before = gather.count();
+            let awaited = self.claim(file, blob, &gather, unreadable);
+            if let Some(error) = self.collect(&mut gather, awaited, deadline).await? {
+                last = Some(error);
+            }
+            if gather.count() > 0 {
+                let (filled, trouble) = fill(gather).await?;
+                gather = filled;
                 // What the disk cannot give, the registry can.
-                Err(FetchError::Store(error)) if matches!(*error, StoreError::Disk { .. }) => {
+                if let Some(error) = trouble {
                     tracing::warn!(%error, "the cache could not be read; fetched again");
                     (last, unreadable) = (Some(FetchError::Store(error)), true);
                 }
-                Err(error) => return Err(error),
             }
+            idle = if gather.count() < before { 0 } else { idle + 1 };
+        }
+        if gather.count() == 0 {
+            return Ok(gather.into_bytes());
         }
         Err(last.unwrap_or(FetchError::TimedOut {
             after: self.deadline,
-            last: "the cache is too small for what is being read at once".to_owned(),
+            last: "what arrives is evicted before it can be read".to_owned(),
         }))
     }
 
-    /// Waits for what is missing of a range, or, if the store cannot be read, for all of it.
+    /// Waits for what the store lacks of the rest, or, if it cannot be read, for all of the rest.
     fn claim(
         self: &Arc<Self>,
         file: &CachedFile,
         blob: &Blob,
-        range: FileRange,
+        gather: &Gather,
         unreadable: bool,
     ) -> Vec<Awaited> {
-        let wanted = blob.layout().parts_in(range);
-        let runs = if unreadable { vec![wanted] } else { blob.missing(wanted) };
+        let rest = gather.missing().iter().copied();
+        let runs = match unreadable {
+            true => rest.collect(),
+            false => rest.flat_map(|run| blob.missing(run)).collect(),
+        };
         let mut out = Vec::new();
         for (first, ride) in self.rides(file, blob, runs, Priority::Demand) {
             for (part, leaf) in (first.0..).zip(ride.leaves) {
@@ -97,82 +93,50 @@ impl Fetcher {
         out
     }
 
-    /// Takes what is waited for as it comes. An error comes with whether to start over.
+    /// Takes what is waited for as it comes. Why a flight failed that says nothing about what
+    /// another would bring, if one did; else its error is the read's.
     async fn collect(
         &self,
-        blob: &Blob,
-        range: FileRange,
+        gather: &mut Gather,
         awaited: Vec<Awaited>,
         deadline: Instant,
-    ) -> Result<Partial, (FetchError, bool)> {
-        let bytes = vec![0; range.len() as usize];
-        let mut partial = Partial { range, bytes, there: Vec::new() };
+    ) -> Result<Option<FetchError>, FetchError> {
+        let mut of_a_flight = None;
         let flights: Vec<_> = awaited.iter().map(|a| a.reader.flight().clone()).collect();
         let outcome = |a: Awaited| async move { (a.reader.outcome().await, a.part, a.joined) };
         let mut coming: FuturesUnordered<_> = awaited.into_iter().map(outcome).collect();
         loop {
             let Ok(next) = tokio::time::timeout_at(deadline, coming.next()).await else {
                 let trouble = flights.iter().find_map(|f| f.last_trouble());
-                let error = trouble.unwrap_or_else(|| FetchError::TimedOut {
+                return Err(trouble.unwrap_or_else(|| FetchError::TimedOut {
                     after: self.deadline,
                     last: "the registry is silent".to_owned(),
-                });
-                return Err((error, false));
+                }));
             };
             match next {
-                None => return Ok(partial),
-                Some((Outcome::Ready(leaf), part, _)) => partial.take(blob.layout(), part, &leaf),
-                Some((Outcome::Stored, ..)) => {}
-                // It came and went before we waited for it.
-                Some((Outcome::Passed, ..)) => return Err((FetchError::Stopped, true)),
-                Some((Outcome::Failed(error), _, joined)) => {
-                    // A flight that was begun for less than a read, cut short, or begun long before
-                    // says nothing about what a read of its own would get.
-                    let again = error.is_of_the_flight() || joined && error.is_transient();
-                    return Err((error, again && Instant::now() < deadline));
+                None => return Ok(of_a_flight),
+                Some((Outcome::Ready(leaf), part, _)) => gather.put(part, &leaf),
+                // In the store, or gone before we waited for it.
+                Some((Outcome::Stored | Outcome::Passed, ..)) => {}
+                // A flight that was begun for less than a read, cut short, or begun long before
+                // says nothing about what a read of its own would get.
+                Some((Outcome::Failed(error), _, joined))
+                    if error.is_of_the_flight() || joined && error.is_transient() =>
+                {
+                    of_a_flight = Some(error);
                 }
+                Some((Outcome::Failed(error), ..)) => return Err(error),
             }
         }
     }
 }
 
-impl Partial {
-    fn take(&mut self, layout: &BlobLayout, ix: PartIx, leaf: &LeafBytes) {
-        let part = layout.part(ix);
-        let wanted = part.file.intersect(&self.range);
-        let in_object = part.object.start() + (wanted.start() - part.file.start());
-        let from = (in_object - part.leaf_range.start()) as usize;
-        let (at, len) = ((wanted.start() - self.range.start()) as usize, wanted.len() as usize);
-        self.bytes[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
-        self.there.push(ix);
-    }
-}
-
-/// Adds what is in the store. `None`: something was evicted meanwhile.
-async fn fill(blob: &Arc<Blob>, mut partial: Partial) -> Result<Option<Bytes>, FetchError> {
-    partial.there.sort_unstable();
-    let parts = blob.layout().parts_in(partial.range);
-    if partial.there.len() == parts.len() as usize {
-        return Ok(Some(partial.bytes.into()));
-    }
-    let blob = blob.clone();
-    blocking(move || {
-        let Partial { range, mut bytes, there } = partial;
-        let mut read = |wanted: FileRange| {
-            let wanted = wanted.intersect(&range);
-            let at = (wanted.start() - range.start()) as usize;
-            let buffer = &mut bytes[at..at + wanted.len() as usize];
-            Ok::<_, FetchError>(blob.read(wanted.start(), buffer)? == ReadState::Hit)
-        };
-        let mut from = parts.start;
-        for end in there.iter().map(|part| part.0).chain([parts.end]) {
-            let run = crate::model::PartRange { start: from, end };
-            if !run.is_empty() && !read(blob.layout().file_range(run))? {
-                return Ok(None);
-            }
-            from = end + 1;
-        }
-        Ok(Some(bytes.into()))
+/// Adds what is in the store; why it could not be read, if so.
+async fn fill(mut gather: Gather) -> Result<(Gather, Option<Arc<StoreError>>), FetchError> {
+    blocking(move || match gather.fill() {
+        Ok(()) => Ok((gather, None)),
+        Err(FetchError::Store(error)) => Ok((gather, Some(error))),
+        Err(error) => Err(error),
     })
     .await?
 }

@@ -67,7 +67,6 @@ impl FlightTable {
 
     /// Takes a flight that has landed out of the table.
     pub fn remove(&self, flight: &Arc<Flight>) {
-        flight.land();
         let mut table = self.flights.lock().expect("holders do not panic");
         if let Some(flying) = table.get_mut(&flight.key) {
             flying.retain(|f| !Arc::ptr_eq(f, flight));

@@ -66,6 +66,7 @@ impl Drop for Landing<'_> {
     fn drop(&mut self) {
         fail_rest(self.flight, &FetchError::Stopped);
         self.transfers.table.remove(self.flight);
+        self.flight.end();
     }
 }
 

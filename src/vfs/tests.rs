@@ -122,9 +122,9 @@ async fn a_complete_file_has_a_backing_and_one_mode_at_a_time() {
     let cached = get(vfs.open(a.ino)).await.unwrap();
     assert!(cached.backing.is_none());
     assert_eq!(read(&vfs, a.ino).await.unwrap(), &b"12345"[..]);
-    // A reader has its bytes before the store has them.
-    while vfs.fetcher.load().flights > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    // Readers have the bytes from memory a moment before they are in the store.
+    while get(vfs.attribute(a.ino, "user.modelfs.cached")).await.unwrap() != b"5" {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     assert!(get(vfs.open(b.ino)).await.unwrap().backing.is_some(), "the same content, complete");
     assert!(get(vfs.open(a.ino)).await.unwrap().backing.is_none(), "still open in cached mode");

@@ -224,6 +224,8 @@ async fn with_everything_pinned_reads_go_through_memory() {
         let usage = rig.store.usage();
         assert!(usage.used <= usage.limit, "{usage:?}");
     }
+    let all = rig.read(&file, 0, other.len() as u64).await.expect("more at once than has room");
+    assert!(all == other);
     let kept_file = rig.file(&hash, 0).await;
     let mut buffer = vec![0; kept.len()];
     assert!(rig.fetcher.read_cached(&kept_file, 0, &mut buffer).expect("reads"), "still there");

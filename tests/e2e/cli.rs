@@ -214,7 +214,8 @@ fn damage_ends_with_6_names_the_file_and_heals() {
     assert!(ran.err.contains("org/net@v1 weights.bin"), "{ran:?}");
     assert!(!ran.err.contains("config.json"), "{ran:?}");
     let healed = with_registry(&place, &["prefetch", "org/net@v1", "--json"]);
-    let fetched = last_json(&healed)["done"]["fetched"].as_u64().expect("a number");
+    let fetched = last_json(&healed)["done"]["fetched"].as_u64();
+    let fetched = fetched.unwrap_or_else(|| panic!("{healed:?}"));
     assert!(fetched > 0 && fetched < SIZE as u64, "only what was dropped comes again: {fetched}");
     place.ok(["verify"]);
 }

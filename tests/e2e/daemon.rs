@@ -132,13 +132,11 @@ fn what_is_cached_survives_a_restart_and_needs_no_registry() {
 fn what_the_kernel_reads_by_itself_outlives_the_daemon_and_the_next_ones_evictions() {
     let place = Place::new();
     let bytes = published(&place, 12 << 20);
-    let daemon = place.mount_folder(&[]);
+    let mut daemon = place.mount_folder(&[]);
     let path = daemon.path("org/net/v1/w.bin");
     place.ok(["prefetch", "org/net@v1"]);
     let open = File::open(&path).expect("opens by passthrough");
-    daemon.signal("KILL");
-    let (code, _) = daemon.wait();
-    assert_eq!(code, -1, "killed");
+    daemon.kill();
     let reads_right = || {
         let mut buffer = vec![0; bytes.len()];
         rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");

@@ -288,6 +288,12 @@ impl<'a> Daemon<'a> {
         log
     }
 
+    /// Kills it without warning; its dead mount stays.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("own child");
+        self.child.wait().expect("own child");
+    }
+
     /// Kills it without warning and clears the dead mount away.
     pub fn crash(self) {
         let mountpoint = self.place.mountpoint();

@@ -1,0 +1,84 @@
+//! A read being put together, from leaves in memory and parts in the store, in whatever order they
+//! come.
+//!
+//! Invariant: what was filled in once stays, so a read gets done even where the store has no room
+//! for all of it at once. Owned by one read; `fill` blocks on the disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::FetchError;
+use super::flight::LeafBytes;
+use crate::base::FileRange;
+use crate::model::{PartIx, PartRange};
+use crate::store::{Blob, ReadState};
+
+/// A read of a range of a file.
+#[derive(Debug)]
+pub struct Gather {
+    blob: Arc<Blob>,
+    range: FileRange,
+    out: Vec<u8>,
+    /// Parts that are still to come, in runs, ascending.
+    missing: Vec<PartRange>,
+}
+
+impl Gather {
+    /// Of a range that lies in the file, nothing of it yet.
+    pub fn new(blob: Arc<Blob>, range: FileRange) -> Self {
+        let missing = vec![blob.layout().parts_in(range)];
+        Self { blob, range, out: vec![0; range.len() as usize], missing }
+    }
+
+    /// What is still to come.
+    pub fn missing(&self) -> &[PartRange] {
+        &self.missing
+    }
+
+    /// How many parts are still to come.
+    pub fn count(&self) -> u32 {
+        self.missing.iter().map(|run| run.len()).sum()
+    }
+
+    /// Takes a leaf from memory.
+    pub fn put(&mut self, ix: PartIx, leaf: &LeafBytes) {
+        let part = self.blob.layout().part(ix);
+        let wanted = part.file.intersect(&self.range);
+        let in_object = part.object.start() + (wanted.start() - part.file.start());
+        let from = (in_object - part.leaf_range.start()) as usize;
+        let (at, len) = ((wanted.start() - self.range.start()) as usize, wanted.len() as usize);
+        self.out[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
+        self.done(PartRange { start: ix.0, end: ix.0 + 1 });
+    }
+
+    /// Takes what the store has of the rest, one read for each present run.
+    pub fn fill(&mut self) -> Result<(), FetchError> {
+        for run in self.missing.clone() {
+            for present in self.blob.present(run) {
+                let wanted = self.blob.layout().file_range(present).intersect(&self.range);
+                let at = (wanted.start() - self.range.start()) as usize;
+                let buffer = &mut self.out[at..at + wanted.len() as usize];
+                if self.blob.read(wanted.start(), buffer)? == ReadState::Hit {
+                    self.done(present);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes, once nothing is missing.
+    pub fn into_bytes(self) -> Bytes {
+        debug_assert!(self.missing.is_empty());
+        self.out.into()
+    }
+
+    fn done(&mut self, parts: PartRange) {
+        let without = |run: &PartRange| {
+            let before = PartRange { start: run.start, end: run.end.min(parts.start) };
+            let after = PartRange { start: run.start.max(parts.end), end: run.end };
+            [before, after]
+        };
+        self.missing = self.missing.iter().flat_map(without).filter(|r| !r.is_empty()).collect();
+    }
+}
