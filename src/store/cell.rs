@@ -32,6 +32,9 @@ pub struct Cell {
     pub pinned: AtomicBool,
     /// Held while its row and files are made.
     pub setup: Mutex<()>,
+    /// Held while bytes go to its file: the kernel lets one writer into a file at a time, and those
+    /// that wait for it there spin. Nobody who reads needs it.
+    pub turn: Mutex<()>,
     state: Mutex<State>,
     /// Told when readers leave a segment that is leaving.
     pub quiet: Condvar,
@@ -99,6 +102,7 @@ impl Cell {
             overhead: Overhead::of(&layout, sums::len(&layout)),
             pinned: pinned.into(),
             setup: Mutex::new(()),
+            turn: Mutex::new(()),
             state: Mutex::new(State { segs, ..State::default() }),
             quiet: Condvar::new(),
             layout,

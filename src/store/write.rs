@@ -154,7 +154,7 @@ fn store(
     }
     space.need(cost).map_err(Failed::Before)?;
     space.take_data(cost);
-    let first = put(&open, &cell.layout, w, runs);
+    let first = put(&open, cell, w, runs);
     let done = match first {
         Err(e) if is_full(&e) => {
             // the disk has less than the limit says: make room for what is lacking, once
@@ -167,7 +167,7 @@ fn store(
                 other => other,
             };
             match made {
-                Ok(Room::Made) => put(&open, &cell.layout, w, runs),
+                Ok(Room::Made) => put(&open, cell, w, runs),
                 _ => Err(e),
             }
         }
@@ -183,7 +183,9 @@ fn store(
 }
 
 /// Writes the runs.
-fn put(open: &OpenFile, layout: &BlobLayout, w: &Write<'_>, runs: &[PartRange]) -> io::Result<()> {
+fn put(open: &OpenFile, cell: &Cell, w: &Write<'_>, runs: &[PartRange]) -> io::Result<()> {
+    let layout = &cell.layout;
+    let _turn = lock(&cell.turn);
     let start = layout.part(w.first).file.start();
     for run in runs {
         let range = layout.file_range(*run);
