@@ -20,6 +20,7 @@ use crate::control::answers::DaemonStatus;
 use crate::control::ops::{Live, Ops, blocking, rfc3339};
 use crate::control::server::{self, Bound};
 use crate::error::{Failure, Kind};
+use crate::scrub::Scrub;
 use crate::{paths, service};
 
 /// How long a forced end tries to take the mount away; a dead mount point is worse than waiting.
@@ -35,6 +36,8 @@ pub struct Options {
     pub registry: String,
     /// The cache's limit; none: as it was.
     pub limit: Option<ByteSize>,
+    /// Bytes a second that the scrub reads; 0: none.
+    pub scrub_rate: ByteSize,
     /// How to fetch.
     pub fetch: FetchOptions,
     /// The file that the log goes to, if it does.
@@ -145,6 +148,8 @@ async fn live(
         let _ = quitting.await;
     }));
 
+    let scrub = Scrub::start(store.clone(), options.scrub_rate)
+        .map_err(|e| Failure::new(Kind::General, format!("starting the scrub: {e}")))?;
     let begun = announce(store, &said.daemon).await.and_then(|()| ready(&said));
     if begun.is_ok() {
         if let Some(trouble) = &said.trouble {
@@ -161,7 +166,11 @@ async fn live(
         signals.next().await;
         end_now(mountpoint).await;
     });
-    let unmounted = blocking(move || Ok(mount.unmount()?)).await;
+    let unmounted = blocking(move || {
+        drop(scrub);
+        Ok(mount.unmount()?)
+    })
+    .await;
     drop(quit);
     let _ = control.await;
     begun.and(unmounted)

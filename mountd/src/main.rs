@@ -9,6 +9,7 @@ mod daemon;
 mod error;
 mod logging;
 mod paths;
+mod scrub;
 mod service;
 
 use std::process::ExitCode;

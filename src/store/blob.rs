@@ -26,6 +26,15 @@ const READ: &str = "read";
 /// How much is read at once of what may be unreadable.
 const PIECE: u64 = 1 << 20;
 
+/// Whether a read counts as a use of what it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Somebody wants the bytes.
+    Counts,
+    /// They are only looked over: what nobody uses must still grow old.
+    No,
+}
+
 /// A blob in use: at most one value per content key lives at a time, shared.
 #[derive(Debug)]
 pub struct Blob {
@@ -143,7 +152,7 @@ impl Blob {
     /// in the file. A blob that turns out cut short on disk loses the parts and is a miss; so are
     /// parts that the disk cannot read any more.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<ReadState, StoreError> {
-        match self.read_or_fail(offset, buf) {
+        match self.read_or_fail(offset, buf, Use::Counts) {
             Err(StoreError::Disk { action: READ, source, .. }) => {
                 let range = FileRange::at(offset, buf.len() as u64);
                 self.drop_unreadable(range, source)?;
@@ -158,6 +167,7 @@ impl Blob {
         &self,
         offset: u64,
         buf: &mut [u8],
+        use_of: Use,
     ) -> Result<ReadState, StoreError> {
         let range = FileRange::at(offset, buf.len() as u64);
         if range.end() > self.layout.len() {
@@ -167,7 +177,7 @@ impl Blob {
         if range.is_empty() {
             return Ok(ReadState::Hit);
         }
-        self.with_present(range, |file| file.read_at(buf, offset).map(|n| n == buf.len()))
+        self.with_present(range, use_of, |file| file.read_at(buf, offset).map(|n| n == buf.len()))
     }
 
     /// Drops the parts of a range that fail to be read once more, so that they are fetched again. If
@@ -180,7 +190,7 @@ impl Blob {
             let piece = |at: u64| FileRange::new(at, file.end().min(at + PIECE));
             let unreadable = (file.start()..file.end()).step_by(PIECE as usize).any(|at| {
                 buffer.resize(piece(at).len() as usize, 0);
-                let read = self.read_or_fail(at, &mut buffer);
+                let read = self.read_or_fail(at, &mut buffer, Use::No);
                 matches!(read, Err(StoreError::Disk { action: READ, .. }))
             });
             if unreadable {
@@ -201,6 +211,7 @@ impl Blob {
     fn with_present(
         &self,
         range: FileRange,
+        use_of: Use,
         f: impl FnOnce(&dyn DiskFile) -> io::Result<bool>,
     ) -> Result<ReadState, StoreError> {
         let parts = self.layout.parts_in(range);
@@ -214,7 +225,9 @@ impl Blob {
             let mut fresh = false;
             for seg in &mut s.segs[segments.start as usize..segments.end as usize] {
                 seg.reading += 1;
-                fresh |= std::mem::replace(&mut seg.used, now) != now;
+                if use_of == Use::Counts {
+                    fresh |= std::mem::replace(&mut seg.used, now) != now;
+                }
             }
             (s.file.clone(), fresh)
         };
@@ -265,7 +278,7 @@ impl Blob {
             return Ok(false);
         }
         let mut copied = Ok(false);
-        let state = self.with_present(range, |source| {
+        let state = self.with_present(range, Use::Counts, |source| {
             copied = file.copy_from(source, from, to.start(), to.len());
             Ok(true)
         });

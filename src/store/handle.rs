@@ -207,11 +207,12 @@ impl Store {
     }
 
     /// Re-hashes what is present of these blobs against the sums; drops what does not match.
-    /// `progress` gets (bytes done, bytes in all).
+    /// `progress` gets (bytes done, bytes in all) after each part and says whether to go on. Looking
+    /// things over is no use of them: what is oldest stays oldest.
     pub fn verify(
         &self,
         blobs: &[ContentKey],
-        progress: &dyn Fn(u64, u64),
+        progress: &dyn Fn(u64, u64) -> bool,
     ) -> Result<Verified, StoreError> {
         verify::verify(self.core(), blobs, progress)
     }

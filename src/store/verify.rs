@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::blob::handle;
+use super::blob::{Use, handle};
 use super::cell::Cell;
 use super::core::Core;
 use super::disk::{Access, DiskFile};
@@ -21,11 +21,11 @@ use crate::model::{BlobLayout, ContentKey, PartRange};
 /// Slots read at once: 32 KiB of them.
 const SLOTS: u32 = 1024;
 
-/// Verifies these blobs; `progress` gets (bytes done, bytes in all).
+/// Verifies these blobs; `progress` gets (bytes done, bytes in all) and says whether to go on.
 pub fn verify(
     core: &Arc<Core>,
     keys: &[ContentKey],
-    progress: &dyn Fn(u64, u64),
+    progress: &dyn Fn(u64, u64) -> bool,
 ) -> Result<Verified, StoreError> {
     commit::commit(core)?;
     let cells: Vec<Arc<Cell>> = {
@@ -35,11 +35,15 @@ pub fn verify(
     let all: u64 = cells.iter().map(|c| c.state().data).sum();
     let mut out = Verified::default();
     let mut done = 0;
-    progress(0, all);
+    let mut go_on = progress(0, all);
     for cell in cells {
+        if !go_on {
+            break;
+        }
         let wrong = check(core, &cell, &mut |bytes| {
             done += bytes;
-            progress(done.min(all), all);
+            go_on = progress(done.min(all), all);
+            go_on
         })?;
         out.checked.0 += wrong.checked;
         if !wrong.parts.is_empty() {
@@ -63,7 +67,7 @@ struct Wrong {
 fn check(
     core: &Arc<Core>,
     cell: &Arc<Cell>,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Wrong, StoreError> {
     let (blob, _) = handle(core, &cell.layout);
     let mut out = Wrong { parts: Vec::new(), checked: 0 };
@@ -81,7 +85,7 @@ fn check(
             );
         }
     }
-    for chunk in committed {
+    'blob: for chunk in committed {
         let slots = match &sidecar {
             Ok(file) => sums::read(file.as_ref(), &cell.layout, chunk).ok(),
             Err(_) => None,
@@ -89,7 +93,7 @@ fn check(
         for part in chunk.iter() {
             let file = cell.layout.part(part).file;
             buf.resize(file.len() as usize, 0);
-            let good = match blob.read_or_fail(file.start(), &mut buf) {
+            let good = match blob.read_or_fail(file.start(), &mut buf, Use::No) {
                 // evicted meanwhile
                 Ok(ReadState::Miss) => continue,
                 Ok(ReadState::Hit) => {
@@ -99,12 +103,14 @@ fn check(
                 Err(_) => false,
             };
             out.checked += file.len();
-            progress(file.len());
             if !good {
                 match out.parts.last_mut() {
                     Some(run) if run.end == part.0 => run.end += 1,
                     _ => out.parts.push(PartRange { start: part.0, end: part.0 + 1 }),
                 }
+            }
+            if !progress(file.len()) {
+                break 'blob;
             }
         }
     }

@@ -169,6 +169,35 @@ fn what_the_kernel_reads_by_itself_outlives_the_daemon_and_the_next_ones_evictio
 }
 
 #[test]
+fn the_scrub_finds_what_the_disk_has_spoilt() {
+    let place = Place::new();
+    let bytes = published(&place, 12 << 20);
+    let daemon = place.mount_folder(&[]);
+    place.ok(["prefetch", "org/net@v1"]);
+    daemon.stop();
+    let blobs = std::process::Command::new("find")
+        .arg(place.cache())
+        .args(["-size", "+1M", "-name", "????????*"])
+        .output();
+    let blobs = String::from_utf8(blobs.expect("find").stdout).expect("UTF-8");
+    let blob =
+        blobs.lines().find(|l| l.contains("/blobs/") && !l.ends_with(".sums")).expect("a blob");
+    crate::harness::set_mode(std::path::Path::new(blob), 0o600);
+    let file = File::options().write(true).open(blob).expect("the test's own");
+    file.write_all_at(b"rotten", 7 << 20).expect("writes");
+    drop(file);
+
+    let daemon = place.mount_folder(&["--scrub-rate", "1GiB"]);
+    let path = daemon.path("org/net/v1/w.bin");
+    let cached = || crate::harness::xattr(&path, "cached").and_then(|n| n.parse::<usize>().ok());
+    eventually("found and dropped", || cached().is_some_and(|n| n < bytes.len()));
+    assert!(cached().is_some_and(|n| n > bytes.len() - (1 << 20)), "and nothing else");
+    assert!(fs::read(&path).expect("fetched again") == bytes);
+    let log = daemon.stop();
+    assert!(log.contains("spoilt"), "{log}");
+}
+
+#[test]
 fn kill_9_during_a_prefetch_loses_at_most_the_last_group() {
     let place = Place::new();
     let plain = place.path("plain");

@@ -52,6 +52,10 @@ pub struct Mount {
     /// How long a read may wait for the network before it fails [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub read_deadline: Option<Duration>,
+    /// How fast the cache is looked over for spoilt bytes, in bytes a second; 0: never [default:
+    /// 8MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<ByteSize>,
     /// Never let the kernel read cached files by itself
     #[arg(long)]
     pub no_passthrough: bool,

@@ -18,7 +18,7 @@ use crate::control::ops::blocking;
 use crate::control::types::{Event, GetStatus, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
-use crate::{background, paths};
+use crate::{background, paths, scrub};
 
 /// How long a daemon may take to end: it waits for its last commit to the disk.
 const END: Duration = Duration::from_secs(30);
@@ -83,6 +83,7 @@ fn options(args: MountArgs) -> Result<daemon::Options, Failure> {
         root,
         registry,
         limit: args.cache_size,
+        scrub_rate: args.scrub_rate.unwrap_or(scrub::RATE),
         fetch,
         log,
         ends_with_terminal: !args.background,

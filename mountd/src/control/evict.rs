@@ -72,7 +72,10 @@ impl Run for Verify {
         let blobs = blobs(&ops, &self.reference).await?;
         let worker = ops.clone();
         let verified = blocking(move || {
-            let report = |done, total| progress(Progress { total, done, at_start: 0 });
+            let report = |done, total| {
+                progress(Progress { total, done, at_start: 0 });
+                true
+            };
             Ok(worker.store.verify(&blobs, &report)?)
         })
         .await?;

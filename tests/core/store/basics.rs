@@ -235,7 +235,7 @@ fn a_folder_deleted_underneath_is_an_error_not_a_panic() {
     let _ = put(&store, &store.blob(layout(2, LEAF, LEAF)).unwrap(), 2, parts(0, 1));
     let _ = store.commit();
     let _ = store.evict(&store.blobs(), true);
-    let _ = store.verify(&store.blobs(), &|_, _| {});
+    let _ = store.verify(&store.blobs(), &|_, _| true);
     let _ = check(&blob, 1, parts(0, 2));
 }
 
@@ -278,14 +278,19 @@ fn verify_drops_just_what_changed() {
     let blob = store.blob(a.clone()).unwrap();
     put(&store, &blob, 1, a.all_parts()).unwrap();
     put(&store, &store.blob(b.clone()).unwrap(), 2, b.all_parts()).unwrap();
-    let found = store.verify(&store.blobs(), &|_, _| {}).unwrap();
+    let found = store.verify(&store.blobs(), &|_, _| true).unwrap();
     assert_eq!((found.checked.0, found.dropped.0), (12 * LEAF, 0));
     let path = blob_path(dir.path(), &a.key());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     std::os::unix::fs::FileExt::write_at(&file, &[0], 4 * LEAF + 17).unwrap();
     let seen = std::cell::Cell::new((0, 0));
-    let found = store.verify(&[a.key(), b.key()], &|done, all| seen.set((done, all))).unwrap();
+    let found = store
+        .verify(&[a.key(), b.key()], &|done, all| {
+            seen.set((done, all));
+            true
+        })
+        .unwrap();
     assert_eq!((found.dropped.0, found.damaged), (LEAF, vec![a.key()]));
     assert_eq!(seen.get(), (12 * LEAF, 12 * LEAF));
     assert_eq!(blob.missing(a.all_parts()), [parts(4, 5)]);
