@@ -27,6 +27,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const MIN_WORKERS: usize = 2;
 
 fn main() -> ExitCode {
+    modelfs_platform::allocator::give_memory_back();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::wrong_arguments(&error),

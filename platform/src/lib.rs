@@ -4,6 +4,7 @@
 //! a module for its system; this file holds what they share. See each adapter for its threads.
 #![warn(missing_docs)]
 
+pub mod allocator;
 #[cfg(target_os = "linux")]
 mod fuse;
 #[cfg(not(target_os = "linux"))]
