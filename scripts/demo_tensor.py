@@ -26,7 +26,9 @@ def main() -> None:
         def distance(entry: dict) -> int:
             return abs(base + entry["data_offsets"][0] - size // 2)
 
-        name = min(tensors, key=lambda k: distance(tensors[k]))
+        # A weight, not a bias: something worth reading.
+        weights = {k: v for k, v in tensors.items() if len(v["shape"]) > 1} or tensors
+        name = min(weights, key=lambda k: distance(weights[k]))
         start, end = tensors[name]["data_offsets"]
         file.seek(base + start)
         data = b""
