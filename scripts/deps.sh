@@ -11,6 +11,7 @@ need cc gcc
 need python3 python3
 need curl curl
 need getfattr attr
+need openssl openssl
 [ -e /dev/fuse ] || echo "note: /dev/fuse is missing; mounting needs a kernel with FUSE (modprobe fuse)" >&2
 # Where udev does not run, /dev/fuse may be closed to users; everywhere else it is open to all.
 if [ -e /dev/fuse ] && [ "$(id -u)" -eq 0 ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then

@@ -8,4 +8,5 @@ mod faults;
 mod harness;
 mod laziness;
 mod passthrough;
+mod tls;
 mod trees;
