@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use modelfs_test_support::bytes;
@@ -28,6 +28,16 @@ pub fn plain_tree(at: &Path) {
     write("weights.safetensors", &bytes(4, 9_000_001));
     write("twin.safetensors", &bytes(4, 9_000_001));
     write("big.bin", &bytes(5, 25 << 20));
+}
+
+/// The tree, published as `org/net@v1` in a place of the test's own.
+fn published(how: &[&str]) -> (Place, PathBuf) {
+    let place = Place::new();
+    let plain = place.path("plain");
+    fs::create_dir(&plain).expect("a folder");
+    plain_tree(&plain);
+    place.publish(&plain, "org/net", "v1", how);
+    (place, plain)
 }
 
 fn same_tree(user: User, mount: &[&str], publish: &[&str]) {
@@ -115,11 +125,7 @@ fn plain_layout_without_leaves() {
 
 #[test]
 fn an_alias_is_a_folder_like_any_other() {
-    let place = Place::new();
-    let plain = place.path("plain");
-    fs::create_dir(&plain).expect("a folder");
-    plain_tree(&plain);
-    place.publish(&plain, "org/net", "v1", &[]);
+    let (place, plain) = published(&[]);
     place.publish(&plain, "org/net", "latest", &["--alias-of", "v1"]);
     let daemon = place.mount_folder(&[]);
     fs_assertions::assert_same_tree(&plain, &daemon.path("org/net/latest"));
@@ -133,11 +139,7 @@ fn an_alias_is_a_folder_like_any_other() {
 
 #[test]
 fn the_manifest_opens_but_is_not_listed() {
-    let place = Place::new();
-    let plain = place.path("plain");
-    fs::create_dir(&plain).expect("a folder");
-    plain_tree(&plain);
-    place.publish(&plain, "org/net", "v1", &[]);
+    let (place, _) = published(&[]);
     let daemon = place.mount_folder(&[]);
     let manifest = fs::read(daemon.path("org/net/v1/.modelfs/manifest.json")).expect("it opens");
     let hash = place.run(["info", "org/net@v1", "--json"]).json()["hash"]
@@ -152,11 +154,7 @@ fn the_manifest_opens_but_is_not_listed() {
 
 #[test]
 fn extended_attributes_tell() {
-    let place = Place::new();
-    let plain = place.path("plain");
-    fs::create_dir(&plain).expect("a folder");
-    plain_tree(&plain);
-    place.publish(&plain, "org/net", "v1", &[]);
+    let (place, plain) = published(&[]);
     let daemon = place.mount_folder(&[]);
     let file = daemon.path("org/net/v1/big.bin");
     let digest =
@@ -175,11 +173,7 @@ fn extended_attributes_tell() {
 
 #[test]
 fn times_are_the_publishing_time_and_stable() {
-    let place = Place::new();
-    let plain = place.path("plain");
-    fs::create_dir(&plain).expect("a folder");
-    plain_tree(&plain);
-    place.publish(&plain, "org/net", "v1", &["--meta", "published_at=2024-02-03T04:05:06Z"]);
+    let (place, _) = published(&["--meta", "published_at=2024-02-03T04:05:06Z"]);
     let daemon = place.mount_folder(&[]);
     let mtime = |path: &str| fs::metadata(daemon.path(path)).expect("stat").mtime();
     assert_eq!(mtime("org/net/v1"), 1_706_933_106);
@@ -190,11 +184,7 @@ fn times_are_the_publishing_time_and_stable() {
 
 #[test]
 fn statfs_tells_the_cache() {
-    let place = Place::new();
-    let plain = place.path("plain");
-    fs::create_dir(&plain).expect("a folder");
-    plain_tree(&plain);
-    place.publish(&plain, "org/net", "v1", &[]);
+    let (place, _) = published(&[]);
     let daemon = place.mount_folder(&["--cache-size", "1GiB"]);
     let of = || rustix::fs::statvfs(place.mountpoint()).expect("statvfs");
     let before = of();
