@@ -6,6 +6,7 @@ pub mod clock;
 pub mod extent;
 pub mod hash;
 pub mod units;
+pub(crate) mod weighted;
 
 pub use clock::{Clock, SystemClock};
 pub use extent::{Extent, FileRange, ObjectRange};

@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use lru::LruCache;
 use tokio::sync::OnceCell;
 
 use super::FetchError;
 use crate::base::hash;
+use crate::base::weighted::Weighted;
 use crate::model::{Check, Digest};
 use crate::registry::{Registry, RegistryError};
 
@@ -24,28 +24,20 @@ pub type LeafList = Arc<[Digest]>;
 type Fetching = Arc<OnceCell<LeafList>>;
 
 /// Leaf lists in memory and on their way.
-#[derive(Debug)]
 pub struct LeafLists {
-    kept: Mutex<Kept>,
+    kept: Mutex<Weighted<Digest, LeafList>>,
     fetching: Mutex<HashMap<Digest, Fetching>>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    lists: LruCache<Digest, LeafList>,
-    bytes: usize,
 }
 
 impl LeafLists {
     /// None yet.
     pub fn new() -> Self {
-        let kept = Kept { lists: LruCache::unbounded(), bytes: 0 };
-        Self { kept: Mutex::new(kept), fetching: Mutex::new(HashMap::new()) }
+        Self { kept: Mutex::new(Weighted::new(MEMORY)), fetching: Mutex::new(HashMap::new()) }
     }
 
     /// The list, if it is in memory.
     pub fn kept(&self, list: &Digest) -> Option<LeafList> {
-        self.kept.lock().expect("holders do not panic").lists.get(list).cloned()
+        self.kept.lock().expect("holders do not panic").get(list)
     }
 
     /// The list of an object of that length, from memory or the registry.
@@ -93,16 +85,8 @@ impl LeafLists {
     }
 
     fn keep(&self, list: Digest, found: LeafList) {
-        let mut kept = self.kept.lock().expect("holders do not panic");
-        kept.bytes += found.len() * DIGEST;
-        if let Some(old) = kept.lists.put(list, found) {
-            kept.bytes -= old.len() * DIGEST;
-        }
-        while kept.bytes > MEMORY && kept.lists.len() > 1 {
-            if let Some((_, oldest)) = kept.lists.pop_lru() {
-                kept.bytes -= oldest.len() * DIGEST;
-            }
-        }
+        let bytes = found.len() * DIGEST;
+        self.kept.lock().expect("holders do not panic").put(list, bytes, found);
     }
 }
 
@@ -139,7 +123,8 @@ mod tests {
         for n in 0..20 {
             lists.keep(Digest::from_bytes([n; 32]), long.clone());
         }
-        let kept = lists.kept.lock().unwrap();
-        assert!(kept.bytes <= MEMORY && kept.bytes == kept.lists.len() * (2 << 20));
+        let kept = |n: &u8| lists.kept(&Digest::from_bytes([*n; 32])).is_some();
+        let newest = 20 - (MEMORY / (2 << 20)) as u8;
+        assert!((0..20).filter(kept).eq(newest..20), "as many as fit, and the newest");
     }
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use lru::LruCache;
 
 use super::transfer::blocking;
 use super::{FetchError, FetchOptions};
 use crate::base::hash;
+use crate::base::weighted::Weighted;
 use crate::model::{Catalog, Digest, Manifest};
 use crate::registry::{CatalogAnswer, Registry, RetryPolicy, Retrying, Validator, xprim};
 use crate::store::{SavedCatalog, Store, StoreError};
@@ -33,7 +33,7 @@ pub struct Source {
     ttl: Duration,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
-    manifests: Mutex<Manifests>,
+    manifests: Mutex<Weighted<Digest, Arc<Manifest>>>,
 }
 
 #[derive(Default)]
@@ -43,11 +43,6 @@ struct State {
     /// When the registry was last asked, whatever it said.
     asked: Option<Instant>,
     trouble: Option<String>,
-}
-
-struct Manifests {
-    kept: LruCache<Digest, Arc<Manifest>>,
-    entries: usize,
 }
 
 /// A catalog before and after a change.
@@ -73,7 +68,7 @@ impl Source {
             ttl: options.catalog_ttl,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
-            manifests: Mutex::new(Manifests { kept: LruCache::unbounded(), entries: 0 }),
+            manifests: Mutex::new(Weighted::new(MANIFEST_ENTRIES)),
         }
     }
 
@@ -212,8 +207,8 @@ impl Source {
 
     /// A manifest from memory or the index, without asking the registry.
     pub fn manifest_now(&self, hash: &Digest) -> Result<Option<Arc<Manifest>>, FetchError> {
-        if let Some(found) = self.manifests.lock().expect("holders do not panic").kept.get(hash) {
-            return Ok(Some(found.clone()));
+        if let Some(found) = self.manifests.lock().expect("holders do not panic").get(hash) {
+            return Ok(Some(found));
         }
         let Some(body) = self.saved_document(hash)? else { return Ok(None) };
         let manifest = Arc::new(xprim::parse_manifest(*hash, &body)?);
@@ -258,17 +253,9 @@ impl Source {
     }
 
     fn keep(&self, manifest: Arc<Manifest>) {
-        let weight = |m: &Manifest| m.files().len() + m.objects().len() + 1;
+        let weight = manifest.files().len() + manifest.objects().len() + 1;
         let mut manifests = self.manifests.lock().expect("holders do not panic");
-        manifests.entries += weight(&manifest);
-        if let Some(old) = manifests.kept.put(manifest.hash(), manifest) {
-            manifests.entries -= weight(&old);
-        }
-        while manifests.entries > MANIFEST_ENTRIES && manifests.kept.len() > 1 {
-            if let Some((_, oldest)) = manifests.kept.pop_lru() {
-                manifests.entries -= weight(&oldest);
-            }
-        }
+        manifests.put(manifest.hash(), weight, manifest);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -20,7 +20,6 @@ mod sync;
 mod tree;
 mod types;
 mod watch;
-mod weighted;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

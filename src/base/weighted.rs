@@ -8,7 +8,7 @@ use std::hash::Hash;
 use lru::LruCache;
 
 /// The least recently used go first.
-pub(super) struct Weighted<K: Hash + Eq, V> {
+pub(crate) struct Weighted<K: Hash + Eq, V> {
     list: LruCache<K, (usize, V)>,
     weight: usize,
     limit: usize,
@@ -16,17 +16,17 @@ pub(super) struct Weighted<K: Hash + Eq, V> {
 
 impl<K: Hash + Eq, V: Clone> Weighted<K, V> {
     /// An empty one.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { list: LruCache::unbounded(), weight: 0, limit }
     }
 
     /// The value, now the most recently used.
-    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         self.list.get(key).map(|(_, value)| value.clone())
     }
 
     /// Keeps a value, and drops what has become too much.
-    pub(super) fn put(&mut self, key: K, weight: usize, value: V) {
+    pub(crate) fn put(&mut self, key: K, weight: usize, value: V) {
         if let Some((old, _)) = self.list.put(key, (weight, value)) {
             self.weight -= old;
         }
