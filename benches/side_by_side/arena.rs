@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use modelfs_test_support::write_bytes;
 use tempfile::TempDir;
 
+/// A kernel gives pages back some two seconds after they became free: those of what ran before are
+/// gone by then, those that are freed now are still there for what runs next.
+const GIVEN_BACK: Duration = Duration::from_millis(2600);
+
 /// Data, registries and a server.
 pub struct Arena {
     dir: TempDir,
@@ -115,8 +119,13 @@ impl Arena {
     /// Makes memory that the machine has at hand: a virtual machine gives free pages back to its
     /// host, and filling a page cache with pages fetched from there again is many times slower
     /// than anything measured here. Also reads what the server will serve, so that it serves from
-    /// memory.
+    /// memory. Whatever is measured must begin at once.
     pub fn settle(&self) {
+        for object in fs::read_dir(self.root().join("registry/data")).expect("published").flatten()
+        {
+            let mut object = fs::File::open(object.path()).expect("an object");
+            std::io::copy(&mut object, &mut std::io::sink()).expect("reads");
+        }
         let scratch = self.root().join("scratch");
         let mut file = fs::File::create(&scratch).expect("own folder");
         let zeros = vec![0; 1 << 20];
@@ -125,12 +134,8 @@ impl Arena {
             std::io::Write::write_all(&mut file, &zeros).expect("room");
         }
         drop(file);
+        std::thread::sleep(GIVEN_BACK);
         fs::remove_file(scratch).expect("own file");
-        for object in fs::read_dir(self.root().join("registry/data")).expect("published").flatten()
-        {
-            let mut object = fs::File::open(object.path()).expect("an object");
-            std::io::copy(&mut object, &mut std::io::sink()).expect("reads");
-        }
     }
 
     pub fn forget(&self, cache: &str) {

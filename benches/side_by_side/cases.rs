@@ -7,14 +7,17 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use modelfs_test_support::mapped;
 
 use crate::arena::{Arena, Mode, Mount, drop_caches};
 
-/// How often 4 KiB are read in a random case: enough for a stable mean, a second at most.
-const RANDOM_READS: u64 = 20_000;
+/// How long 4 KiB are read here and there: a disk's thousands or a page cache's millions give a
+/// stable mean.
+const RANDOM_READS: Duration = Duration::from_millis(500);
+/// How many reads pass between two looks at the clock.
+const RANDOM_BATCH: u64 = 1000;
 
 /// One contender's figures in one case.
 pub struct Contender {
@@ -63,14 +66,17 @@ fn random(path: &Path) -> f64 {
     let pages = file.metadata().expect("stat").len() / 4096;
     let mut buffer = [0; 4096];
     let mut seed = 88_172_645_463_325_252u64;
-    let started = Instant::now();
-    for _ in 0..RANDOM_READS {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        file.read_exact_at(&mut buffer, seed % pages * 4096).expect("reads");
+    let (started, mut reads) = (Instant::now(), 0);
+    while started.elapsed() < RANDOM_READS {
+        for _ in 0..RANDOM_BATCH {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            file.read_exact_at(&mut buffer, seed % pages * 4096).expect("reads");
+        }
+        reads += RANDOM_BATCH;
     }
-    mib_per_second(RANDOM_READS * 4096, started)
+    mib_per_second(reads * 4096, started)
 }
 
 /// A contender's name, its goals, and how it is run once, giving its figure.
@@ -93,18 +99,25 @@ fn compare(title: &str, unit: &'static str, rounds: usize, contenders: Vec<Entra
     Case { title: title.to_owned(), unit, contenders: out }
 }
 
-/// Every case.
-pub fn run_all(arena: &Arena, rounds: usize) -> Vec<Case> {
-    let mut cases = cached(arena, rounds);
-    cases.extend(cold(arena, rounds));
-    cases.push(memory(arena));
+const COLD: &str = "cold sequential from a local nginx";
+const MEMORY: &str = "memory of the daemon";
+
+/// Every case whose title has `only`.
+pub fn run_all(arena: &Arena, rounds: usize, only: &str) -> Vec<Case> {
+    let mut cases = cached(arena, rounds, only);
+    if COLD.contains(only) {
+        cases.push(cold(arena, rounds));
+    }
+    if MEMORY.contains(only) {
+        cases.push(memory(arena));
+    }
     cases
 }
 
 type Reading = fn(&Path) -> f64;
 
 /// All in the store: the native file, passthrough, cached mode.
-fn cached(arena: &Arena, rounds: usize) -> Vec<Case> {
+fn cached(arena: &Arena, rounds: usize, only: &str) -> Vec<Case> {
     let native = arena.native();
     let mut figures: Vec<Case> = Vec::new();
     let reads: [(&str, Reading, f64); 3] = [
@@ -116,21 +129,25 @@ fn cached(arena: &Arena, rounds: usize) -> Vec<Case> {
     for (mode, name) in [(Mode::Passthrough, "passthrough"), (Mode::Cached, "cached mode")] {
         let mount = arena.mount("cache-warm", mode);
         let file = mount.file("leaves");
-        std::io::copy(&mut File::open(&file).expect("opens"), &mut std::io::sink()).expect("reads");
-        drop(File::open(&file));
+        sequential(&file);
         for (what, read, goal) in reads {
             for (state, drops) in [("page cache warm", false), ("page cache dropped", true)] {
+                let title = format!("{what}, {state}, {name}");
+                if !title.contains(only) {
+                    continue;
+                }
                 let goals = if mode == Mode::Passthrough { vec![(0, goal)] } else { Vec::new() };
+                // Where in memory the pages lie is drawn anew for each reading: pages of one age
+                // and kind are read at one speed, and contenders must not differ by that.
                 let prepare = |path: &Path| {
-                    if drops {
-                        drop_caches();
-                    } else {
+                    drop_caches();
+                    if !drops {
                         sequential(path);
                     }
                     read(path)
                 };
                 figures.push(compare(
-                    &format!("{what}, {state}, {name}"),
+                    &title,
                     "MiB/s",
                     rounds,
                     vec![
@@ -162,12 +179,12 @@ fn fresh(arena: &Arena, version: &str, mode: Mode) -> (f64, Mount) {
 }
 
 /// Nothing in the store: against `curl` of the same objects from the same server.
-fn cold(arena: &Arena, rounds: usize) -> Vec<Case> {
+fn cold(arena: &Arena, rounds: usize) -> Case {
     let config = arena.curl_config();
     let into_file = format!("> {}", arena.root().join("curl.out").display());
     let of = |version: &'static str, mode| Box::new(move || fresh(arena, version, mode).0);
-    vec![compare(
-        "cold sequential from a local nginx",
+    compare(
+        COLD,
         "MiB/s",
         rounds,
         vec![
@@ -177,7 +194,7 @@ fn cold(arena: &Arena, rounds: usize) -> Vec<Case> {
             ("modelfs, BLAKE3 leaves", vec![(0, 0.6), (2, 3.0)], of("leaves", Mode::Passthrough)),
             ("modelfs, SHA-256 chunks", vec![], of("plain", Mode::Passthrough)),
         ],
-    )]
+    )
 }
 
 /// The daemon's peak while three times the file goes through it.
@@ -189,5 +206,5 @@ fn memory(arena: &Arena) -> Case {
     let peak = mount.peak_memory() as f64 / (1 << 20) as f64;
     let name = format!("resident at most, {} MiB streamed", 3 * (arena.size >> 20));
     let contender = Contender { name, figures: vec![peak], goals: vec![] };
-    Case { title: "memory of the daemon".to_owned(), unit: "MiB", contenders: vec![contender] }
+    Case { title: MEMORY.to_owned(), unit: "MiB", contenders: vec![contender] }
 }

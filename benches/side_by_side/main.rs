@@ -19,24 +19,36 @@ struct Options {
     rounds: usize,
     /// Where the figures are written, between markers.
     page: Option<PathBuf>,
+    /// Only cases whose title has this.
+    only: String,
+}
+
+const USAGE: &str = "usage: side_by_side [--quick] [WORDS OF A CASE'S TITLE]";
+
+impl Options {
+    /// A run of some cases leaves the page alone: it shows all of them, of one run.
+    fn parse(mut words: Vec<String>) -> Self {
+        let before = words.len();
+        words.retain(|w| w != "--quick");
+        let quick = words.len() < before;
+        if let Some(flag) = words.iter().find(|w| w.starts_with('-')) {
+            eprintln!("{flag} is no option of the bench\n{USAGE}");
+            std::process::exit(2);
+        }
+        let page = (!quick && words.is_empty()).then(|| PathBuf::from("docs/performance.md"));
+        let (size, rounds) = if quick { (256 << 20, 3) } else { (1 << 30, 5) };
+        Self { size, rounds, page, only: words.join(" ") }
+    }
 }
 
 fn main() {
-    let quick = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        [flag] if flag == "--quick" => true,
-        _ => {
-            eprintln!("usage: side_by_side [--quick]");
-            std::process::exit(2);
-        }
-    };
-    let options = if quick {
-        Options { size: 256 << 20, rounds: 3, page: None }
-    } else {
-        Options { size: 1 << 30, rounds: 5, page: Some(PathBuf::from("docs/performance.md")) }
-    };
+    let options = Options::parse(std::env::args().skip(1).collect());
     let arena = Arena::new(options.size);
-    let results = cases::run_all(&arena, options.rounds);
+    let results = cases::run_all(&arena, options.rounds, &options.only);
+    if results.is_empty() {
+        eprintln!("no case's title has {:?}", options.only);
+        std::process::exit(2);
+    }
     println!("\n{}", report::table(&results));
     if let Some(page) = &options.page {
         report::write_into(page, &results);

@@ -1,7 +1,8 @@
 //! What every layer may use and no layer owns: ranges, hashing, sizes and times as people write them.
 //!
-//! Nothing here does I/O or holds shared state.
+//! Nothing here does I/O or knows what it is used for.
 
+pub(crate) mod buffers;
 pub mod clock;
 pub mod extent;
 pub mod hash;

@@ -14,6 +14,7 @@ use super::lists::LeafList;
 use super::transfer::{BATCH, Transfers, blocking, leaves_range};
 use super::urgency::Urgency;
 use crate::base::ObjectRange;
+use crate::base::buffers::Buffer;
 use crate::model::{Check, MAX_LEAF, Object};
 use crate::store::{Blob, LocalSource, ReadState};
 
@@ -60,10 +61,10 @@ impl Transfers {
         if let Some(source) = whole.filter(|_| object.len <= MAX_LEAF) {
             let _room = self.memory.take(object.len, urgency).await;
             let (blob, at) = (source.blob.clone(), source.file.start());
-            let (check, len) = (object.check, object.len as usize);
+            let (check, buffer) = (object.check, self.buffers.take(object.len as usize));
             let lists = self.lists.clone();
             let list = blocking(move || {
-                let bytes = read_blob(&blob, at, len)?;
+                let bytes = read_blob(&blob, at, buffer)?;
                 Ok::<_, FetchError>(bytes.and_then(|bytes| lists.rebuild(&check, &bytes)))
             });
             if let Some(list) = list.await?? {
@@ -93,8 +94,9 @@ impl Transfers {
                 let at = source.file.start() + (range.start() - source.object.start());
                 let permit = self.memory.take(range.len(), &delivery.flight.urgency).await;
                 let (delivery, source) = (delivery.clone(), source.clone());
+                let buffer = self.buffers.take(range.len() as usize);
                 let bad = blocking(move || {
-                    let bytes = read_blob(&source.blob, at, range.len() as usize)?;
+                    let bytes = read_blob(&source.blob, at, buffer)?;
                     Ok::<_, FetchError>(bytes.map(|bytes| {
                         delivery.deliver(leaves.start, &bytes, permit, Some((&source, at)))
                     }))
@@ -110,10 +112,9 @@ impl Transfers {
     }
 }
 
-fn read_blob(blob: &Blob, at: u64, len: usize) -> Result<Option<Bytes>, FetchError> {
-    let mut buffer = vec![0; len];
-    match blob.read(at, &mut buffer)? {
-        ReadState::Hit => Ok(Some(buffer.into())),
+fn read_blob(blob: &Blob, at: u64, mut buffer: Buffer) -> Result<Option<Bytes>, FetchError> {
+    match blob.read(at, buffer.bytes_mut())? {
+        ReadState::Hit => Ok(Some(buffer.freeze())),
         ReadState::Miss => Ok(None),
     }
 }

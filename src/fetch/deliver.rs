@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::flight::{Flight, LeafBytes, Outcome, runs};
 use super::lists::LeafList;
 use crate::base::ObjectRange;
-use crate::model::{Check, LeafDigest, Object, PartIx, PartRange};
+use crate::model::{Check, Digest, LeafDigest, Object, Part, PartIx, PartRange};
 use crate::store::{Blob, LocalSource, Reservation, Written};
 
 /// A place in a blob where an object's bytes belong.
@@ -61,6 +61,16 @@ impl Delivery {
                 list.get(leaf as usize).is_some_and(|want| digest.hash(bytes) == *want)
             }
             (Check::Leaves { .. }, None) => false,
+        }
+    }
+
+    /// The BLAKE3 of a part that matched, where that is what it was checked by.
+    fn blake3_of(&self, part: &Part) -> Option<Digest> {
+        match self.object.check {
+            Check::Leaves { digest: LeafDigest::Blake3, .. } if part.is_whole_leaf() => {
+                self.list.get()?.get(part.leaf as usize).copied()
+            }
+            _ => None,
         }
     }
 
@@ -124,13 +134,15 @@ impl Delivery {
             ObjectRange::new(layout.part(first).object.start(), layout.part(last).object.end());
         let from = (object.start() - start) as usize;
         let slice = &bytes[from..from + object.len() as usize];
+        let sums: Vec<_> = parts.iter().map(|part| self.blake3_of(&layout.part(part))).collect();
         let mut space = self.space.lock().expect("holders do not panic");
         let Some(space) = space.as_mut() else { return false };
         let written = match local {
             Some((source, offset)) => {
-                target.blob.write_shared(first, slice, source, offset + from as u64, space)
+                let at = (source, offset + from as u64);
+                target.blob.write_shared(first, slice, &sums, at, space)
             }
-            None => target.blob.write(first, slice, space),
+            None => target.blob.write(first, slice, &sums, space),
         };
         match written {
             Ok(Written::Stored | Written::Present) => true,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::FetchError;
 use super::flight::LeafBytes;
 use crate::base::FileRange;
+use crate::base::buffers::Buffer;
 use crate::model::{PartIx, PartRange};
 use crate::store::{Blob, ReadState};
 
@@ -19,16 +20,16 @@ use crate::store::{Blob, ReadState};
 pub struct Gather {
     blob: Arc<Blob>,
     range: FileRange,
-    out: Vec<u8>,
+    out: Buffer,
     /// Parts that are still to come, in runs, ascending.
     missing: Vec<PartRange>,
 }
 
 impl Gather {
-    /// Of a range that lies in the file, nothing of it yet.
-    pub fn new(blob: Arc<Blob>, range: FileRange) -> Self {
+    /// Of a range that lies in the file and is as long as `out`, nothing of it yet.
+    pub fn new(blob: Arc<Blob>, range: FileRange, out: Buffer) -> Self {
         let missing = vec![blob.layout().parts_in(range)];
-        Self { blob, range, out: vec![0; range.len() as usize], missing }
+        Self { blob, range, out, missing }
     }
 
     /// What is still to come.
@@ -48,7 +49,7 @@ impl Gather {
         let in_object = part.object.start() + (wanted.start() - part.file.start());
         let from = (in_object - part.leaf_range.start()) as usize;
         let (at, len) = ((wanted.start() - self.range.start()) as usize, wanted.len() as usize);
-        self.out[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
+        self.out.bytes_mut()[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
         self.done(PartRange { start: ix.0, end: ix.0 + 1 });
     }
 
@@ -58,7 +59,7 @@ impl Gather {
             for present in self.blob.present(run) {
                 let wanted = self.blob.layout().file_range(present).intersect(&self.range);
                 let at = (wanted.start() - self.range.start()) as usize;
-                let buffer = &mut self.out[at..at + wanted.len() as usize];
+                let buffer = &mut self.out.bytes_mut()[at..at + wanted.len() as usize];
                 if self.blob.read(wanted.start(), buffer)? == ReadState::Hit {
                     self.done(present);
                 }
@@ -69,8 +70,8 @@ impl Gather {
 
     /// The bytes, once nothing is missing.
     pub fn into_bytes(self) -> Bytes {
-        debug_assert!(self.missing.is_empty());
-        self.out.into()
+        assert!(self.missing.is_empty(), "a buffer has old bytes where nothing was put");
+        self.out.freeze()
     }
 
     fn done(&mut self, parts: PartRange) {

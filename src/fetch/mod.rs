@@ -38,6 +38,7 @@ pub use urgency::Priority;
 use urgency::Urgency;
 
 use crate::base::FileRange;
+use crate::base::buffers::Buffer;
 use crate::base::units::ByteSize;
 use crate::model::{FileIx, Manifest, ObjectIx, PartIx, PartRange};
 use crate::store::{Blob, ReadState, Store};
@@ -138,6 +139,11 @@ impl Fetcher {
     /// What is under way.
     pub fn load(&self) -> Load {
         self.transfers.load()
+    }
+
+    /// Memory to read `len` bytes into.
+    pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        self.transfers.buffers.take(len)
     }
 
     /// Makes a file ready to be read. Fetches nothing.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use super::table::FlightTable;
 use super::urgency::Priority;
 use super::{FetchError, FetchOptions, Load, Traffic};
 use crate::base::ObjectRange;
+use crate::base::buffers::Buffers;
 use crate::model::{Check, Object};
 use crate::registry::{Registry, RegistryError, RetryPolicy, random};
 use crate::store::{Reservation, Store};
@@ -46,6 +47,7 @@ pub struct Transfers {
     pub(super) table: FlightTable,
     pub(super) lists: Arc<LeafLists>,
     pub(super) memory: Memory,
+    pub(super) buffers: Buffers,
     slots: Arc<Slots>,
     retry: RetryPolicy,
     deadline: Duration,
@@ -88,6 +90,7 @@ impl Transfers {
             table: FlightTable::default(),
             lists: Arc::new(LeafLists::new()),
             memory: Memory::new(options.memory),
+            buffers: Buffers::default(),
             slots: Slots::new(options.connections),
             retry: RetryPolicy::default(),
             deadline: options.read_deadline,
@@ -262,8 +265,9 @@ impl Transfers {
         'batches: for batch in Batches::new(&object, run) {
             let wanted = leaves_range(&object, &batch).len() as usize;
             let permit = self.memory.take(wanted as u64, &delivery.flight.urgency).await;
-            let mut buffer = BytesMut::with_capacity(wanted);
-            while buffer.len() < wanted {
+            let mut buffer = self.buffers.take(wanted);
+            let mut filled = 0;
+            while filled < wanted {
                 if pending.is_empty() {
                     let next = async { body.next().await.transpose().map_err(Into::into) };
                     pending = match self.heard(next).await {
@@ -279,8 +283,9 @@ impl Transfers {
                     };
                     self.bytes.fetch_add(pending.len() as u64, Ordering::Relaxed);
                 }
-                let take = pending.len().min(wanted - buffer.len());
-                buffer.extend_from_slice(&pending.split_to(take));
+                let take = pending.len().min(wanted - filled);
+                buffer.bytes_mut()[filled..filled + take].copy_from_slice(&pending.split_to(take));
+                filled += take;
             }
             if jobs.len() >= BATCHES_AHEAD {
                 note(jobs.join_next().await, mismatches)?;

@@ -19,7 +19,7 @@ use super::sync::lock;
 use super::types::{ReadState, Written};
 use super::write::{self, Write};
 use crate::base::{FileRange, ObjectRange};
-use crate::model::{BlobLayout, ContentKey, PartIx, PartRange};
+use crate::model::{BlobLayout, ContentKey, Digest, PartIx, PartRange};
 
 /// What a blob's disk is said to have failed at, when it failed at that.
 const READ: &str = "read";
@@ -289,28 +289,30 @@ impl Blob {
     }
 
     /// Stores consecutive parts from `first` on, whose verified bytes are `bytes`, taking their
-    /// cost from the reservation. Readable when it returns, durable after the commit.
+    /// cost from the reservation. `sums` has the BLAKE3 of each part where the caller knows it; what
+    /// is not there is computed. Readable when it returns, durable after the commit.
     pub fn write(
         &self,
         first: PartIx,
         bytes: &[u8],
+        sums: &[Option<Digest>],
         space: &mut Reservation,
     ) -> Result<Written, StoreError> {
-        let w = Write { first, bytes, shared: None };
+        let w = Write { first, bytes, sums, shared: None };
         write::write(&self.core, &self.cell, &self.layout, w, space)
     }
 
-    /// Like `write` of bytes that `source` has on disk at `source_offset`: shares the blocks where
-    /// the disk can (`bytes` are what was just read from there and verified), else writes them.
+    /// Like `write` of bytes that a source has on disk at an offset of its blob: shares the blocks
+    /// where the disk can (`bytes` are what was just read from there and verified), else writes them.
     pub fn write_shared(
         &self,
         first: PartIx,
         bytes: &[u8],
-        source: &LocalSource,
-        source_offset: u64,
+        sums: &[Option<Digest>],
+        source: (&LocalSource, u64),
         space: &mut Reservation,
     ) -> Result<Written, StoreError> {
-        let w = Write { first, bytes, shared: Some((source, source_offset)) };
+        let w = Write { first, bytes, sums, shared: Some(source) };
         write::write(&self.core, &self.cell, &self.layout, w, space)
     }
 

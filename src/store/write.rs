@@ -23,7 +23,7 @@ use super::sync::lock;
 use super::types::Written;
 use crate::base::units::ByteSize;
 use crate::base::{FileRange, hash};
-use crate::model::{BlobLayout, PartIx, PartRange};
+use crate::model::{BlobLayout, Digest, PartIx, PartRange};
 
 /// What is written, where.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub struct Write<'a> {
     pub first: PartIx,
     /// All bytes of it and the parts that follow.
     pub bytes: &'a [u8],
+    /// The BLAKE3 of each part, where known.
+    pub sums: &'a [Option<Digest>],
     /// Where else the disk has the same bytes.
     pub shared: Option<(&'a LocalSource, u64)>,
 }
@@ -97,7 +99,8 @@ pub fn write(
         .map(|part| {
             let at = cell.layout.part(part).file;
             let bytes = &w.bytes[(at.start() - start) as usize..(at.end() - start) as usize];
-            (part.0, hash::blake3(bytes))
+            let known = w.sums.get((part.0 - w.first.0) as usize).copied().flatten();
+            (part.0, known.unwrap_or_else(|| hash::blake3(bytes)))
         })
         .collect();
     let used = core.time.seconds();

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::buffers::Buffers;
 use super::errors::{Failures, of_fetch};
 use super::handles::OpenTable;
 use super::namespace::Content;
@@ -28,7 +27,6 @@ pub(super) struct Files {
     passthrough: AtomicBool,
     open: Mutex<OpenTable<OpenFile, Arc<Backing>>>,
     failures: Failures,
-    buffers: Buffers,
 }
 
 /// A complete file that the kernel reads by itself, kept from eviction meanwhile.
@@ -58,7 +56,6 @@ impl Files {
             passthrough: AtomicBool::new(passthrough),
             open: Mutex::new(OpenTable::new()),
             failures: Failures::new(),
-            buffers: Buffers::default(),
         }
     }
 
@@ -140,7 +137,7 @@ impl Files {
             return Answer::Now(Ok(Bytes::new()));
         }
         let ahead = lock(&open.ahead).on_read(range, len);
-        let mut buffer = self.buffers.take(range.len() as usize);
+        let mut buffer = self.fetcher.buffer(range.len() as usize);
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {
                 if let Some(ahead) = ahead.filter(|_| !is_complete(&file)) {

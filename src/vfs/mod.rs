@@ -8,7 +8,6 @@
 //! lock is held while the disk or the network works.
 
 mod attributes;
-mod buffers;
 mod errors;
 mod files;
 mod handles;

@@ -73,9 +73,9 @@ fn a_part_must_be_written_whole_and_reads_stay_in_the_file() {
     let store = Store::open(options(dir.path(), LIMIT)).unwrap();
     let blob = store.blob(layout(1, 10 * LEAF, LEAF)).unwrap();
     let mut space = store.reserve(LEAF * 4).unwrap();
-    assert!(blob.write(PartIx(0), &[1; 100], &mut space).is_err());
-    assert!(blob.write(PartIx(10), &[1; 100], &mut space).is_err());
-    assert!(blob.write(PartIx(0), &[], &mut space).is_err());
+    assert!(blob.write(PartIx(0), &[1; 100], &[], &mut space).is_err());
+    assert!(blob.write(PartIx(10), &[1; 100], &[], &mut space).is_err());
+    assert!(blob.write(PartIx(0), &[], &[], &mut space).is_err());
     assert!(blob.read(10 * LEAF - 1, &mut [0; 2]).is_err());
     assert_eq!(blob.read(10 * LEAF, &mut []).unwrap(), ReadState::Hit);
 }
@@ -319,7 +319,8 @@ fn bytes_of_an_object_are_found_in_other_blobs_and_shared() {
         assert!(store.evict(&[from.key()], false).unwrap().kept_busy.0 > 0, "held");
         let blob = store.blob(to.clone()).unwrap();
         let mut space = store.reserve(blob.cost(parts(1, 4))).unwrap();
-        blob.write_shared(PartIx(1), &bytes, source, source.file.start(), &mut space).unwrap();
+        blob.write_shared(PartIx(1), &bytes, &[], (source, source.file.start()), &mut space)
+            .unwrap();
         let mut back = vec![0; bytes.len()];
         assert_eq!(blob.read(LEAF, &mut back).unwrap(), ReadState::Hit);
         assert!(back == bytes && back == pattern(1, 3 * LEAF, 3 * LEAF));

@@ -74,7 +74,7 @@ pub fn open_on(root: &Path, limit: ByteSize, disk: Arc<dyn Disk>) -> Store {
 /// Reserves and writes.
 pub fn put(store: &Store, blob: &Blob, n: u32, p: PartRange) -> Result<Written, StoreError> {
     let mut space = store.reserve(blob.cost(p))?;
-    blob.write(PartIx(p.start), &bytes_of(n, blob.layout(), p), &mut space)
+    blob.write(PartIx(p.start), &bytes_of(n, blob.layout(), p), &[], &mut space)
 }
 
 /// Reads parts and checks every byte; whether they were there.
