@@ -1,30 +1,33 @@
-//! The mount daemon: puts the parts together, serves until told to end, takes them apart.
+//! The worker: puts the parts together, serves until told to end, takes them apart.
 //!
-//! Invariant: no way out of here leaves a mount or a socket behind, and "ready" is said only when
-//! the first read would be answered. One task waits for the end; all else runs beside it.
+//! Invariant: "ready" is said only when the first read would be answered. It owns neither the mount
+//! nor the control socket nor the store's lock: its supervisor does, and ends it. A panic anywhere
+//! ends the process before any request is answered by it. One task waits for the end; all else runs
+//! beside it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher};
 use modelfs::registry::HttpTimeouts;
-use modelfs::store::{Holder, Store};
+use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
-use modelfs_platform::{Mount, MountOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, oneshot};
+use modelfs_platform::{MountOptions, Serving, Task};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::confine::Confinement;
 use crate::control::answers::DaemonStatus;
-use crate::control::ops::{Live, Ops, blocking, rfc3339};
-use crate::control::server::{self, Bound};
+use crate::control::ops::{Keeper, Live, Ops, blocking, rfc3339};
+use crate::control::server;
 use crate::error::{Failure, Kind};
 use crate::scrub::Scrub;
-use crate::{paths, service};
-
-/// How long a forced end tries to take the mount away; a dead mount point is worse than waiting.
-const LAST_TRY: Duration = Duration::from_secs(2);
+use crate::service;
+use crate::signals::Signals;
+use crate::supervisor::messages::FromWorker;
+use crate::worker::{Assignment, Joined, Supervisor, Wish};
 
 /// What to serve, and how. All paths are absolute.
 pub struct Options {
@@ -42,8 +45,14 @@ pub struct Options {
     pub fetch: FetchOptions,
     /// The file that the log goes to, if it does.
     pub log: Option<PathBuf>,
-    /// Whether losing the terminal ends it.
-    pub ends_with_terminal: bool,
+}
+
+impl Options {
+    /// The registry's folder, if it is one.
+    pub fn registry_folder(&self) -> Option<PathBuf> {
+        let registry = modelfs::registry::open(&self.registry).ok()?;
+        Some(PathBuf::from(registry.name())).filter(|path| path.is_absolute())
+    }
 }
 
 /// What is told when the mount is ready.
@@ -58,54 +67,77 @@ pub struct Ready {
     pub trouble: Option<String>,
 }
 
-/// Everything that a live mount is made of.
+/// Everything that is served.
 struct Parts {
     store: Store,
     fetcher: Arc<Fetcher>,
     vfs: Arc<Vfs>,
-    bound: Bound,
-    socket: PathBuf,
 }
 
-/// Mounts and serves until a signal, an unmount or the control API ends it. `ready` is called once;
-/// if it fails (nobody waits any more), all is taken down again.
+/// Serves what the supervisor assigns until the connection ends or the supervisor wants it.
 pub async fn run(
     options: Options,
-    ready: impl FnOnce(&Ready) -> Result<(), Failure>,
+    joined: Joined,
+    confinement: Confinement,
 ) -> Result<(), Failure> {
-    let mut signals = Signals::new(options.ends_with_terminal)?;
-    // Until there is a mount, nothing has to be undone: a signal just drops what was begun.
-    let parts = tokio::select! {
-        parts = prepare(&options) => parts?,
-        () = signals.next() => {
-            return Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"));
+    // They are for the supervisor; a service manager sends them to everybody.
+    let mut signals = Signals::new(true)?;
+    tokio::spawn(async move {
+        loop {
+            signals.next().await;
         }
-    };
-    let (vfs, how) = (parts.vfs.clone(), options.mount.clone());
-    let mounted = blocking(move || Ok(modelfs_platform::mount(vfs, &how)?)).await;
-    let vfs = parts.vfs.clone();
-    let store = parts.store.clone();
-    let ended = match mounted {
-        Ok(mount) => live(&options, parts, mount, signals, ready).await,
-        Err(failure) => Err(failure),
-    };
-    vfs.close();
-    let committed = blocking(move || Ok(store.commit()?)).await;
-    ended.and(committed)
+    });
+    let supervisor = Arc::clone(&joined.supervisor);
+    let served = serve(&options, joined, confinement).await;
+    match &served {
+        Ok(()) => supervisor.say(&FromWorker::Ended),
+        Err(failure) => supervisor.say(&FromWorker::Failed(failure.clone())),
+    }
+    served
 }
 
-async fn prepare(options: &Options) -> Result<Parts, Failure> {
-    let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
-    let registry = modelfs::registry::open_with(&options.registry, timeouts)?;
-    let how = service::store_options(&options.root, options.limit);
-    let store = blocking(move || Ok(Store::open(how)?)).await?;
-    let fetcher = service::fetcher(registry.clone(), &store, &options.fetch);
-    service::first_catalog(&*registry, fetcher.source()).await?;
-    let how = VfsOptions { passthrough: options.mount.passthrough };
-    let vfs = Vfs::new(fetcher.clone(), how).await.map_err(unprepared)?;
-    let socket = paths::socket(store.root());
-    let bound = server::bind(&socket).inspect_err(|_| vfs.close())?;
-    Ok(Parts { store, fetcher, vfs, bound, socket })
+async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> Result<(), Failure> {
+    let Joined { welcome, lock, listener, supervisor } = joined;
+    let (assigned, mut wishes) = supervisor.listen()?;
+    let parts = {
+        let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
+        let registry = modelfs::registry::open_with(&options.registry, timeouts)?;
+        let how = service::store_options(&options.root, options.limit);
+        let store = blocking(move || Ok(Store::open_locked(how, lock)?)).await?;
+        let fetcher = service::fetcher(registry.clone(), &store, &options.fetch);
+        service::first_catalog(&*registry, fetcher.source()).await?;
+        let how = VfsOptions { passthrough: options.mount.passthrough };
+        let vfs = Vfs::new(fetcher.clone(), how).await.map_err(unprepared)?;
+        Parts { store, fetcher, vfs }
+    };
+    supervisor.say(&FromWorker::Prepared);
+    let Ok(assignment) = assigned.await else {
+        return Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"));
+    };
+    let (vfs, keeper, threads) = (parts.vfs.clone(), supervisor.clone(), options.mount.threads);
+    let serving = blocking(move || {
+        let Assignment { device, offer, open, takes_over, no_passthrough } = assignment;
+        let task = Task { device, offer, open, takes_over, no_passthrough, threads };
+        modelfs_platform::serve(vfs, task, keeper)
+            .map_err(|e| Failure::new(Kind::General, format!("talking to the kernel: {e}")))
+    })
+    .await?;
+    let agreed = serving.agreed();
+    let status = DaemonStatus {
+        pid: welcome.supervisor,
+        worker: std::process::id(),
+        restarts: welcome.restarts,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        mountpoint: options.mount.mountpoint.clone(),
+        socket: welcome.socket,
+        since: welcome.since.unwrap_or_else(|| rfc3339(std::time::SystemTime::now())),
+        passthrough: agreed.passthrough,
+        why_no_passthrough: agreed.why_not,
+        max_read: agreed.max_read,
+        confinement,
+        log: options.log.clone(),
+    };
+    live(options, parts, status, serving, listener, supervisor, &mut wishes).await
 }
 
 fn unprepared(error: VfsError) -> Failure {
@@ -121,128 +153,101 @@ fn unprepared(error: VfsError) -> Failure {
     Failure::new(kind, format!("preparing the tree: {error}"))
 }
 
-/// From the mount to its end.
+/// From the first request to the end.
 async fn live(
     options: &Options,
     parts: Parts,
-    mount: Mount,
-    mut signals: Signals,
-    ready: impl FnOnce(&Ready) -> Result<(), Failure>,
+    status: DaemonStatus,
+    serving: Serving,
+    listener: std::os::unix::net::UnixListener,
+    supervisor: Arc<Supervisor>,
+    wishes: &mut mpsc::UnboundedReceiver<Wish>,
 ) -> Result<(), Failure> {
-    let Parts { store, fetcher, bound, socket, .. } = parts;
-    let said = Ready {
-        daemon: status(options, &mount, socket),
+    let Parts { store, fetcher, vfs } = parts;
+    let general =
+        |what: &str, e: std::io::Error| Failure::new(Kind::General, format!("{what}: {e}"));
+    let ready = Ready {
+        daemon: status.clone(),
         registry: fetcher.source().name().to_owned(),
         trouble: fetcher.source().trouble(),
     };
-    let stop = Arc::new(Notify::new());
+    let asked = Arc::new(Asked { supervisor: supervisor.clone(), restart: Mutex::default() });
     let ops = Arc::new(Ops {
         store: store.clone(),
         source: Some(fetcher.source().clone()),
         fetcher: Some(fetcher),
-        daemon: Some(Live { status: said.daemon.clone(), stop: stop.clone() }),
+        daemon: Some(Live { status, keeper: asked.clone() }),
         options: options.fetch.clone(),
     });
+    listener.set_nonblocking(true).map_err(|e| general("the control socket", e))?;
+    let listener =
+        UnixListener::from_std(listener).map_err(|e| general("the control socket", e))?;
     let (quit, quitting) = oneshot::channel::<()>();
-    let control = tokio::spawn(server::serve(bound, ops, async {
+    let control = tokio::spawn(server::serve(listener, ops, async {
         let _ = quitting.await;
     }));
-
     let scrub = Scrub::start(store.clone(), options.scrub_rate)
-        .map_err(|e| Failure::new(Kind::General, format!("starting the scrub: {e}")))?;
-    let begun = announce(store, &said.daemon).await.and_then(|()| ready(&said));
-    if begun.is_ok() {
-        if let Some(trouble) = &said.trouble {
-            tracing::warn!("the registry cannot be asked; offering what was last seen: {trouble}");
-        }
-        tokio::select! {
-            () = signals.next() => tracing::info!("asked to end by a signal"),
-            () = stop.notified() => tracing::info!("asked to end by a command"),
-            () = mount.ended() => tracing::info!("unmounted from outside"),
-        }
+        .map_err(|e| general("starting the scrub", e))?;
+    if let Some(trouble) = &ready.trouble {
+        tracing::warn!("the registry cannot be asked; offering what was last seen: {trouble}");
     }
-    let mountpoint = options.mount.mountpoint.clone();
-    tokio::spawn(async move {
-        signals.next().await;
-        end_now(mountpoint).await;
-    });
-    let unmounted = blocking(move || {
-        drop(scrub);
-        Ok(mount.unmount()?)
-    })
-    .await;
+    supervisor.say(&FromWorker::Ready(ready));
+    let retires = loop {
+        tokio::select! {
+            () = serving.ended() => break false,
+            wish = wishes.recv() => match wish {
+                Some(Wish::Restarted(outcome)) => asked.restarted(outcome),
+                Some(Wish::Retire) => break true,
+                Some(Wish::Orphaned) | None => {
+                    tracing::error!("the supervisor died: ending");
+                    break true;
+                }
+            },
+        }
+    };
+    // Requests are answered until the last moment; those that are not, the next worker answers.
     drop(quit);
     let _ = control.await;
-    begun.and(unmounted)
-}
-
-fn status(options: &Options, mount: &Mount, socket: PathBuf) -> DaemonStatus {
-    let agreed = mount.agreed();
-    DaemonStatus {
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        mountpoint: options.mount.mountpoint.clone(),
-        socket,
-        since: rfc3339(SystemTime::now()),
-        passthrough: agreed.passthrough,
-        why_no_passthrough: agreed.why_not,
-        max_read: agreed.max_read,
-        log: options.log.clone(),
+    let committed = blocking(move || {
+        drop(scrub);
+        Ok(store.commit()?)
+    })
+    .await;
+    if retires {
+        // Without taking anything apart: a request dropped on the way would be answered with an
+        // error.
+        std::process::exit(committed.map_or_else(|failure| failure.exit_code.into(), |()| 0));
     }
+    vfs.close();
+    committed
 }
 
-async fn announce(store: Store, daemon: &DaemonStatus) -> Result<(), Failure> {
-    let holder = Holder {
-        pid: daemon.pid,
-        mountpoint: Some(daemon.mountpoint.clone()),
-        socket: Some(daemon.socket.clone()),
-    };
-    blocking(move || Ok(store.announce(&holder)?)).await
+/// Carries what commands ask for to the supervisor.
+struct Asked {
+    supervisor: Arc<Supervisor>,
+    /// Who waits for a restart.
+    restart: Mutex<Vec<oneshot::Sender<Result<(), String>>>>,
 }
 
-/// The second signal: somebody has waited long enough.
-async fn end_now(mountpoint: PathBuf) {
-    tracing::warn!("asked to end a second time: ending at once");
-    let last = blocking(move || Ok(modelfs_platform::unmount(&mountpoint)?));
-    let _ = tokio::time::timeout(LAST_TRY, last).await;
-    std::process::exit(Kind::Interrupted.exit_code().into());
-}
-
-/// The signals that ask a daemon to end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    ends_with_terminal: bool,
-}
-
-impl Signals {
-    fn new(ends_with_terminal: bool) -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|e| Failure::new(Kind::General, format!("listening for signals: {e}")))
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-            ends_with_terminal,
-        })
-    }
-
-    /// The next one. Cancel safe.
-    async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => {
-                    if self.ends_with_terminal {
-                        return;
-                    }
-                }
-            }
+impl Asked {
+    fn restarted(&self, outcome: Result<(), String>) {
+        let mut waiting = self.restart.lock().unwrap_or_else(PoisonError::into_inner);
+        for who in waiting.drain(..) {
+            let _ = who.send(outcome.clone());
         }
+    }
+}
+
+impl Keeper for Asked {
+    fn unmount(&self) {
+        self.supervisor.say(&FromWorker::Unmount);
+    }
+
+    fn restart(&self) -> BoxFuture<'static, Result<(), String>> {
+        let (tell, told) = oneshot::channel();
+        self.restart.lock().unwrap_or_else(PoisonError::into_inner).push(tell);
+        self.supervisor.say(&FromWorker::Restart);
+        Box::pin(async move { told.await.unwrap_or_else(|_| Err("the daemon ends".to_owned())) })
     }
 }
 

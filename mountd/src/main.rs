@@ -4,6 +4,7 @@
 
 mod background;
 mod cli;
+mod confine;
 mod control;
 mod daemon;
 mod error;
@@ -11,6 +12,9 @@ mod logging;
 mod paths;
 mod scrub;
 mod service;
+mod signals;
+mod supervisor;
+mod worker;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,26 +32,70 @@ const MIN_WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     modelfs_platform::allocator::give_memory_back();
+    if let Some(task) = supervisor::reaper::task() {
+        return supervisor::reaper::run(&task);
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::wrong_arguments(&error),
     };
     logging::start(cli.quiet, cli.verbose, matches!(cli.command, cli::Command::Mount(_)));
     let json = cli.json;
+    if worker::is_worker() {
+        return work(cli);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => output::failed(&failure, json),
     }
 }
 
+/// A worker's life. What goes wrong is said to the supervisor, who says it to the user.
+fn work(cli: cli::Cli) -> ExitCode {
+    let cli::Command::Mount(args) = cli.command else { return ExitCode::FAILURE };
+    // A panic must not unwind: requests that are dropped on the way would be answered with errors,
+    // where the next worker has the right answer.
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        std::process::abort();
+    }));
+    let outcome = (|| {
+        let options = cli::mounts::worker_options(&args).inspect_err(worker::cannot)?;
+        let joined = worker::join(&options.root)?;
+        let confinement = match args.keep_privileges {
+            true => confine::Confinement::off(),
+            false => {
+                let registry = options.registry_folder();
+                confine::confine(
+                    &[&options.root],
+                    &registry.as_deref().into_iter().collect::<Vec<_>>(),
+                )
+            }
+        };
+        runtime()?.block_on(daemon::run(options, joined, confinement))
+    })();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::debug!("{failure}");
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
 fn run(cli: cli::Cli) -> Result<(), Failure> {
-    let cores = std::thread::available_parallelism().map_or(MIN_WORKERS, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.max(MIN_WORKERS))
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Kind::General, format!("starting threads: {e}")))?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(cli::run(cli));
     runtime.shutdown_timeout(LINGER);
     outcome
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(MIN_WORKERS, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(MIN_WORKERS))
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Kind::General, format!("starting threads: {e}")))
 }

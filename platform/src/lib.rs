@@ -16,7 +16,10 @@ use std::sync::Arc;
 use modelfs::vfs::Vfs;
 
 #[cfg(target_os = "linux")]
-pub use fuse::Mount;
+pub use fuse::{
+    BackingNumber, Connection, GRACE, Keeper, Mount, Mounted, Open, RequestNumber, Serving, Task,
+    serve,
+};
 #[cfg(not(target_os = "linux"))]
 pub use none::Mount;
 

@@ -14,6 +14,7 @@ use super::core::Core;
 use super::disk::{Disk, RealDisk};
 use super::error::StoreError;
 use super::index::{Durability, names, rows};
+use super::lock::StoreLock;
 use super::reserve::{self, Reservation};
 use super::sync::lock;
 use super::types::{
@@ -60,7 +61,19 @@ impl Store {
     /// Opens or makes a store with the real disk and clock.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let disk = Arc::new(RealDisk::new(&options.root));
-        Self::open_with(options, disk, Arc::new(SystemClock))
+        Self::start(options, disk, Arc::new(SystemClock), None)
+    }
+
+    /// Takes the lock of the store at `root`, which is made, without opening the store: for a
+    /// process that hands it to those that do.
+    pub fn lock(root: &Path) -> Result<StoreLock, StoreError> {
+        open::take(root)
+    }
+
+    /// Opens a store whose lock is held already.
+    pub fn open_locked(options: StoreOptions, lock: StoreLock) -> Result<Self, StoreError> {
+        let disk = Arc::new(RealDisk::new(&options.root));
+        Self::start(options, disk, Arc::new(SystemClock), Some(lock))
     }
 
     /// Opens or makes a store on a given disk and clock. The index and the lock are always files
@@ -70,7 +83,16 @@ impl Store {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let core = open::open(&options, disk, clock)?;
+        Self::start(options, disk, clock, None)
+    }
+
+    fn start(
+        options: StoreOptions,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        lock: Option<StoreLock>,
+    ) -> Result<Self, StoreError> {
+        let core = open::open(&options, disk, clock, lock)?;
         let thread = std::thread::Builder::new().name("store-commit".into()).spawn({
             let core = core.clone();
             move || commit::run(&core)

@@ -1,7 +1,8 @@
 //! One writer process per store: an exclusive lock on the file `lock`, which says who has it.
 //!
 //! Invariant: the lock counts, not the content: what a dead process left there is ignored. The
-//! lock belongs to the open file and goes with its last descriptor, however the process ends.
+//! lock belongs to the open file and goes with its last descriptor, however the process ends; a
+//! process can hand it to the next without letting go.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -32,7 +33,7 @@ fn said_in(file: &mut File) -> Holder {
     let mut text = String::new();
     // a holder that has not written yet is unknown: 0
     let _ = file.rewind().and_then(|()| file.take(64 << 10).read_to_string(&mut text));
-    serde_json::from_str(&text).unwrap_or(Holder { pid: 0, mountpoint: None, socket: None })
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 impl StoreLock {
@@ -60,8 +61,19 @@ impl StoreLock {
             }
         }
         let lock = Self { path, file: Mutex::new(file) };
-        lock.say(&Holder { pid: std::process::id(), mountpoint: None, socket: None })?;
+        lock.say(&Holder { pid: std::process::id(), ..Holder::default() })?;
         Ok(lock)
+    }
+
+    /// The lock of the store at `root` that another process took and handed over: it is held for as
+    /// long as either has it.
+    pub fn inherit(root: &Path, file: File) -> Self {
+        Self { path: path_of(root), file: Mutex::new(file) }
+    }
+
+    /// The locked file, to hand over.
+    pub fn share(&self) -> Result<File, StoreError> {
+        lock(&self.file).try_clone().map_err(StoreError::disk(&self.path, "share the lock"))
     }
 
     /// Writes who has it.
@@ -104,6 +116,7 @@ mod tests {
             pid: std::process::id(),
             mountpoint: Some("/models".into()),
             socket: Some("/run/s".into()),
+            trouble: None,
         };
         first.say(&me).unwrap();
         assert_eq!(Holder::of(dir.path()), Some(me.clone()));
@@ -115,7 +128,10 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        let heir = StoreLock::inherit(dir.path(), first.share().unwrap());
         drop(first);
+        assert_eq!(Holder::of(dir.path()), Some(me), "handed over");
+        drop(heir);
         assert_eq!(Holder::of(dir.path()), None);
         StoreLock::take(dir.path()).unwrap();
     }

@@ -42,6 +42,7 @@ pub use blob::{Blob, Hold, LocalSource};
 pub use disk::{Disk, Faults, FaultyDisk, MemoryDisk, RealDisk};
 pub use error::StoreError;
 pub use handle::Store;
+pub use lock::StoreLock;
 pub use reserve::Reservation;
 pub use types::{
     Evicted, Holder, NodeId, NodeKey, Pin, ReadState, SavedCatalog, StoreOptions, Usage, Verified,

@@ -53,18 +53,18 @@ fn read(conn: &Connection) -> rusqlite::Result<Read> {
     Ok(Read { blobs, segments, pinned, limit })
 }
 
-/// Opens or makes a store.
+/// Opens or makes a store; `lock` is its lock, if that is held already.
 pub fn open(
     options: &StoreOptions,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
+    lock: Option<StoreLock>,
 ) -> Result<Arc<Core>, StoreError> {
     if let Some(given) = options.limit.filter(|l| l.0 < MIN_LIMIT) {
         return Err(StoreError::Limit { given, least: ByteSize(MIN_LIMIT) });
     }
     let root = &options.root;
-    make_root(root)?;
-    let lock = StoreLock::take(root)?;
+    let lock = lock.map_or_else(|| take(root), Ok)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
     let (opened, read) = index::open(root, clock.wall(), read)?;
     // the names of a new index and its log; what follows rests on them
@@ -108,6 +108,12 @@ pub fn open(
     }
     evict::settle(&core)?;
     Ok(core)
+}
+
+/// Takes the lock of the store at `root`, whose folder is made.
+pub fn take(root: &Path) -> Result<StoreLock, StoreError> {
+    make_root(root)?;
+    StoreLock::take(root)
 }
 
 fn make_root(root: &Path) -> Result<(), StoreError> {

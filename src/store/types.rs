@@ -34,7 +34,7 @@ impl StoreOptions {
 }
 
 /// Who holds a store, as its lock file says (JSON).
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Holder {
     /// The process.
     pub pid: u32,
@@ -42,6 +42,9 @@ pub struct Holder {
     pub mountpoint: Option<PathBuf>,
     /// Where it listens for commands, if it is a daemon.
     pub socket: Option<PathBuf>,
+    /// Why nobody answers there, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The row of a group, model or version (with its hash) in the index: stable for the life of the

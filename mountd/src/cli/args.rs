@@ -13,6 +13,9 @@ use modelfs::model::{LeafDigest, ModelRef, Name};
 /// from the page cache, and each may wait for a disk.
 const THREADS: u16 = 4;
 
+/// With the pauses between them, some ten seconds: enough for what passes, not for what stays.
+const MAX_RESTARTS: u32 = 8;
+
 /// [`modelfs::publish::CHUNK_SIZE`] as help shows it.
 const CHUNK: &str = "10MiB";
 
@@ -63,6 +66,20 @@ pub struct Mount {
     #[arg(long, value_name = "N", default_value_t = THREADS,
         value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    /// How often in a row the process that serves may die at once before reads fail; 0: for ever
+    #[arg(long, value_name = "N", default_value_t = MAX_RESTARTS)]
+    pub max_restarts: u32,
+    /// Let the process that serves keep its capabilities and reach every file of its user
+    #[arg(long)]
+    pub keep_privileges: bool,
+}
+
+/// `modelfs restart`
+#[derive(Debug, Args)]
+pub struct Restart {
+    /// The cache folder [default: modelfs in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", env = "MODELFS_CACHE_DIR", hide_env_values = true)]
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// `modelfs unmount`

@@ -7,7 +7,7 @@ mod args;
 mod change;
 mod check;
 mod look;
-mod mounts;
+pub mod mounts;
 pub mod output;
 mod progress;
 mod publish;
@@ -68,6 +68,14 @@ Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a 
 it at once. Other users of the machine can read command lines: give a registry's URL that has \
 credentials in it by MODELFS_REGISTRY.")]
     Mount(args::Mount),
+    /// Replace the process that serves a mount, without unmounting
+    #[command(after_help = "\
+Examples:
+  modelfs restart
+
+The new process is of the program that is now installed: this is how to update. Files stay open, and \
+reads under way are answered by the new one. Also tries again where the daemon has given up.")]
+    Restart(args::Restart),
     /// Unmount
     #[command(after_help = "\
 Examples:
@@ -151,6 +159,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let out = Out { json: cli.json, quiet: cli.quiet };
     match cli.command {
         Command::Mount(args) => mounts::mount(out, args).await,
+        Command::Restart(args) => mounts::restart(out, args).await,
         Command::Unmount(args) => mounts::unmount(out, args).await,
         Command::Status(args) => look::status(out, args).await,
         Command::List(args) => look::list(out, args).await,

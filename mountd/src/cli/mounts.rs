@@ -2,6 +2,7 @@
 //!
 //! Invariant: "unmounted" is said only when the mount and its daemon are gone.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,16 +10,16 @@ use modelfs::fetch::FetchOptions;
 use modelfs_platform::{MountError, MountOptions};
 use serde::Serialize;
 
-use super::args::{Mount as MountArgs, Unmount as UnmountArgs};
+use super::args::{Mount as MountArgs, Restart as RestartArgs, Unmount as UnmountArgs};
 use super::output::Out;
 use crate::control::answers::{DaemonStatus, Unmounting};
 use crate::control::backend;
 use crate::control::client::Client;
 use crate::control::ops::blocking;
-use crate::control::types::{Event, GetStatus, Unmount};
+use crate::control::types::{Event, GetStatus, Restart, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
-use crate::{background, paths, scrub};
+use crate::{background, paths, scrub, supervisor};
 
 /// How long a daemon may take to end: it waits for its last commit to the disk.
 const END: Duration = Duration::from_secs(30);
@@ -33,18 +34,18 @@ const ASK: Duration = Duration::from_secs(2);
 pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
     if !background::is_child() {
         let in_background = args.background;
-        let options = options(args)?;
+        let plan = plan(args)?;
         if !in_background {
-            return daemon::run(options, |ready| out.say(ready, ready_text)).await;
+            return supervisor::run(plan, |ready| out.say(ready, ready_text)).await;
         }
-        let ready = blocking(move || background::start(&options.root)).await?;
+        let ready = blocking(move || background::start(&plan.root)).await?;
         return out.say(&ready, ready_text);
     }
     let mut told = false;
     let serve = async || {
-        let options = options(args)?;
+        let plan = plan(args)?;
         background::detach();
-        daemon::run(options, |ready| {
+        supervisor::run(plan, |ready| {
             told = true;
             background::tell(&Event::Done(ready))
         })
@@ -61,8 +62,28 @@ pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
     }
 }
 
-/// Everything made absolute: a daemon in the background has another folder.
-fn options(args: MountArgs) -> Result<daemon::Options, Failure> {
+fn mount_options(args: &MountArgs) -> Result<MountOptions, Failure> {
+    Ok(MountOptions {
+        mountpoint: paths::absolute(&args.mountpoint)?,
+        allow_other: args.allow_other,
+        threads: args.threads.into(),
+        passthrough: !args.no_passthrough,
+    })
+}
+
+/// What the supervisor keeps up. What is wrong with the rest, the worker says.
+fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
+    args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
+    Ok(supervisor::Plan {
+        mount: mount_options(&args)?,
+        root: paths::cache_root(args.places.cache_dir.as_deref())?,
+        most_deaths: args.max_restarts,
+        ends_with_terminal: !args.background && std::io::stderr().is_terminal(),
+    })
+}
+
+/// What a worker is to do. Everything made absolute: a daemon in the background has another folder.
+pub fn worker_options(args: &MountArgs) -> Result<daemon::Options, Failure> {
     let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
     let root = paths::cache_root(args.places.cache_dir.as_deref())?;
     let usual = FetchOptions::default();
@@ -72,21 +93,15 @@ fn options(args: MountArgs) -> Result<daemon::Options, Failure> {
         catalog_ttl: catalog_ttl.unwrap_or(usual.catalog_ttl),
         ..usual
     };
-    let log = background::is_child().then(|| paths::log_file(&root)).transpose()?;
+    let log = args.background.then(|| paths::log_file(&root)).transpose()?;
     Ok(daemon::Options {
-        mount: MountOptions {
-            mountpoint: paths::absolute(&args.mountpoint)?,
-            allow_other: args.allow_other,
-            threads: args.threads.into(),
-            passthrough: !args.no_passthrough,
-        },
+        mount: mount_options(args)?,
         root,
         registry,
         limit: args.cache_size,
         scrub_rate: args.scrub_rate.unwrap_or(scrub::RATE),
         fetch,
         log,
-        ends_with_terminal: !args.background,
     })
 }
 
@@ -102,6 +117,56 @@ fn ready_text(ready: &Ready) -> String {
         text += &format!("\n  the registry cannot be asked, this is what was last seen: {trouble}");
     }
     super::output::printable(&text).replace("\\n", "\n")
+}
+
+#[derive(Serialize)]
+struct Restarted {
+    worker: u32,
+    version: String,
+}
+
+/// `modelfs restart`
+pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
+    let root = paths::cache_root(args.cache_dir.as_deref())?;
+    let nothing = || Failure::new(Kind::NotCached, "nothing is mounted");
+    let holder = backend::holder(&root).await?.ok_or_else(nothing)?;
+    let socket = holder.socket.ok_or_else(nothing)?;
+    let client = Client::new(&socket);
+    let former = match holder.trouble {
+        None => Some(client.call(&Restart {}, &backend::none()).await?.worker),
+        // Nobody answers there: the supervisor is asked by signal.
+        Some(_) => {
+            hang_up(holder.pid)?;
+            None
+        }
+    };
+    let another = async {
+        loop {
+            let (call, quiet) = (GetStatus {}, backend::none());
+            let asked = tokio::time::timeout(ASK, client.call(&call, &quiet)).await;
+            if let Ok(Ok(status)) = asked
+                && let Some(daemon) = status.daemon.filter(|d| former != Some(d.worker))
+            {
+                return daemon;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let daemon = tokio::time::timeout(END, another).await.map_err(|_| {
+        Failure::new(Kind::General, "the new worker does not answer")
+            .hint("the daemon's log may say why")
+    })?;
+    let restarted = Restarted { worker: daemon.worker, version: daemon.version };
+    out.say(&restarted, |r| format!("process {} serves now, version {}", r.worker, r.version))
+}
+
+fn hang_up(pid: u32) -> Result<(), Failure> {
+    let gone = |e: rustix::io::Errno| {
+        Failure::new(Kind::General, format!("the daemon, process {pid}, cannot be told: {e}"))
+    };
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| gone(rustix::io::Errno::SRCH))?;
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).map_err(gone)
 }
 
 #[derive(Serialize)]
@@ -199,6 +264,9 @@ mod tests {
     fn the_ready_line_says_where_and_in_whose_log() {
         let daemon = DaemonStatus {
             pid: 7,
+            worker: 8,
+            restarts: 0,
+            confinement: crate::confine::Confinement::off(),
             version: "0".into(),
             mountpoint: "/m".into(),
             socket: "/s".into(),

@@ -12,6 +12,7 @@ use modelfs::store::Usage;
 use serde::{Deserialize, Serialize};
 
 use super::types::Ref;
+use crate::confine::Confinement;
 
 /// How daemon and cache are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,8 +30,12 @@ pub struct Status {
 /// A live daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DaemonStatus {
-    /// The process.
+    /// The process that keeps the mount.
     pub pid: u32,
+    /// The process that answers.
+    pub worker: u32,
+    /// How many workers have gone before it.
+    pub restarts: u32,
     /// Its version.
     pub version: String,
     /// Where it is mounted.
@@ -46,6 +51,8 @@ pub struct DaemonStatus {
     pub why_no_passthrough: Option<String>,
     /// The largest read request in bytes.
     pub max_read: u32,
+    /// What the worker gave up.
+    pub confinement: Confinement,
     /// Where it logs, if to a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
@@ -240,6 +247,13 @@ pub struct Freed {
     pub kept_busy: ByteSize,
     /// The pins that kept it.
     pub pins: Vec<PinInfo>,
+}
+
+/// The worker that answered makes room for another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restarting {
+    /// The process that ends.
+    pub worker: u32,
 }
 
 /// The daemon is on its way out.

@@ -35,6 +35,9 @@ impl Backend {
         let mut last = None;
         for _ in 0..TRIES {
             match holder(root).await? {
+                Some(Holder { trouble: Some(trouble), .. }) => {
+                    return Err(Failure::new(Kind::General, trouble));
+                }
                 Some(Holder { socket: Some(socket), .. }) => {
                     let client = Client::new(&socket);
                     if let Some(registry) = registry {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use modelfs::model::ContentKey;
 use modelfs::store::Pin;
 
-use super::answers::{Checked, DamagedFile, Freed, PinInfo, Unmounting};
+use super::answers::{Checked, DamagedFile, Freed, PinInfo};
 use super::ops::{Ask, Known, Ops, Run, blocking, pin_info};
-use super::types::{Evict, Progress, ProgressSink, Ref, Unmount, Verify};
+use super::types::{Evict, Progress, ProgressSink, Ref, Verify};
 use crate::error::{Failure, Kind};
 
 /// The blobs of a version, every manifest of it that was used here; of all, without one.
@@ -107,16 +107,5 @@ impl Run for Verify {
             damaged,
             damaged_unknown: unknown.len(),
         })
-    }
-}
-
-impl Run for Unmount {
-    async fn run(self, ops: Arc<Ops>, _: ProgressSink) -> Result<Unmounting, Failure> {
-        let live = ops
-            .daemon
-            .as_ref()
-            .ok_or_else(|| Failure::new(Kind::NotCached, "nothing is mounted"))?;
-        live.stop.notify_one();
-        Ok(Unmounting { pid: live.status.pid, mountpoint: live.status.mountpoint.clone() })
     }
 }

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod backend;
 pub mod client;
 pub mod evict;
+pub mod life;
 pub mod look;
 pub mod ops;
 pub mod prefetch;

@@ -41,12 +41,20 @@ pub struct Ops {
     pub options: FetchOptions,
 }
 
+/// Who can be asked to end the mount or to replace the worker.
+pub trait Keeper: Send + Sync {
+    /// Asks for the end.
+    fn unmount(&self);
+    /// Asks for another worker; resolves when that one is there, or says why it is not.
+    fn restart(&self) -> futures_util::future::BoxFuture<'static, Result<(), String>>;
+}
+
 /// The daemon from within.
 pub struct Live {
     /// What it says of itself.
     pub status: DaemonStatus,
-    /// Told when it is to end.
-    pub stop: Arc<tokio::sync::Notify>,
+    /// Who keeps the mount.
+    pub keeper: Arc<dyn Keeper>,
 }
 
 /// Whether the registry may be asked.

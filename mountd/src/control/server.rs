@@ -1,9 +1,10 @@
 //! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
 //!
 //! Invariant: nobody but the daemon's user and root is answered; the socket exists for as long as a
-//! [`Bound`] lives. One task per connection; a client that goes away stops what it asked for.
+//! [`Bound`] lives, whoever answers there. One task per connection; a client that goes away stops what it asked for.
 
 use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use tokio::task::JoinSet;
 
 use super::ops::{Ops, Run};
 use super::types::{
-    Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Unmount, Unpin, Verify,
+    Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Restart, Unmount,
+    Unpin, Verify,
 };
 use crate::error::{Failure, Kind};
 use crate::paths;
@@ -47,8 +49,20 @@ const PROGRESS_LINES: usize = 16;
 
 /// A socket that is listened on; dropping it removes it.
 pub struct Bound {
-    listener: UnixListener,
+    listener: std::os::unix::net::UnixListener,
     path: PathBuf,
+}
+
+impl Bound {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The listening descriptor, for those who answer.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
 }
 
 impl Drop for Bound {
@@ -74,7 +88,8 @@ pub fn bind(path: &Path) -> Result<Bound, Failure> {
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(|e| failed("listening", e))?;
+    let listener =
+        std::os::unix::net::UnixListener::bind(path).map_err(|e| failed("listening", e))?;
     let bound = Bound { listener, path: path.to_owned() };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .map_err(|e| failed("closing the socket to others", e))?;
@@ -82,7 +97,7 @@ pub fn bind(path: &Path) -> Result<Bound, Failure> {
 }
 
 /// Answers until `stop` resolves, then lets answers under way end shortly.
-pub async fn serve(bound: Bound, ops: Arc<Ops>, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: UnixListener, ops: Arc<Ops>, stop: impl Future<Output = ()>) {
     let router = router(ops);
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
@@ -90,7 +105,7 @@ pub async fn serve(bound: Bound, ops: Arc<Ops>, stop: impl Future<Output = ()>) 
         let accepted = tokio::select! {
             () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
-            accepted = bound.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
         };
         match accepted {
             Ok((stream, _)) if may_ask(&stream) => {
@@ -104,7 +119,7 @@ pub async fn serve(bound: Bound, ops: Arc<Ops>, stop: impl Future<Output = ()>) 
             }
         }
     }
-    drop(bound);
+    drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(DRAIN, drained).await;
     connections.shutdown().await;
@@ -137,6 +152,7 @@ fn router(ops: Arc<Ops>) -> Router {
         .route(Pin::PATH, route::<Pin>())
         .route(Unpin::PATH, route::<Unpin>())
         .route(Evict::PATH, route::<Evict>())
+        .route(Restart::PATH, route::<Restart>())
         .route(Unmount::PATH, route::<Unmount>())
         .fallback(async || failed(&Failure::usage("no such path in this API")))
         .with_state(ops)

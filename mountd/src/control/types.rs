@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{
-    Checked, Freed, Info, List, MountedPath, Pinned, Prefetched, Status, Unmounting, Unpinned,
+    Checked, Freed, Info, List, MountedPath, Pinned, Prefetched, Restarting, Status, Unmounting,
+    Unpinned,
 };
 use crate::error::Failure;
 
@@ -44,6 +45,7 @@ calls! {
     Pin => "/v1/pin", Pinned;
     Unpin => "/v1/unpin", Unpinned;
     Evict => "/v1/evict", Freed;
+    Restart => "/v1/restart", Restarting;
     Unmount => "/v1/unmount", Unmounting;
 }
 
@@ -175,6 +177,10 @@ pub struct Evict {
     #[serde(default)]
     pub force: bool,
 }
+
+/// Asks for another worker, of the program that is now installed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Restart {}
 
 /// Asks the daemon to unmount and end.
 #[derive(Debug, Default, Serialize, Deserialize)]

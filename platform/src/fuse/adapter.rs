@@ -7,21 +7,22 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use fuser::{
-    BackingId, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use modelfs::vfs::{Answer, Handle, Ino, Opened, Vfs};
 
-use super::backing::{Backings, Mode};
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
-use super::replies::{MAX_NAME, refused, send_attribute, text};
+use super::modes::{Modes, Open, RequestNumber};
+use super::replies::{MAX_NAME, opened_passthrough, refused, send_attribute, text};
+use super::serve::Keeper;
 use super::{lists, negotiate};
 use crate::Agreed;
 
@@ -40,9 +41,15 @@ pub(super) struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) owner: Owner,
-    pub(super) passthrough: bool,
+    pub(super) no_passthrough: Option<String>,
     pub(super) agreed: Arc<Mutex<Agreed>>,
-    pub(super) backings: Arc<Backings<BackingId>>,
+    /// Held while the keeper is told, so that it hears of opens and releases in our order.
+    pub(super) modes: Arc<Mutex<Modes>>,
+    pub(super) keeper: Arc<dyn Keeper>,
+}
+
+fn lock(modes: &Mutex<Modes>) -> MutexGuard<'_, Modes> {
+    modes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Adapter {
@@ -75,7 +82,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let agreed = negotiate::negotiate(config, self.passthrough);
+        let agreed = negotiate::negotiate(config, self.no_passthrough.clone());
         self.vfs.set_passthrough(agreed.passthrough);
         *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = agreed;
         Ok(())
@@ -109,30 +116,33 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
         let ino = Ino(ino.0);
-        let (vfs, backings) = (Arc::clone(&self.vfs), Arc::clone(&self.backings));
-        let agreed = Arc::clone(&self.agreed);
+        let request = RequestNumber::new(request.unique().0);
+        let (vfs, modes) = (Arc::clone(&self.vfs), Arc::clone(&self.modes));
+        let (agreed, keeper) = (Arc::clone(&self.agreed), Arc::clone(&self.keeper));
         self.respond(self.vfs.open(ino), reply, move |opened, reply| {
             let Opened { handle, backing } = match opened {
                 Ok(opened) => opened,
                 Err(error) => return reply.error(error),
             };
+            let mut modes = lock(&modes);
+            // The inode's mode, also one of a former process's making; else the tree's wish.
+            let backing = modes.of(ino).unwrap_or_else(|| {
+                let registered = keeper.register(ino, &*backing?);
+                registered.inspect_err(|error| refused(error, &vfs, &agreed)).ok()
+            });
+            let open = Open { ino, handle, request, backing };
+            modes.opened(open);
+            keeper.opened(open);
+            drop(modes);
             let fh = FileHandle(handle.0);
-            let Some(file) = backing else { return reply.opened(fh, FILE_FLAGS) };
-            match backings.open(ino, handle, || reply.open_backing(&*file)) {
-                Mode::Passthrough(id) => {
-                    reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &id);
-                }
-                Mode::Cached(error) => {
-                    if let Some(error) = error {
-                        refused(&error, &vfs, &agreed);
-                    }
-                    reply.opened(fh, FILE_FLAGS);
-                }
+            match backing {
+                Some(number) => opened_passthrough(reply, fh, number),
+                None => reply.opened(fh, FILE_FLAGS),
             }
         });
     }
@@ -165,9 +175,14 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        // The kernel's number first: while it lives, the tree still keeps the file from eviction.
-        self.backings.release(Ino(ino.0), Handle(fh.0));
-        self.vfs.release(Ino(ino.0), Handle(fh.0));
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        {
+            // The kernel's number first: while it lives, the tree keeps the file from eviction.
+            let mut modes = lock(&self.modes);
+            modes.released(ino, handle);
+            self.keeper.released(ino, handle);
+        }
+        self.vfs.release(ino, handle);
         reply.ok();
     }
 

@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, Mounted, TYPE};
+use super::system;
 use crate::MountError;
+use rustix::io::Errno;
 
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
@@ -14,10 +16,14 @@ const FUSE_CONF: &str = "/etc/fuse.conf";
 pub(super) fn check(mountpoint: &Path, allow_other: bool) -> Result<PathBuf, MountError> {
     let point = absolute(mountpoint)?;
     let wrong = |why: String| MountError::Mountpoint { path: point.clone(), why };
-    if let Some(mounted) = mountinfo::at(&point)
-        && let Some(why) = occupied(&mounted, alive(&point))
-    {
-        return Err(wrong(why));
+    if let Some(mounted) = mountinfo::at(&point) {
+        let alive = alive(&point);
+        if mounted.kind == TYPE && !alive {
+            system::unmount(&point)?;
+            tracing::warn!(path = %point.display(), "a mount was still there whose daemon is gone: cleared");
+        } else if let Some(why) = occupied(&mounted, alive) {
+            return Err(wrong(why));
+        }
     }
     let found = std::fs::metadata(&point).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => wrong("there is no such folder: make it first".into()),
@@ -60,20 +66,17 @@ pub(super) fn absolute(mountpoint: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// Whether something answers there. `stat` would not tell: the kernel keeps attributes of the dead.
+/// Whether there is still somebody behind a mount, be it that only errors come from there. `stat`
+/// would not tell: the kernel keeps attributes of the dead.
 fn alive(point: &Path) -> bool {
-    rustix::fs::statfs(point).is_ok()
+    !matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// Why nothing more should be mounted over what is there, if so.
 fn occupied(mounted: &Mounted, alive: bool) -> Option<String> {
     let fuse = mounted.kind.starts_with("fuse.") || mounted.kind == "fuse";
     match (mounted.kind == TYPE, alive) {
-        (true, true) => Some("modelfs is already mounted there".into()),
-        (true, false) => Some(
-            "a mount is still there whose daemon is gone: clear it with 'modelfs unmount' and this folder"
-                .into(),
-        ),
+        (true, _) => Some("modelfs is already mounted there".into()),
         (false, true) if fuse => Some(format!("{} is already mounted there", mounted.kind)),
         (false, false) => Some(format!(
             "a {} mount is there that does not answer: unmount it first",
@@ -99,7 +102,6 @@ mod tests {
     #[test]
     fn what_may_be_mounted_over() {
         assert!(occupied(&mounted(TYPE), true).is_some_and(|w| w.contains("already")));
-        assert!(occupied(&mounted(TYPE), false).is_some_and(|w| w.contains("modelfs unmount")));
         assert!(occupied(&mounted("fuse.sshfs"), true).is_some());
         assert!(occupied(&mounted("nfs4"), false).is_some());
         assert_eq!(occupied(&mounted("tmpfs"), true), None);

@@ -23,8 +23,8 @@ const STACK_DEPTH: u32 = 2;
 /// The number of CAP_SYS_ADMIN in a set of capabilities.
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// Asks for what helps; returns what came of it.
-pub(super) fn negotiate(config: &mut KernelConfig, passthrough: bool) -> Agreed {
+/// Asks for what helps; returns what came of it. `no_passthrough`: why not to ask for that.
+pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String>) -> Agreed {
     for wish in [
         // Look-ups and lists in one folder side by side.
         InitFlags::FUSE_PARALLEL_DIROPS,
@@ -50,8 +50,7 @@ pub(super) fn negotiate(config: &mut KernelConfig, passthrough: bool) -> Agreed 
             tracing::debug!(nearest, "the kernel's library wants another value");
         }
     }
-    let why_not =
-        if passthrough { take_passthrough(config).err() } else { Some("switched off".to_owned()) };
+    let why_not = no_passthrough.or_else(|| take_passthrough(config).err());
     Agreed {
         passthrough: why_not.is_none(),
         why_not,
@@ -59,11 +58,14 @@ pub(super) fn negotiate(config: &mut KernelConfig, passthrough: bool) -> Agreed 
     }
 }
 
-fn take_passthrough(config: &mut KernelConfig) -> Result<(), String> {
+/// Why this process may not register backing files, if so.
+pub(super) fn lacks_privilege() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if !has_sys_admin(&status) {
-        return Err("it needs the capability CAP_SYS_ADMIN: run the daemon as root".to_owned());
-    }
+    (!has_sys_admin(&status))
+        .then(|| "it needs the capability CAP_SYS_ADMIN: run the daemon as root".to_owned())
+}
+
+fn take_passthrough(config: &mut KernelConfig) -> Result<(), String> {
     config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(|_| {
         "this kernel does not have it: Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH".to_owned()
     })?;

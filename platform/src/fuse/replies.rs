@@ -6,9 +6,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use fuser::{Errno, ReplyXattr};
+use fuser::{Errno, FileHandle, FopenFlags, ReplyOpen, ReplyXattr};
 use modelfs::vfs::Vfs;
 
+use super::modes::BackingNumber;
 use super::negotiate;
 use crate::Agreed;
 
@@ -21,6 +22,15 @@ pub(super) fn text(name: &OsStr) -> Result<&str, Errno> {
         return Err(Errno::ENAMETOOLONG);
     }
     name.to_str().ok_or(Errno::ENOENT)
+}
+
+/// Says that the kernel is to read a file by itself.
+#[allow(unsafe_code)]
+pub(super) fn opened_passthrough(reply: ReplyOpen, fh: FileHandle, number: BackingNumber) {
+    // SAFETY: the value is forgotten below, so the keeper stays the one who takes the number back.
+    let backing = unsafe { reply.wrap_backing(number.0) };
+    reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing);
+    let _ = backing.into_raw();
 }
 
 /// The size, if that is what was asked for, else the value, if it fits.

@@ -1,0 +1,116 @@
+//! The wire between a supervisor and its worker: one message a packet, descriptors beside it.
+//!
+//! Invariant: a message arrives whole, in order, or not at all; what a dead process had sent still
+//! arrives. Any thread may send; one receives.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The largest message; lists of open files are cut to less than this.
+const LARGEST: usize = 64 << 10;
+/// The most descriptors beside one.
+const DESCRIPTORS: usize = 2;
+
+/// One end.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Link {
+    /// Both ends; the second one for a process to be started.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// The end that this process was given.
+    pub fn of(end: OwnedFd) -> Self {
+        Self(end)
+    }
+
+    /// Sends a message.
+    pub fn send<T: Serialize>(&self, message: &T, beside: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > LARGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message is too long"));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !beside.is_empty() && !control.push(SendAncillaryMessage::ScmRights(beside)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+        }
+        let slices = [IoSlice::new(&bytes)];
+        rustix::io::retry_on_intr(|| {
+            sendmsg(self.0.as_fd(), &slices, &mut control, SendFlags::NOSIGNAL)
+        })?;
+        Ok(())
+    }
+
+    /// Waits for a message; none when the other end is gone.
+    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; LARGEST];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            recvmsg(self.0.as_fd(), &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)
+        });
+        let received = match received {
+            Ok(received) => received,
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
+        }
+        let beside = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, beside)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_arrive_also_from_the_dead() {
+        let (ours, theirs) = Link::pair().unwrap();
+        let theirs = Link::of(theirs);
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        theirs.send(&("with", 1), &[write.as_fd()]).unwrap();
+        theirs.send(&("without", 2), &[]).unwrap();
+        drop((theirs, write));
+        let (message, mut beside) = ours.receive::<(String, u8)>().unwrap().unwrap();
+        assert_eq!((message.0.as_str(), beside.len()), ("with", 1));
+        rustix::io::write(beside.pop().unwrap(), b"x").unwrap();
+        assert_eq!(rustix::io::read(&read, &mut [0; 4]).unwrap(), 1);
+        assert_eq!(ours.receive::<(String, u8)>().unwrap().unwrap().0.1, 2);
+        assert!(ours.receive::<(String, u8)>().unwrap().is_none());
+        assert!(ours.send(&1, &[]).is_err(), "nobody is there, and no signal ends us");
+    }
+
+    #[test]
+    fn what_is_too_long_is_an_error_and_no_half_message() {
+        let (ours, _theirs) = Link::pair().unwrap();
+        assert!(ours.send(&"x".repeat(LARGEST), &[]).is_err());
+    }
+}

@@ -1,0 +1,458 @@
+//! The supervisor: keeps the mount, and sees to it that somebody serves it.
+//!
+//! Invariant: it reads nothing that a registry sent and nothing of the store. The mount, the control
+//! socket and the store's lock outlive every worker; a worker that dies is followed by another, which
+//! is told what is open and gets the requests that the dead one had not answered. At most one worker
+//! has the connection at a time. One task; each worker has a thread that listens to it.
+
+mod child;
+pub mod link;
+pub mod messages;
+mod policy;
+pub mod reaper;
+mod stopping;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use modelfs::store::{Holder, Store, StoreLock};
+use modelfs::vfs::Ino;
+use modelfs_platform::{BackingNumber, Connection, MountOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::control::ops::{blocking, rfc3339};
+use crate::control::server::{self, Bound};
+use crate::daemon::Ready;
+use crate::error::{Failure, Kind};
+use crate::paths;
+use crate::signals::{Asked, Signals};
+use child::{Generation, Heard, Program, Worker};
+use messages::{FromWorker, OPEN_FILES, PROTOCOL, ToWorker, Welcome};
+use policy::{Next, Policy};
+use reaper::Reaper;
+use stopping::Refusing;
+
+/// What to keep up.
+pub struct Plan {
+    /// How to mount.
+    pub mount: MountOptions,
+    /// The cache folder.
+    pub root: PathBuf,
+    /// Quick deaths in a row after which reads fail; 0: never.
+    pub most_deaths: u32,
+    /// Whether losing the terminal ends it; else it asks for another worker.
+    pub ends_with_terminal: bool,
+}
+
+/// What goes on.
+enum Stage {
+    /// A worker serves, or will soon.
+    Running,
+    /// Between workers.
+    Pausing { until: tokio::time::Instant },
+    /// Nobody serves, and nobody will unless asked to.
+    GivenUp(#[expect(dead_code, reason = "it answers until it goes")] Refusing),
+}
+
+/// Why it is over.
+enum End {
+    /// Somebody wants it.
+    Asked,
+    /// Unmounted from outside.
+    Unmounted,
+    /// It cannot be.
+    Failed(Failure),
+}
+
+struct Supervisor<R> {
+    plan: Plan,
+    program: Program,
+    lock: StoreLock,
+    bound: Bound,
+    ready: Option<R>,
+    policy: Policy,
+    stage: Stage,
+    connection: Option<Arc<Connection>>,
+    reaper: Option<Reaper>,
+    worker: Option<Worker>,
+    /// Started for a restart: waits for its predecessor to end.
+    next: Option<Worker>,
+    since: Option<String>,
+    generations: u32,
+    restarts: u32,
+    /// Why the worker said that it cannot.
+    failure: Option<Failure>,
+    /// Registered, and not yet said to be open.
+    registered: HashMap<Ino, BackingNumber>,
+    heard: UnboundedSender<(Generation, Heard)>,
+}
+
+/// Keeps a mount until it is to end. `ready` is called once; if it fails (nobody waits any more), all
+/// is taken down again.
+pub async fn run<R>(plan: Plan, ready: R) -> Result<(), Failure>
+where
+    R: FnOnce(&Ready) -> Result<(), Failure>,
+{
+    let mut signals = Signals::new(plan.ends_with_terminal)?;
+    let root = plan.root.clone();
+    let lock = blocking(move || Ok(Store::lock(&root)?)).await?;
+    // As the worker will find it, now that the folder is there.
+    let root = paths::absolute(&plan.root)?;
+    let bound = server::bind(&paths::socket(&root))?;
+    let (heard, mut hear) = unbounded_channel();
+    let mut this = Supervisor {
+        policy: Policy::new(plan.most_deaths),
+        program: Program::this()?,
+        lock,
+        bound,
+        ready: Some(ready),
+        stage: Stage::Running,
+        connection: None,
+        reaper: None,
+        worker: None,
+        next: None,
+        since: None,
+        generations: 0,
+        restarts: 0,
+        failure: None,
+        registered: HashMap::new(),
+        heard,
+        plan,
+    };
+    this.worker = Some(this.start()?);
+    let end = this.watch(&mut signals, &mut hear).await;
+    this.stop(end, signals, hear).await
+}
+
+impl<R> Supervisor<R>
+where
+    R: FnOnce(&Ready) -> Result<(), Failure>,
+{
+    fn start(&mut self) -> Result<Worker, Failure> {
+        self.generations += 1;
+        self.program.start(Generation(self.generations), self.heard.clone())
+    }
+
+    async fn watch(
+        &mut self,
+        signals: &mut Signals,
+        hear: &mut UnboundedReceiver<(Generation, Heard)>,
+    ) -> End {
+        loop {
+            let pause = match &self.stage {
+                Stage::Pausing { until } => Some(*until),
+                Stage::Running | Stage::GivenUp(_) => None,
+            };
+            let step = tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::End => Err(End::Asked),
+                    Asked::Restart => self.restart().await,
+                },
+                Some((generation, heard)) = hear.recv() => match heard {
+                    Heard::Message(message, beside) => self.on(generation, message, beside).await,
+                    Heard::HungUp => self.on_hung_up(generation).await,
+                },
+                () = sleep_until(pause) => {
+                    self.stage = Stage::Running;
+                    self.begin()
+                }
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Starts the worker that is to serve.
+    fn begin(&mut self) -> Result<(), End> {
+        match self.start() {
+            Ok(worker) => {
+                self.worker = Some(worker);
+                Ok(())
+            }
+            // No memory, no processes: like a worker that died at once.
+            Err(failure) => {
+                tracing::error!("{failure}");
+                self.after_a_death(failure.to_string())
+            }
+        }
+    }
+
+    /// Whether it is the one that serves or is to.
+    fn is_worker(&self, generation: Generation) -> bool {
+        self.worker.as_ref().is_some_and(|w| w.generation == generation)
+    }
+
+    async fn on(
+        &mut self,
+        generation: Generation,
+        message: FromWorker,
+        beside: Vec<OwnedFd>,
+    ) -> Result<(), End> {
+        if let FromWorker::Hello { protocol, version } = message {
+            self.on_hello(generation, protocol, &version);
+            return Ok(());
+        }
+        if !self.is_worker(generation) {
+            return Ok(());
+        }
+        match message {
+            FromWorker::Hello { .. } => {}
+            FromWorker::Prepared => return self.on_prepared().await.map_err(End::Failed),
+            FromWorker::Answered { reply } => {
+                let outcome = self.connection.as_ref().map(|c| c.answered(&reply));
+                let outcome = outcome.unwrap_or(Ok(())).map_err(|e| e.to_string());
+                self.say(&ToWorker::Answered(outcome));
+            }
+            FromWorker::Register { ask, ino } => {
+                let number = self.register(Ino(ino), beside).map(|number| number.0);
+                let number = number.map_err(|e| {
+                    e.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error())
+                });
+                self.say(&ToWorker::Registered { ask, number });
+            }
+            FromWorker::Opened(open) => {
+                let open = modelfs_platform::Open::from(open);
+                self.registered.remove(&open.ino);
+                if let Some(connection) = &self.connection {
+                    connection.opened(open);
+                }
+            }
+            FromWorker::Released { ino, handle } => {
+                if let Some(connection) = &self.connection {
+                    connection.released(Ino(ino), modelfs::vfs::Handle(handle));
+                }
+            }
+            FromWorker::Ready(ready) => return self.on_ready(&ready).map_err(End::Failed),
+            FromWorker::Failed(failure) => self.failure = Some(failure),
+            FromWorker::Unmount => return Err(End::Asked),
+            FromWorker::Restart => return self.restart().await,
+            FromWorker::Ended => return Err(End::Unmounted),
+        }
+        Ok(())
+    }
+
+    fn say(&self, message: &ToWorker) {
+        if let Some(worker) = &self.worker {
+            worker.say(message, &[]);
+        }
+    }
+
+    fn on_hello(&mut self, generation: Generation, protocol: u32, version: &str) {
+        let understood = protocol == PROTOCOL;
+        if self.is_worker(generation) {
+            match understood {
+                true => self.welcome(),
+                // The file was replaced by one of another age and nobody asked for a restart.
+                false => self.worker.iter_mut().for_each(Worker::kill),
+            }
+            return;
+        }
+        if self.next.as_ref().is_none_or(|next| next.generation != generation) {
+            return;
+        }
+        if understood {
+            tracing::info!(version, "another worker is there; the one that serves makes room");
+            self.say(&ToWorker::Restarted(Ok(())));
+            self.say(&ToWorker::Retire);
+        } else {
+            self.next = None;
+            let why = format!(
+                "the program now installed, {version}, speaks protocol {protocol}, this daemon {PROTOCOL}: unmount and mount again to change over"
+            );
+            tracing::error!("{why}");
+            self.say(&ToWorker::Restarted(Err(why)));
+        }
+    }
+
+    fn welcome(&self) {
+        let Some(worker) = &self.worker else { return };
+        let welcome = Welcome {
+            supervisor: std::process::id(),
+            socket: self.bound.path().to_owned(),
+            since: self.since.clone(),
+            restarts: self.restarts,
+        };
+        match self.lock.share() {
+            Ok(lock) => {
+                let beside = [lock.as_fd(), self.bound.listener()];
+                worker.say(&ToWorker::Welcome(welcome), &beside);
+            }
+            Err(error) => tracing::error!(%error, "the store's lock cannot be handed over"),
+        }
+    }
+
+    /// Hands the connection over, which the first worker to come so far brings about.
+    async fn on_prepared(&mut self) -> Result<(), Failure> {
+        let takes_over = self.connection.is_some();
+        let connection = match &self.connection {
+            Some(connection) => Arc::clone(connection),
+            None => {
+                let how = self.plan.mount.clone();
+                let made = Arc::new(blocking(move || Ok(Connection::open(&how)?)).await?);
+                self.reaper = Some(Reaper::start(&self.program.path, &made.mounted())?);
+                self.connection.insert(made).clone()
+            }
+        };
+        let no_passthrough = match self.plan.mount.passthrough {
+            true => connection.no_passthrough(),
+            false => Some("switched off".to_owned()),
+        };
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        for files in connection.open_files().chunks(OPEN_FILES) {
+            let files = files.iter().map(|open| (*open).into()).collect();
+            worker.say(&ToWorker::Open(files), &[]);
+        }
+        let offer = connection.offer();
+        worker.serves = true;
+        worker.say(&ToWorker::Serve { offer, takes_over, no_passthrough }, &[connection.device()]);
+        Ok(())
+    }
+
+    fn register(&mut self, ino: Ino, mut beside: Vec<OwnedFd>) -> std::io::Result<BackingNumber> {
+        let nothing = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
+        let file = File::from(beside.pop().ok_or_else(nothing)?);
+        let number = self.connection.as_ref().ok_or_else(nothing)?.register(ino, &file)?;
+        self.registered.insert(ino, number);
+        Ok(number)
+    }
+
+    fn on_ready(&mut self, ready: &Ready) -> Result<(), Failure> {
+        self.policy.ready(Instant::now());
+        self.failure = None;
+        if self.since.is_none() {
+            self.since = Some(rfc3339(SystemTime::now()));
+        }
+        self.announce(None);
+        match self.ready.take() {
+            Some(tell) => tell(ready)?,
+            None => tracing::info!(worker = ready.daemon.worker, "another worker goes on"),
+        }
+        Ok(())
+    }
+
+    /// Says in the store who serves it, or why nobody does: a small write to an open file.
+    fn announce(&self, trouble: Option<String>) {
+        let holder = Holder {
+            pid: std::process::id(),
+            mountpoint: Some(self.plan.mount.mountpoint.clone()),
+            socket: Some(self.bound.path().to_owned()),
+            trouble,
+        };
+        if let Err(error) = self.lock.say(&holder) {
+            tracing::error!(%error, "commands cannot be told who serves the store");
+        }
+    }
+
+    /// Starts a worker to take the place of the one that serves.
+    async fn restart(&mut self) -> Result<(), End> {
+        self.policy.forgive();
+        if !matches!(self.stage, Stage::Running) {
+            self.stage = Stage::Running;
+            return self.begin();
+        }
+        if self.next.is_some() || self.worker.as_ref().is_none_or(|w| !w.serves) {
+            self.say(&ToWorker::Restarted(Err("a worker is just starting".to_owned())));
+            return Ok(());
+        }
+        match self.start() {
+            Ok(next) => self.next = Some(next),
+            Err(failure) => {
+                tracing::error!("{failure}");
+                self.say(&ToWorker::Restarted(Err(failure.to_string())));
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_hung_up(&mut self, generation: Generation) -> Result<(), End> {
+        if let Some(next) = self.next.take_if(|next| next.generation == generation) {
+            let how = ended(next).await;
+            tracing::error!(how, "the worker that was to take over died");
+            self.say(&ToWorker::Restarted(Err(format!("the new worker ended at once: {how}"))));
+            return Ok(());
+        }
+        let Some(worker) = self.worker.take_if(|w| w.generation == generation) else {
+            return Ok(());
+        };
+        let (pid, served) = (worker.pid(), worker.serves);
+        let how = ended(worker).await;
+        for (_, number) in self.registered.drain() {
+            if let Some(connection) = &self.connection {
+                connection.unregister(number);
+            }
+        }
+        let Some(connection) = &self.connection else {
+            let failure = self.failure.take();
+            return Err(End::Failed(failure.unwrap_or_else(|| {
+                Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
+            })));
+        };
+        if !connection.is_mounted() {
+            return Err(End::Unmounted);
+        }
+        if self.ready.is_some() {
+            let failure = self.failure.take().unwrap_or_else(|| {
+                Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
+            });
+            return Err(End::Failed(failure));
+        }
+        if !connection.can_be_taken_over() {
+            let why = format!(
+                "the worker died ({how}), and this kernel does not send requests again: Linux 6.9 does"
+            );
+            return Err(End::Failed(Failure::new(Kind::General, why)));
+        }
+        self.restarts += 1;
+        if let Some(next) = self.next.take() {
+            self.worker = Some(next);
+            self.welcome();
+            return Ok(());
+        }
+        tracing::error!(pid, how, served, "the worker died");
+        let why = self.failure.take().map_or(how, |failure| failure.message);
+        self.after_a_death(why)
+    }
+
+    fn after_a_death(&mut self, why: String) -> Result<(), End> {
+        match self.policy.died(Instant::now()) {
+            Next::After(pause) => {
+                self.stage = Stage::Pausing { until: tokio::time::Instant::now() + pause };
+            }
+            Next::GiveUp(deaths) => {
+                let reason = format!(
+                    "modelfs does not serve this mount: its worker died {deaths} times in a row, at last: {why}; 'modelfs restart' tries again"
+                );
+                tracing::error!("{reason}");
+                if let Some(connection) = &self.connection {
+                    let refusing = Refusing::start(Arc::clone(connection), reason.clone())
+                        .map_err(End::Failed)?;
+                    self.stage = Stage::GivenUp(refusing);
+                }
+                self.announce(Some(reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn ended(worker: Worker) -> String {
+    match worker.end().await {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn sleep_until(when: Option<tokio::time::Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long a worker may take to commit and end once its connection has ended.
+const COMMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,106 @@
+//! When the next worker is started after one has died.
+//!
+//! Invariant: pauses double from [`FIRST`] to [`LONGEST`]; after a quiet minute it is as if nobody
+//! had ever died. Pure: the caller brings the time.
+
+use std::time::{Duration, Instant};
+
+/// The first pause: no reader notices it.
+const FIRST: Duration = Duration::from_millis(50);
+/// The longest: a worker that cannot start costs little more than nothing.
+const LONGEST: Duration = Duration::from_secs(10);
+/// A worker that lived as long was well.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What to do about a death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Start another after this pause.
+    After(Duration),
+    /// Start none: so many have died in a row.
+    GiveUp(u32),
+}
+
+/// Deaths so far.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    most: u32,
+    deaths: u32,
+    ready: Option<Instant>,
+}
+
+impl Policy {
+    /// Gives up after `most` quick deaths; 0: never.
+    pub fn new(most: u32) -> Self {
+        Self { most, deaths: 0, ready: None }
+    }
+
+    /// A worker answers requests.
+    pub fn ready(&mut self, now: Instant) {
+        self.ready = Some(now);
+    }
+
+    /// A worker has died, and nobody asked it to.
+    pub fn died(&mut self, now: Instant) -> Next {
+        let lived = self.ready.take().map(|ready| now.saturating_duration_since(ready));
+        if lived.is_some_and(|lived| lived >= QUIET) {
+            self.deaths = 0;
+        }
+        self.deaths += 1;
+        if self.most > 0 && self.deaths >= self.most {
+            return Next::GiveUp(self.deaths);
+        }
+        let doubled = FIRST.saturating_mul(1 << (self.deaths - 1).min(16));
+        Next::After(doubled.min(LONGEST))
+    }
+
+    /// Somebody asked for a new beginning.
+    pub fn forgive(&mut self) {
+        self.deaths = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn millis(next: Next) -> Option<u128> {
+        match next {
+            Next::After(pause) => Some(pause.as_millis()),
+            Next::GiveUp(_) => None,
+        }
+    }
+
+    #[test]
+    fn pauses_double_to_the_longest_and_a_quiet_minute_forgives() {
+        let start = Instant::now();
+        let mut policy = Policy::new(0);
+        let pauses: Vec<_> = (0..10).map(|_| millis(policy.died(start)).unwrap()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        policy.ready(start);
+        assert_eq!(millis(policy.died(start + QUIET)), Some(50));
+        policy.ready(start);
+        assert_eq!(millis(policy.died(start + QUIET / 2)), Some(100));
+    }
+
+    #[test]
+    fn too_many_quick_deaths_are_the_end_until_somebody_forgives() {
+        let now = Instant::now();
+        let mut policy = Policy::new(3);
+        assert_eq!((0..2).filter_map(|_| millis(policy.died(now))).count(), 2);
+        assert_eq!(policy.died(now), Next::GiveUp(3));
+        policy.forgive();
+        assert_eq!(millis(policy.died(now)), Some(50));
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_is_never_longer_than_the_longest(deaths in 1u32..10_000) {
+            let mut policy = Policy::new(0);
+            policy.deaths = deaths;
+            prop_assert!(millis(policy.died(Instant::now())).unwrap() <= LONGEST.as_millis());
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The end of a mount, and what stands in for a worker when there is none.
+//!
+//! Invariant: whatever the worker does or is, the mount is gone within the grace period, and nobody
+//! is left waiting for it. One task; refusing has a thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use modelfs_platform::{Connection, GRACE};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::child::{Generation, Heard};
+use super::messages::{FromWorker, ToWorker};
+use super::{COMMIT, End, Supervisor};
+use crate::control::ops::blocking;
+use crate::daemon::Ready;
+use crate::error::{Failure, Kind};
+use crate::signals::Signals;
+
+/// How often the refusing thread looks whether it is still to.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long taking the mount away may take.
+const UNMOUNT: Duration = Duration::from_secs(5);
+
+/// Answers every request with an error, until dropped.
+pub(super) struct Refusing {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Refusing {
+    pub(super) fn start(connection: Arc<Connection>, reason: String) -> Result<Self, Failure> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let work = move || {
+            // What the last worker had taken waits, too.
+            if let Err(error) = connection.send_again() {
+                tracing::warn!(%error, "requests of the last worker cannot be had again");
+            }
+            while !told.load(Ordering::Relaxed) {
+                match connection.refuse(&reason, LOOK) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "requests cannot be refused");
+                        std::thread::sleep(LOOK);
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("refuse".into())
+            .spawn(work)
+            .map_err(|e| Failure::new(Kind::General, format!("refusing requests: {e}")))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Refusing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<R> Supervisor<R>
+where
+    R: FnOnce(&Ready) -> Result<(), Failure>,
+{
+    /// Takes everything down.
+    pub(super) async fn stop(
+        mut self,
+        end: End,
+        mut signals: Signals,
+        mut hear: UnboundedReceiver<(Generation, Heard)>,
+    ) -> Result<(), Failure> {
+        self.next = None;
+        let taken_down = tokio::select! {
+            outcome = self.take_down(&mut hear) => outcome,
+            // The second signal: somebody has waited long enough.
+            () = signals.end() => {
+                tracing::warn!("asked to end a second time: ending at once");
+                Err(Failure::new(Kind::Interrupted, "ended at once; what was not committed is lost"))
+            }
+        };
+        if let Some(mut worker) = self.worker.take() {
+            worker.kill();
+            let _ = worker.end().await;
+        }
+        let gone = match self.connection.take() {
+            Some(connection) => {
+                let unmounted = tokio::time::timeout(UNMOUNT, unmount(&connection)).await;
+                connection.abort();
+                unmounted.unwrap_or_else(|_| {
+                    Err(Failure::new(Kind::General, "the system does not take the mount away"))
+                })
+            }
+            None => Ok(()),
+        };
+        if gone.is_ok()
+            && let Some(reaper) = self.reaper.take()
+        {
+            reaper.dismiss();
+        }
+        match end {
+            End::Asked if self.since.is_none() => {
+                Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"))
+            }
+            End::Asked | End::Unmounted => taken_down.and(gone),
+            End::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// The mount goes, then the worker by itself; files that stay open are cut off.
+    async fn take_down(
+        &mut self,
+        hear: &mut UnboundedReceiver<(Generation, Heard)>,
+    ) -> Result<(), Failure> {
+        let Some(connection) = self.connection.clone() else { return Ok(()) };
+        tokio::time::timeout(UNMOUNT, unmount(&connection)).await.unwrap_or(Ok(()))?;
+        let Some(worker) = &self.worker else { return Ok(()) };
+        let generation = worker.generation;
+        if worker.serves && self.ended(hear, generation, GRACE).await {
+            return Ok(());
+        }
+        connection.abort();
+        self.say(&ToWorker::Retire);
+        if self.ended(hear, generation, COMMIT).await {
+            return Ok(());
+        }
+        tracing::error!("the worker does not end and is killed; what was not committed is lost");
+        Ok(())
+    }
+
+    /// Waits until the worker has ended by itself, as long as its connection ends in time.
+    async fn ended(
+        &mut self,
+        hear: &mut UnboundedReceiver<(Generation, Heard)>,
+        worker: Generation,
+        most: Duration,
+    ) -> bool {
+        let mut until = tokio::time::Instant::now() + most;
+        loop {
+            let Ok(Some((generation, heard))) = tokio::time::timeout_at(until, hear.recv()).await
+            else {
+                return false;
+            };
+            match heard {
+                Heard::HungUp if generation == worker => return true,
+                // What is left is its last commit.
+                Heard::Message(FromWorker::Ended, _) if generation == worker => {
+                    until = tokio::time::Instant::now() + COMMIT;
+                }
+                Heard::Message(FromWorker::Released { ino, handle }, _) => {
+                    if let Some(connection) = &self.connection {
+                        let handle = modelfs::vfs::Handle(handle);
+                        connection.released(modelfs::vfs::Ino(ino), handle);
+                    }
+                }
+                // A last open must not wait for its number.
+                Heard::Message(FromWorker::Register { ask, .. }, _) => {
+                    let number = Err(rustix::io::Errno::SHUTDOWN.raw_os_error());
+                    self.say(&ToWorker::Registered { ask, number });
+                }
+                Heard::Message(..) | Heard::HungUp => {}
+            }
+        }
+    }
+}
+
+async fn unmount(connection: &Arc<Connection>) -> Result<(), Failure> {
+    let connection = Arc::clone(connection);
+    blocking(move || Ok(connection.unmount()?)).await
+}

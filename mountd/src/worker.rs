@@ -1,0 +1,233 @@
+//! The worker's end of the link to its supervisor: joining, and asking it for what needs privileges.
+//!
+//! Invariant: a worker serves only what its supervisor sent it, and ends with it. Concurrency: one
+//! thread receives and hands on; anybody sends.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+use modelfs::store::StoreLock;
+use modelfs::vfs::{Handle, Ino};
+use modelfs_platform::{BackingNumber, Keeper, Open};
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+
+use crate::error::{Failure, Kind};
+use crate::supervisor::link::Link;
+use crate::supervisor::messages::{FromWorker, PROTOCOL, ToWorker, Welcome};
+
+/// Set for a worker: its standard input is the link.
+pub const VARIABLE: &str = "MODELFS_WORKER";
+
+/// Whether this process is a worker.
+pub fn is_worker() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+/// What a worker was given.
+pub struct Joined {
+    /// What it was told.
+    pub welcome: Welcome,
+    /// The store's lock.
+    pub lock: StoreLock,
+    /// The control socket.
+    pub listener: UnixListener,
+    /// The supervisor.
+    pub supervisor: Arc<Supervisor>,
+}
+
+/// A connection to serve.
+pub struct Assignment {
+    pub device: OwnedFd,
+    pub offer: Vec<u8>,
+    pub open: Vec<Open>,
+    pub takes_over: bool,
+    pub no_passthrough: Option<String>,
+}
+
+/// What the supervisor wants at some time.
+#[derive(Debug)]
+pub enum Wish {
+    /// Commit and end without a word to the kernel.
+    Retire,
+    /// The restart that was asked for came to this.
+    Restarted(Result<(), String>),
+    /// Nothing more: it has died.
+    Orphaned,
+}
+
+/// Answers that somebody waits for.
+#[derive(Default)]
+struct Waiting {
+    answered: Option<mpsc::Sender<Result<(), String>>>,
+    registered: HashMap<u64, mpsc::Sender<Result<u32, i32>>>,
+    /// Nobody will answer any more.
+    orphaned: bool,
+}
+
+/// The supervisor, as its worker sees it.
+pub struct Supervisor {
+    link: Link,
+    waiting: Mutex<Waiting>,
+    asks: AtomicU64,
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::new(Kind::General, format!("the supervisor cannot be talked to: {error}"))
+}
+
+/// Says who we are and waits until we may begin.
+pub fn join(root: &Path) -> Result<Joined, Failure> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|e| broken(&e))?;
+    let link = Link::of(stdin);
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    link.send(&FromWorker::Hello { protocol: PROTOCOL, version }, &[]).map_err(|e| broken(&e))?;
+    let gone = || Failure::new(Kind::Interrupted, "the supervisor does not want this worker");
+    let (message, beside) = link.receive().map_err(|e| broken(&e))?.ok_or_else(gone)?;
+    let mut beside = beside.into_iter();
+    let (ToWorker::Welcome(welcome), Some(lock), Some(listener)) =
+        (message, beside.next(), beside.next())
+    else {
+        return Err(Failure::new(Kind::General, "the supervisor does not begin with a welcome"));
+    };
+    Ok(Joined {
+        welcome,
+        lock: StoreLock::inherit(root, File::from(lock)),
+        listener: UnixListener::from(listener),
+        supervisor: Arc::new(Supervisor {
+            link,
+            waiting: Mutex::default(),
+            asks: AtomicU64::new(0),
+        }),
+    })
+}
+
+/// Says why we cannot even join.
+pub fn cannot(failure: &Failure) {
+    if let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() {
+        let _ = Link::of(stdin).send(&FromWorker::Failed(failure.clone()), &[]);
+    }
+}
+
+impl Supervisor {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells it something.
+    pub fn say(&self, message: &FromWorker) {
+        if let Err(error) = self.link.send(message, &[]) {
+            tracing::debug!(%error, "the supervisor does not listen");
+        }
+    }
+
+    /// Starts to listen: the connection when it comes, and wishes.
+    pub fn listen(
+        self: &Arc<Self>,
+    ) -> Result<(oneshot::Receiver<Assignment>, tokio_mpsc::UnboundedReceiver<Wish>), Failure> {
+        let (assign, assigned) = oneshot::channel();
+        let (wish, wishes) = tokio_mpsc::unbounded_channel();
+        let this = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("supervisor".into())
+            .spawn(move || this.receive(assign, &wish))
+            .map_err(|e| broken(&e))?;
+        Ok((assigned, wishes))
+    }
+
+    fn receive(
+        &self,
+        assign: oneshot::Sender<Assignment>,
+        wish: &tokio_mpsc::UnboundedSender<Wish>,
+    ) {
+        let (mut assign, mut open) = (Some(assign), Vec::new());
+        loop {
+            let (message, mut beside) = match self.link.receive() {
+                Ok(Some(received)) => received,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the supervisor cannot be understood");
+                    break;
+                }
+            };
+            match message {
+                ToWorker::Open(files) => open.extend(files.into_iter().map(Open::from)),
+                ToWorker::Serve { offer, takes_over, no_passthrough } => {
+                    if let (Some(assign), Some(device)) = (assign.take(), beside.pop()) {
+                        let open = std::mem::take(&mut open);
+                        let _ = assign.send(Assignment {
+                            device,
+                            offer,
+                            open,
+                            takes_over,
+                            no_passthrough,
+                        });
+                    }
+                }
+                ToWorker::Answered(outcome) => {
+                    if let Some(who) = self.waiting().answered.take() {
+                        let _ = who.send(outcome);
+                    }
+                }
+                ToWorker::Registered { ask, number } => {
+                    if let Some(who) = self.waiting().registered.remove(&ask) {
+                        let _ = who.send(number);
+                    }
+                }
+                ToWorker::Restarted(outcome) => drop(wish.send(Wish::Restarted(outcome))),
+                ToWorker::Retire => drop(wish.send(Wish::Retire)),
+                ToWorker::Welcome(_) => tracing::debug!("welcome twice"),
+            }
+        }
+        // Whoever still waits hears that nobody answers.
+        *self.waiting() = Waiting { orphaned: true, ..Waiting::default() };
+        let _ = wish.send(Wish::Orphaned);
+    }
+}
+
+fn alone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor has died")
+}
+
+impl Keeper for Supervisor {
+    fn answered(&self, reply: &[u8]) -> io::Result<()> {
+        let (tell, told) = mpsc::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.orphaned {
+                return Err(alone());
+            }
+            waiting.answered = Some(tell);
+        }
+        self.link.send(&FromWorker::Answered { reply: reply.to_vec() }, &[])?;
+        told.recv().map_err(|_| alone())?.map_err(io::Error::other)
+    }
+
+    fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber> {
+        let (tell, told) = mpsc::channel();
+        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut waiting = self.waiting();
+            if waiting.orphaned {
+                return Err(alone());
+            }
+            waiting.registered.insert(ask, tell);
+        }
+        self.link.send(&FromWorker::Register { ask, ino: ino.0 }, &[file.as_fd()])?;
+        let number = told.recv().map_err(|_| alone())?;
+        number.map(BackingNumber).map_err(io::Error::from_raw_os_error)
+    }
+
+    fn opened(&self, open: Open) {
+        self.say(&FromWorker::Opened(open.into()));
+    }
+
+    fn released(&self, ino: Ino, handle: Handle) {
+        self.say(&FromWorker::Released { ino: ino.0, handle: handle.0 });
+    }
+}

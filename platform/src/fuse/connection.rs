@@ -1,0 +1,214 @@
+//! A mount as whoever keeps it sees it: made, taken away, its descriptor handed to those that serve.
+//!
+//! Invariant: one descriptor, never cloned: what a cloned one had read would be lost with it. A
+//! dropped connection has been unmounted. Concurrency: shared; nothing waits but for the kernel.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::init::Init;
+use super::modes::{BackingNumber, Modes, Open};
+use super::{checks, device, mountinfo, negotiate, refuse, system};
+use crate::{MountError, MountOptions};
+
+/// What the kernel reads ahead of a sequential reader, where we may say so: one full request.
+/// The default of 128 KiB makes eight requests of it (0.63 to 0.75 of the native speed, measured).
+const READ_AHEAD_KIB: &str = "1024";
+/// The kernel's first request fits, whatever its version (FUSE_MIN_READ_BUFFER).
+const FIRST_REQUEST: usize = 8192;
+
+/// A connection to the kernel with its mount.
+pub struct Connection {
+    device: OwnedFd,
+    point: PathBuf,
+    /// Its number, in sysfs and in the device number of its files.
+    number: Option<String>,
+    init: Mutex<Init>,
+    modes: Mutex<Modes>,
+}
+
+impl Connection {
+    /// Checks the mount point and mounts. Whoever opens a file there waits until somebody serves.
+    pub fn open(options: &MountOptions) -> Result<Self, MountError> {
+        let point = checks::check(&options.mountpoint, options.allow_other)?;
+        let device = system::mount(&point, options.allow_other)?;
+        let mounted = mountinfo::at(&point).filter(|m| m.kind == mountinfo::TYPE);
+        if let Some(mounted) = &mounted {
+            let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
+            if let Err(error) = std::fs::write(&setting, READ_AHEAD_KIB) {
+                tracing::debug!(%error, setting, "the kernel's readahead stays as it is");
+            }
+        }
+        let number = mounted.and_then(|m| m.connection().map(str::to_owned));
+        match first_request(&device) {
+            Ok(init) => {
+                Ok(Self { device, point, number, init: Mutex::new(init), modes: Mutex::default() })
+            }
+            Err(source) => {
+                system::unmount(&point).ok();
+                Err(MountError::Failed { path: point, source })
+            }
+        }
+    }
+
+    fn init(&self) -> MutexGuard<'_, Init> {
+        self.init.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn modes(&self) -> MutexGuard<'_, Modes> {
+        self.modes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it is mounted.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// The descriptor, to hand to a process that serves.
+    pub fn device(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    /// The first request, for a process that comes to serve.
+    pub fn offer(&self) -> Vec<u8> {
+        self.init().offer()
+    }
+
+    /// Whether this kernel lets another process go on where one died.
+    pub fn can_be_taken_over(&self) -> bool {
+        self.init().can_send_again()
+    }
+
+    /// Why the kernel cannot be asked to read files by itself, if so.
+    pub fn no_passthrough(&self) -> Option<String> {
+        negotiate::lacks_privilege()
+    }
+
+    /// Takes a process's answer to the first request; the first such answer goes to the kernel.
+    pub fn answered(&self, reply: &[u8]) -> io::Result<()> {
+        let mut init = self.init();
+        if !init.is_answered() {
+            init.answered(reply)?;
+            rustix::io::write(&self.device, reply)?;
+        }
+        Ok(())
+    }
+
+    /// Registers a file that the kernel is to read by itself. An inode that has one keeps it.
+    pub fn register(&self, ino: modelfs::vfs::Ino, file: &File) -> io::Result<BackingNumber> {
+        match self.modes().of(ino) {
+            Some(Some(number)) => Ok(number),
+            _ => device::register(self.device(), file),
+        }
+    }
+
+    /// Takes back what was registered and has no handle.
+    pub fn unregister(&self, number: BackingNumber) {
+        if let Err(error) = device::unregister(self.device(), number) {
+            tracing::debug!(%error, ?number, "the kernel did not take a backing file back");
+        }
+    }
+
+    /// Notes an open file.
+    pub fn opened(&self, open: Open) {
+        self.modes().opened(open);
+    }
+
+    /// Notes a release; the inode's backing goes with its last handle.
+    pub fn released(&self, ino: modelfs::vfs::Ino, handle: modelfs::vfs::Handle) {
+        let last = self.modes().released(ino, handle);
+        if let Some(number) = last {
+            self.unregister(number);
+        }
+    }
+
+    /// Everything that is open, for a process that goes on.
+    pub fn open_files(&self) -> Vec<Open> {
+        self.modes().iter().collect()
+    }
+
+    /// Whether our mount is still there: by now, another may be.
+    pub fn is_mounted(&self) -> bool {
+        mountinfo::at(&self.point).is_some_and(|m| {
+            m.kind == mountinfo::TYPE
+                && self.number.as_deref().is_none_or(|ours| m.connection() == Some(ours))
+        })
+    }
+
+    /// Takes the mount away, lazily if files are open; no error if it is gone.
+    pub fn unmount(&self) -> Result<(), MountError> {
+        if self.is_mounted() { system::unmount(&self.point).map(drop) } else { Ok(()) }
+    }
+
+    /// Cuts off files that are still open, if the system lets us: their readers get an error.
+    pub fn abort(&self) {
+        if let Some(number) = &self.number {
+            abort(number);
+        }
+    }
+
+    /// What another process needs to take the mount away.
+    pub fn mounted(&self) -> Mounted {
+        Mounted { point: self.point.clone(), number: self.number.clone() }
+    }
+
+    /// Answers one request with an error, for as long as nobody serves; `false`: the connection
+    /// has ended. Waits for a request, for `most` at the longest.
+    pub fn refuse(&self, reason: &str, most: std::time::Duration) -> io::Result<bool> {
+        refuse::one(self.device(), reason, most)
+    }
+
+    /// Asks for all requests again that were taken and not answered.
+    pub fn send_again(&self) -> io::Result<()> {
+        device::send_again(&self.device)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            tracing::warn!(%error, "unmounting failed");
+        }
+    }
+}
+
+fn first_request(device: &OwnedFd) -> io::Result<Init> {
+    let mut buffer = vec![0; FIRST_REQUEST];
+    let len = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut buffer))?;
+    Init::new(&buffer[..len])
+}
+
+fn abort(number: &str) {
+    let path = format!("/sys/fs/fuse/connections/{number}/abort");
+    match std::fs::write(&path, "1") {
+        Ok(()) => tracing::info!("files were still open and have been cut off"),
+        Err(error) => tracing::debug!(%error, path, "open files stay until the last process ends"),
+    }
+}
+
+/// A mount by name, for a process that has no descriptor of it.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Mounted {
+    /// Where.
+    pub point: PathBuf,
+    /// Its connection's number.
+    pub number: Option<String>,
+}
+
+impl Mounted {
+    /// Takes it away and cuts off who still reads there, if it is still that mount.
+    pub fn end(&self) -> Result<(), MountError> {
+        let there = mountinfo::at(&self.point).is_some_and(|m| {
+            m.kind == mountinfo::TYPE
+                && self.number.as_deref().is_none_or(|ours| m.connection() == Some(ours))
+        });
+        let unmounted = if there { system::unmount(&self.point).map(drop) } else { Ok(()) };
+        if let Some(number) = &self.number {
+            abort(number);
+        }
+        unmounted
+    }
+}

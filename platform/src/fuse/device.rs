@@ -1,0 +1,52 @@
+//! The connection's descriptor: the system calls that neither fuser nor rustix has in a safe form.
+//!
+//! Plain functions; every `unsafe` of the adapter but one is here.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use fuser::BackingId;
+use rustix::ioctl::{Setter, opcode};
+
+use super::modes::BackingNumber;
+
+/// `FUSE_DEV_IOC_BACKING_CLOSE`, `_IOW(229, 2, uint32_t)`.
+const BACKING_CLOSE: rustix::ioctl::Opcode = opcode::write::<u32>(229, 2);
+/// `fuse_out_header` of a notification without a body: length 16, code FUSE_NOTIFY_RESEND, no
+/// request.
+const SEND_AGAIN: [u32; 4] = [16, 7, 0, 0];
+
+/// Registers a file that the kernel may read by itself.
+pub(super) fn register(device: BorrowedFd<'_>, file: &File) -> io::Result<BackingNumber> {
+    BackingId::create_raw(device, file).map(BackingNumber)
+}
+
+/// Takes a registered file back; handles that are open keep it.
+pub(super) fn unregister(device: BorrowedFd<'_>, number: BackingNumber) -> io::Result<()> {
+    // SAFETY: the request takes a pointer to a 32-bit number, which `Setter` passes and which lives
+    // for the call; it changes no memory of ours.
+    let request = unsafe { Setter::<BACKING_CLOSE, u32>::new(number.0) };
+    // SAFETY: `device` is an open descriptor for the call's time; on any other kind of file the
+    // request is refused.
+    unsafe { rustix::ioctl::ioctl(device, request) }.map_err(io::Error::from)
+}
+
+/// Lets the descriptor that `session` reads from be the connection's: what fuser shook hands over
+/// was not the kernel.
+pub(super) fn swap_in(device: BorrowedFd<'_>, session: RawFd) -> io::Result<()> {
+    // SAFETY: both are open: `device` is borrowed and `session` belongs to a session that the
+    // caller holds and that no thread reads from yet. The number stays owned by the session.
+    match unsafe { libc::dup3(device.as_raw_fd(), session, libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the kernel for all requests again that were taken and not answered.
+pub(super) fn send_again(device: impl AsFd) -> io::Result<()> {
+    let bytes: Vec<u8> = SEND_AGAIN.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    rustix::io::write(device, &bytes)?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! How each open inode is read: by the kernel itself, or through us; and which handles it has.
+//!
+//! Invariant: one mode per inode while it has handles, and one backing number if the kernel reads it:
+//! the kernel refuses anything else, so the table outlives the process that serves. A request that
+//! the kernel sends again makes no second handle. Pure: the owner brings the lock.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use modelfs::vfs::{Handle, Ino};
+
+/// Set by the kernel in the number of a request that it sends again.
+const SENT_AGAIN: u64 = 1 << 63;
+
+/// The kernel's number for a backing file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackingNumber(pub u32);
+
+/// The kernel's number for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestNumber(u64);
+
+impl RequestNumber {
+    /// As it came; the same for a request that came again.
+    pub fn new(unique: u64) -> Self {
+        Self(unique & !SENT_AGAIN)
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// An open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// What is open.
+    pub ino: Ino,
+    /// By which handle.
+    pub handle: Handle,
+    /// By which request.
+    pub request: RequestNumber,
+    /// The backing file by which the kernel reads it; none: through us.
+    pub backing: Option<BackingNumber>,
+}
+
+/// What is open, and how.
+#[derive(Debug, Default)]
+pub struct Modes {
+    inodes: HashMap<Ino, Inode>,
+}
+
+#[derive(Debug)]
+struct Inode {
+    backing: Option<BackingNumber>,
+    handles: HashMap<Handle, RequestNumber>,
+}
+
+impl Modes {
+    /// How an inode is read, if it is open.
+    pub fn of(&self, ino: Ino) -> Option<Option<BackingNumber>> {
+        self.inodes.get(&ino).map(|inode| inode.backing)
+    }
+
+    /// Adds a handle. Its backing is the inode's, if that has one already.
+    pub fn opened(&mut self, open: Open) {
+        let inode = self
+            .inodes
+            .entry(open.ino)
+            .or_insert_with(|| Inode { backing: open.backing, handles: HashMap::new() });
+        // What a process gave for this request and died before it could say so.
+        inode.handles.retain(|_, request| *request != open.request);
+        inode.handles.insert(open.handle, open.request);
+    }
+
+    /// Takes a handle away, if it is there; with the last one the inode's backing comes out.
+    pub fn released(&mut self, ino: Ino, handle: Handle) -> Option<BackingNumber> {
+        let Entry::Occupied(mut inode) = self.inodes.entry(ino) else { return None };
+        inode.get_mut().handles.remove(&handle)?;
+        if inode.get().handles.is_empty() { inode.remove().backing } else { None }
+    }
+
+    /// Everything that is open.
+    pub fn iter(&self) -> impl Iterator<Item = Open> + '_ {
+        self.inodes.iter().flat_map(|(ino, inode)| {
+            inode.handles.iter().map(|(handle, request)| Open {
+                ino: *ino,
+                handle: *handle,
+                request: *request,
+                backing: inode.backing,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ino = Ino(5);
+
+    fn open(handle: u64, request: u64, backing: Option<u32>) -> Open {
+        Open {
+            ino: A,
+            handle: Handle(handle),
+            request: RequestNumber::new(request),
+            backing: backing.map(BackingNumber),
+        }
+    }
+
+    #[test]
+    fn one_mode_until_the_last_release() {
+        let mut modes = Modes::default();
+        assert_eq!(modes.of(A), None);
+        modes.opened(open(1, 10, Some(7)));
+        modes.opened(open(2, 11, Some(7)));
+        assert_eq!(modes.of(A), Some(Some(BackingNumber(7))));
+        assert_eq!(modes.released(A, Handle(3)), None, "none of ours");
+        assert_eq!(modes.released(A, Handle(1)), None);
+        assert_eq!(modes.released(A, Handle(1)), None, "told twice");
+        assert_eq!(modes.released(A, Handle(2)), Some(BackingNumber(7)));
+        assert_eq!(modes.of(A), None);
+        modes.opened(open(4, 12, None));
+        assert_eq!(modes.of(A), Some(None));
+        assert_eq!(modes.released(A, Handle(4)), None);
+        assert_eq!(modes.of(A), None);
+    }
+
+    #[test]
+    fn a_request_that_comes_again_has_one_handle() {
+        let mut modes = Modes::default();
+        modes.opened(open(1, 10, None));
+        modes.opened(open(2, 10 | SENT_AGAIN, None));
+        assert_eq!(modes.iter().map(|o| o.handle).collect::<Vec<_>>(), [Handle(2)]);
+        assert_eq!(modes.released(A, Handle(2)), None);
+        assert_eq!(modes.of(A), None);
+    }
+
+    #[test]
+    fn what_is_told_is_what_was_put_in() {
+        let mut modes = Modes::default();
+        modes.opened(open(1, 10, Some(7)));
+        let mut copy = Modes::default();
+        modes.iter().for_each(|o| copy.opened(o));
+        assert_eq!(copy.iter().collect::<Vec<_>>(), [open(1, 10, Some(7))]);
+    }
+}

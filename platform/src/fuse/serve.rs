@@ -1,0 +1,152 @@
+//! Serving a connection: shaking hands, answering on several threads, going on where a former
+//! process died.
+//!
+//! Invariant: no request is read before the keeper has what was agreed; what a former process had
+//! taken is asked for again only when everything it had opened is known. Concurrency: see `fuse`.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
+use modelfs::vfs::{Handle, Ino, Invalidation, Vfs};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::sync::{mpsc, watch};
+
+use super::adapter::Adapter;
+use super::convert::Owner;
+use super::device;
+use super::modes::{BackingNumber, Modes, Open};
+use crate::Agreed;
+
+/// The answer to the first request fits (`fuse_out_header` and `fuse_init_out` are 80 bytes).
+const FIRST_ANSWER: usize = 1024;
+
+/// What outlives the process that serves: who asks the kernel for what needs privileges, and
+/// remembers what is open.
+pub trait Keeper: Send + Sync {
+    /// Takes the answer to the first request. When it returns, the kernel has one.
+    fn answered(&self, reply: &[u8]) -> io::Result<()>;
+    /// Has the kernel read a file by itself.
+    fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber>;
+    /// Notes an open file, before the kernel hears of it.
+    fn opened(&self, open: Open);
+    /// Notes a release; a backing goes with the last one.
+    fn released(&self, ino: Ino, handle: Handle);
+}
+
+/// A connection to serve.
+pub struct Task {
+    /// Its descriptor.
+    pub device: OwnedFd,
+    /// The first request.
+    pub offer: Vec<u8>,
+    /// What is open already.
+    pub open: Vec<Open>,
+    /// Whether another process has served before.
+    pub takes_over: bool,
+    /// Why the kernel is not to read files by itself, if so.
+    pub no_passthrough: Option<String>,
+    /// Threads that take requests from the kernel.
+    pub threads: usize,
+}
+
+/// A connection being served.
+pub struct Serving {
+    agreed: Arc<Mutex<Agreed>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Serving {
+    /// What the kernel agreed to; passthrough may turn out impossible only later.
+    pub fn agreed(&self) -> Agreed {
+        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Resolves when the connection has ended, by whoever.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the thread is gone, which is an end too.
+        ended.wait_for(|ended| *ended).await.ok();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow() || self.ended.has_changed().is_err()
+    }
+}
+
+/// Serves until the connection ends. Call it within the tokio runtime whose tasks answer what has to
+/// wait.
+pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<Serving> {
+    let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    let agreed = Agreed { passthrough: false, why_not: None, max_read: 0 };
+    let agreed = Arc::new(Mutex::new(agreed));
+    let mut modes = Modes::default();
+    task.open.iter().for_each(|open| modes.opened(*open));
+    let adapter = Adapter {
+        vfs: Arc::clone(&vfs),
+        runtime,
+        owner: Owner {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        },
+        no_passthrough: task.no_passthrough,
+        agreed: Arc::clone(&agreed),
+        modes: Arc::new(Mutex::new(modes)),
+        keeper: Arc::clone(&keeper),
+    };
+    let mut config = Config::default();
+    config.n_threads = Some(task.threads.max(1));
+    config.clone_fd = false;
+    // fuser insists on reading a first request: it gets it from us, and its answer goes to the
+    // keeper, who alone knows whether the kernel still waits for one.
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::io::write(&ours, &task.offer)?;
+    // Who may come in is decided by the kernel (allow_other), not a second time here.
+    let session = Session::from_fd(adapter, theirs, SessionACL::All, config)?;
+    let mut reply = [0; FIRST_ANSWER];
+    let len = rustix::io::read(&ours, &mut reply)?;
+    keeper.answered(&reply[..len])?;
+    device::swap_in(task.device.as_fd(), session.as_fd().as_raw_fd())?;
+    let ended = start(session, &vfs)?;
+    if task.takes_over {
+        device::send_again(&task.device)?;
+    }
+    Ok(Serving { agreed, ended })
+}
+
+/// Starts the threads; the receiver turns true when the session has ended.
+fn start(session: Session<Adapter>, vfs: &Vfs) -> io::Result<watch::Receiver<bool>> {
+    let (notifier, changes) = (session.notifier(), vfs.invalidations());
+    let (end, ended) = watch::channel(false);
+    thread::Builder::new()
+        .name("fuse-invalidate".into())
+        .spawn(move || invalidate(&notifier, changes))?;
+    thread::Builder::new().name("fuse-session".into()).spawn(move || {
+        if let Err(error) = session.run() {
+            tracing::error!(%error, "the mount's session ended badly");
+        }
+        end.send_replace(true);
+    })?;
+    Ok(ended)
+}
+
+/// Carries the catalog's changes to the kernel until there can be no more.
+fn invalidate(notifier: &Notifier, mut changes: mpsc::UnboundedReceiver<Invalidation>) {
+    while let Some(change) = changes.blocking_recv() {
+        let told = match &change {
+            Invalidation::Entry { parent, name } => {
+                notifier.inval_entry(INodeNo(parent.0), OsStr::new(&**name))
+            }
+            // All of its cached list, which the kernel keeps like a file's pages.
+            Invalidation::Folder { ino } => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, ?change, "the kernel did not take an invalidation");
+        }
+    }
+}
