@@ -122,6 +122,9 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
             .map_err(|e| Failure::new(Kind::General, format!("talking to the kernel: {e}")))
     })
     .await?;
+    if welcome.since.is_some() {
+        parts.vfs.tell_all();
+    }
     let agreed = serving.agreed();
     let status = DaemonStatus {
         pid: welcome.supervisor,

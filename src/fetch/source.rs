@@ -43,6 +43,8 @@ struct State {
     /// When the registry was last asked, whatever it said.
     asked: Option<Instant>,
     trouble: Option<String>,
+    /// What an earlier run left in the index.
+    at_start: Option<Arc<Catalog>>,
 }
 
 /// A catalog before and after a change.
@@ -111,6 +113,11 @@ impl Source {
     /// The catalog in memory, however old.
     pub fn catalog_now(&self) -> Option<Arc<Catalog>> {
         self.state().catalog.clone()
+    }
+
+    /// The catalog that an earlier run last saw; handed out once.
+    pub(crate) fn take_catalog_at_start(&self) -> Option<Arc<Catalog>> {
+        self.state().at_start.take()
     }
 
     /// Asks the registry now, conditionally. The catalog before and after, if it changed.
@@ -199,7 +206,9 @@ impl Source {
         .await??;
         if let Some((catalog, validator)) = loaded {
             let mut state = self.state();
-            state.catalog = Some(Arc::new(catalog));
+            let catalog = Arc::new(catalog);
+            state.at_start = Some(catalog.clone());
+            state.catalog = Some(catalog);
             state.validator = validator;
         }
         Ok(())

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 pub use types::{
@@ -42,6 +42,7 @@ use known::{Known, Need, Step};
 use namespace::{Content, Namespace};
 use resolve::Nodes;
 use sync::lock;
+use watch::Poke;
 
 /// How often one question may need something more before it is given up: catalog, manifest,
 /// document are three; twice that allows for what is dropped from memory meanwhile.
@@ -56,7 +57,7 @@ pub struct Vfs {
     /// Lists as they were when first asked for.
     folders: Mutex<HashMap<Handle, Arc<[Entry]>>>,
     next_handle: AtomicU64,
-    poke: Arc<Notify>,
+    poke: Arc<Poke>,
     watcher: AbortHandle,
     invalidations: Mutex<Option<mpsc::UnboundedReceiver<Invalidation>>>,
 }
@@ -72,7 +73,7 @@ impl Vfs {
         let nodes = Nodes::new(store, source.name().to_owned());
         let names = Arc::new(Namespace::new(Arc::clone(&known), nodes));
         let (tell, listen) = mpsc::unbounded_channel();
-        let poke = Arc::new(Notify::new());
+        let poke = Arc::new(Poke::default());
         let watch = watch::watch(source, Arc::clone(&names), Arc::clone(&poke), tell);
         // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of
         // the next one, so a former process's handles are never taken for this one's.
@@ -242,9 +243,10 @@ impl Vfs {
         lock(&self.invalidations).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
-    /// Tells the kernel at once of a catalog that somebody refreshed by command.
-    pub fn catalog_refreshed(&self) {
-        self.poke.notify_one();
+    /// Has the kernel forget every name: for a process that goes on where another one died, which
+    /// may have known more than it told. What is open stays as it is.
+    pub fn tell_all(&self) {
+        self.poke.tell_all();
     }
 
     /// Stops the watcher and forgets open files.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 
@@ -112,22 +113,44 @@ fn versions(old: &[VersionEntry], new: &[VersionEntry], mut note: impl FnMut(&st
     }
 }
 
+/// Makes the watcher look at once.
+#[derive(Debug, Default)]
+pub(super) struct Poke {
+    poked: Notify,
+    /// Whether every name is to be told.
+    all: AtomicBool,
+}
+
+impl Poke {
+    /// Every name that there is: what a former process told is not known.
+    pub(super) fn tell_all(&self) {
+        self.all.store(true, Ordering::Relaxed);
+        self.poked.notify_one();
+    }
+}
+
 /// Looks for changes every time to live, or when poked, until aborted, and tells them.
 pub(super) async fn watch(
     source: Arc<Source>,
     names: Arc<Namespace>,
-    poke: Arc<Notify>,
+    poke: Arc<Poke>,
     tell: mpsc::UnboundedSender<Invalidation>,
 ) {
-    let (mut told, ttl) = (source.catalog_now(), source.catalog_ttl());
+    // What an earlier run last saw is what the kernel may still know from it.
+    let mut told = source.take_catalog_at_start().or_else(|| source.catalog_now());
+    let (ttl, mut first) = (source.catalog_ttl(), true);
     loop {
         tokio::select! {
+            () = std::future::ready(()), if std::mem::take(&mut first) => {}
             () = tokio::time::sleep(ttl) => {
                 if let Err(error) = source.refresh().await {
                     tracing::debug!(%error, "the catalog could not be refreshed");
                 }
             }
-            () = poke.notified() => {}
+            () = poke.poked.notified() => {}
+        }
+        if poke.all.swap(false, Ordering::Relaxed) {
+            told = None;
         }
         let Some(now) = source.catalog_now() else { continue };
         let before = told.clone().unwrap_or_default();

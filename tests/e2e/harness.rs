@@ -126,16 +126,22 @@ impl Place {
         command
     }
 
+    /// Installs the binary for this test alone, in place of whatever was there.
+    pub fn install(&self) {
+        let new = self.path("modelfs.new");
+        std::fs::copy(binary(), &new).expect("a copy of the binary");
+        set_mode(&new, 0o755);
+        std::fs::rename(new, self.path("modelfs")).expect("own folder");
+    }
+
     /// A `modelfs` command.
     pub fn modelfs<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         // An ordinary user cannot enter every build folder: it runs a copy.
-        let mut program = binary();
-        if self.user == User::Ordinary {
-            let copy = self.path("modelfs");
-            if !copy.exists() {
-                std::fs::copy(&program, &copy).expect("a copy of the binary");
-                set_mode(&copy, 0o755);
-            }
+        let (mut program, copy) = (binary(), self.path("modelfs"));
+        if self.user == User::Ordinary && !copy.exists() {
+            self.install();
+        }
+        if copy.exists() {
             program = copy;
         }
         let mut command = self.program(program);
@@ -251,6 +257,19 @@ impl<'a> Daemon<'a> {
         self.child.id()
     }
 
+    /// The process that answers reads.
+    pub fn worker(&self) -> u32 {
+        let pid = self.status()["daemon"]["worker"].as_u64().expect("a worker answers");
+        pid.try_into().expect("process ids are small")
+    }
+
+    /// What it started: worker and guard.
+    pub fn children(&self) -> Vec<u32> {
+        let ours = |pid: &u32| parent(*pid) == Some(self.pid());
+        let all = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
+        all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+
     /// A path below the mount point.
     pub fn path(&self, path: &str) -> PathBuf {
         self.place.mountpoint().join(path)
@@ -258,9 +277,7 @@ impl<'a> Daemon<'a> {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(status.is_ok_and(|s| s.success()), "kill -{name}");
+        assert!(signal(self.pid(), name), "kill -{name}");
     }
 
     /// Waits for its end; its exit code and log.
@@ -288,10 +305,15 @@ impl<'a> Daemon<'a> {
         log
     }
 
-    /// Kills it without warning; its dead mount stays.
+    /// Kills all of its processes without warning; its dead mount stays.
     pub fn kill(&mut self) {
-        self.child.kill().expect("own child");
-        self.child.wait().expect("own child");
+        // Still, so that it starts no other worker meanwhile.
+        signal(self.pid(), "STOP");
+        for child in self.children() {
+            signal(child, "KILL");
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Kills it without warning and clears the dead mount away.
@@ -303,8 +325,7 @@ impl<'a> Daemon<'a> {
 
     /// Kills it if it still lives; its log.
     fn end(mut self) -> String {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
         log.join().unwrap_or_default()
     }
@@ -316,10 +337,22 @@ impl<'a> Daemon<'a> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         detach(&self.place.mountpoint());
     }
+}
+
+/// Sends a signal; whether there was somebody to get it.
+pub fn signal(pid: u32, name: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null());
+    kill.status().is_ok_and(|s| s.success())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may have blanks and brackets.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether something is mounted exactly there, dead or alive.

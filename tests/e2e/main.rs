@@ -8,5 +8,8 @@ mod faults;
 mod harness;
 mod laziness;
 mod passthrough;
+mod restarts;
+mod takeover;
 mod tls;
+mod torture;
 mod trees;

@@ -40,11 +40,11 @@ fn a_complete_file_is_read_by_the_kernel() {
     // After the last close: passthrough. Dropping the page cache makes reads go to the backing file.
     eventually("passthrough", || {
         let file = File::open(&path).expect("opens");
-        let before = reads_of(daemon.pid());
+        let before = reads_of(daemon.worker());
         drop_page_cache(&file);
         file.read_exact_at(&mut buffer, 0).expect("reads");
         assert!(buffer == bytes);
-        reads_of(daemon.pid()) - before < 1 << 20
+        reads_of(daemon.worker()) - before < 1 << 20
     });
     let (a, b) = (File::open(&path).expect("opens"), File::open(&path).expect("the same backing"));
     a.read_exact_at(&mut buffer, 0).expect("reads");

@@ -29,7 +29,7 @@ pub struct Generation(pub u32);
 #[derive(Debug)]
 pub enum Heard {
     /// A message, with the descriptors beside it.
-    Message(FromWorker, Vec<OwnedFd>),
+    Message(Box<FromWorker>, Vec<OwnedFd>),
     /// Nothing more: it is dead or dying.
     HungUp,
 }
@@ -93,7 +93,7 @@ fn listen(link: &Link, generation: Generation, heard: &UnboundedSender<(Generati
     loop {
         match link.receive() {
             Ok(Some((message, beside))) => {
-                if heard.send((generation, Heard::Message(message, beside))).is_err() {
+                if heard.send((generation, Heard::Message(Box::new(message), beside))).is_err() {
                     return;
                 }
             }

@@ -148,24 +148,28 @@ where
             else {
                 return false;
             };
-            match heard {
+            let message = match heard {
                 Heard::HungUp if generation == worker => return true,
+                Heard::HungUp => continue,
+                Heard::Message(message, _) => *message,
+            };
+            match message {
                 // What is left is its last commit.
-                Heard::Message(FromWorker::Ended, _) if generation == worker => {
+                FromWorker::Ended if generation == worker => {
                     until = tokio::time::Instant::now() + COMMIT;
                 }
-                Heard::Message(FromWorker::Released { ino, handle }, _) => {
+                FromWorker::Released { ino, handle } => {
                     if let Some(connection) = &self.connection {
                         let handle = modelfs::vfs::Handle(handle);
                         connection.released(modelfs::vfs::Ino(ino), handle);
                     }
                 }
                 // A last open must not wait for its number.
-                Heard::Message(FromWorker::Register { ask, .. }, _) => {
+                FromWorker::Register { ask, .. } => {
                     let number = Err(rustix::io::Errno::SHUTDOWN.raw_os_error());
                     self.say(&ToWorker::Registered { ask, number });
                 }
-                Heard::Message(..) | Heard::HungUp => {}
+                _ => {}
             }
         }
     }

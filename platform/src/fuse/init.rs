@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_no_handshake_is_refused() {
         assert!(Init::new(&[]).is_err());
-        assert!(Init::new(&vec![0; 200]).is_err());
+        assert!(Init::new(&[0; 200]).is_err());
         let mut init = Init::new(&asked(0, HAS_RESEND)).unwrap();
         assert!(!init.can_send_again(), "an old kernel has no second word of flags");
         assert!(init.answered(&given(78, 0, 0, 0)).is_err());

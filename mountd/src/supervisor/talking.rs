@@ -1,0 +1,173 @@
+//! What a worker says, and what is done about it.
+//!
+//! Invariant: only the worker whose turn it is has a say; a first word comes from anybody that was
+//! started. Part of the supervisor's one task.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use modelfs::vfs::{Handle, Ino};
+use modelfs_platform::{BackingNumber, Connection, Open};
+
+use super::child::{Generation, Worker};
+use super::messages::{FromWorker, OPEN_FILES, PROTOCOL, ToWorker, Welcome};
+use super::reaper::Reaper;
+use super::{End, Supervisor};
+use crate::control::ops::{blocking, rfc3339};
+use crate::daemon::Ready;
+use crate::error::Failure;
+
+impl<R> Supervisor<R>
+where
+    R: FnOnce(&Ready) -> Result<(), Failure>,
+{
+    pub(super) async fn on(
+        &mut self,
+        generation: Generation,
+        message: FromWorker,
+        beside: Vec<OwnedFd>,
+    ) -> Result<(), End> {
+        if let FromWorker::Hello { protocol, version } = message {
+            self.on_hello(generation, protocol, &version);
+            return Ok(());
+        }
+        if !self.is_worker(generation) {
+            return Ok(());
+        }
+        match message {
+            FromWorker::Hello { .. } => {}
+            FromWorker::Prepared => return self.on_prepared().await.map_err(End::Failed),
+            FromWorker::Answered { reply } => {
+                let outcome = self.connection.as_ref().map(|c| c.answered(&reply));
+                let outcome = outcome.unwrap_or(Ok(())).map_err(|e| e.to_string());
+                self.say(&ToWorker::Answered(outcome));
+            }
+            FromWorker::Register { ask, ino } => {
+                let number = self.register(Ino(ino), beside).map(|number| number.0);
+                let number = number.map_err(|e| {
+                    e.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error())
+                });
+                self.say(&ToWorker::Registered { ask, number });
+            }
+            FromWorker::Opened(open) => {
+                let open = Open::from(open);
+                self.registered.remove(&open.ino);
+                if let Some(connection) = &self.connection {
+                    connection.opened(open);
+                }
+            }
+            FromWorker::Released { ino, handle } => {
+                if let Some(connection) = &self.connection {
+                    connection.released(Ino(ino), Handle(handle));
+                }
+            }
+            FromWorker::Ready(ready) => return self.on_ready(&ready).map_err(End::Failed),
+            FromWorker::Failed(failure) => self.failure = Some(failure),
+            FromWorker::Unmount => return Err(End::Asked),
+            FromWorker::Restart => return self.restart().await,
+            FromWorker::Ended => return Err(End::Unmounted),
+        }
+        Ok(())
+    }
+
+    pub(super) fn say(&self, message: &ToWorker) {
+        if let Some(worker) = &self.worker {
+            worker.say(message, &[]);
+        }
+    }
+
+    fn on_hello(&mut self, generation: Generation, protocol: u32, version: &str) {
+        let understood = protocol == PROTOCOL;
+        if self.is_worker(generation) {
+            match understood {
+                true => self.welcome(),
+                // The file was replaced by one of another age and nobody asked for a restart.
+                false => self.worker.iter_mut().for_each(Worker::kill),
+            }
+            return;
+        }
+        if self.next.as_ref().is_none_or(|next| next.generation != generation) {
+            return;
+        }
+        if understood {
+            tracing::info!(version, "another worker is there; the one that serves makes room");
+            self.say(&ToWorker::Restarted(Ok(())));
+            self.say(&ToWorker::Retire);
+        } else {
+            self.next = None;
+            let why = format!(
+                "the program now installed, {version}, speaks protocol {protocol}, this daemon {PROTOCOL}: unmount and mount again to change over"
+            );
+            tracing::error!("{why}");
+            self.say(&ToWorker::Restarted(Err(why)));
+        }
+    }
+
+    pub(super) fn welcome(&self) {
+        let Some(worker) = &self.worker else { return };
+        let welcome = Welcome {
+            supervisor: std::process::id(),
+            socket: self.bound.path().to_owned(),
+            since: self.since.clone(),
+            restarts: self.restarts,
+        };
+        match self.lock.share() {
+            Ok(lock) => {
+                let beside = [lock.as_fd(), self.bound.listener()];
+                worker.say(&ToWorker::Welcome(welcome), &beside);
+            }
+            Err(error) => tracing::error!(%error, "the store's lock cannot be handed over"),
+        }
+    }
+
+    /// Hands the connection over, which the first worker to come so far brings about.
+    async fn on_prepared(&mut self) -> Result<(), Failure> {
+        let takes_over = self.connection.is_some();
+        let connection = match &self.connection {
+            Some(connection) => Arc::clone(connection),
+            None => {
+                let how = self.plan.mount.clone();
+                let made = Arc::new(blocking(move || Ok(Connection::open(&how)?)).await?);
+                self.reaper = Some(Reaper::start(&self.program.path, &made.mounted())?);
+                self.connection.insert(made).clone()
+            }
+        };
+        let no_passthrough = match self.plan.mount.passthrough {
+            true => connection.no_passthrough(),
+            false => Some("switched off".to_owned()),
+        };
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        for files in connection.open_files().chunks(OPEN_FILES) {
+            let files = files.iter().map(|open| (*open).into()).collect();
+            worker.say(&ToWorker::Open(files), &[]);
+        }
+        let offer = connection.offer();
+        worker.serves = true;
+        worker.say(&ToWorker::Serve { offer, takes_over, no_passthrough }, &[connection.device()]);
+        Ok(())
+    }
+
+    fn register(&mut self, ino: Ino, mut beside: Vec<OwnedFd>) -> std::io::Result<BackingNumber> {
+        let nothing = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
+        let file = File::from(beside.pop().ok_or_else(nothing)?);
+        let number = self.connection.as_ref().ok_or_else(nothing)?.register(ino, &file)?;
+        self.registered.insert(ino, number);
+        Ok(number)
+    }
+
+    fn on_ready(&mut self, ready: &Ready) -> Result<(), Failure> {
+        self.policy.ready(Instant::now());
+        self.failure = None;
+        if self.since.is_none() {
+            self.since = Some(rfc3339(SystemTime::now()));
+        }
+        self.announce(None);
+        match self.ready.take() {
+            Some(tell) => tell(ready)?,
+            None => tracing::info!(worker = ready.daemon.worker, "another worker goes on"),
+        }
+        Ok(())
+    }
+}
