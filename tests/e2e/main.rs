@@ -9,6 +9,7 @@ mod harness;
 mod laziness;
 mod passthrough;
 mod restarts;
+mod service;
 mod takeover;
 mod tls;
 mod torture;

@@ -1,7 +1,8 @@
 //! The commands' end of the control API: one request per connection to the daemon's socket.
 //!
 //! Invariant: the daemon's failures come out as they went in. Dropping a call closes its
-//! connection, which stops the work.
+//! connection, which stops the work. An answer that is lost with the process that was to give it is
+//! asked for again: the next one has the same store.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,13 @@ use crate::error::{Failure, Kind};
 
 /// How long a live daemon may take to accept: it does nothing else on that thread.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often an answer may be lost before that is an error, and how long the next worker gets.
+const LOST: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// No answer: the connection broke after it was there.
+struct Lost(Failure);
 
 /// A daemon to ask.
 #[derive(Debug, Clone)]
@@ -45,27 +53,48 @@ impl Client {
         call: &C,
         progress: &ProgressSink,
     ) -> Result<C::Answer, Failure> {
-        let response = self.send(call).await?;
+        let mut lost = 0;
+        loop {
+            let stream = tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket))
+                .await
+                .map_err(|e| self.broken(e))?
+                .map_err(|e| self.broken(e))?;
+            match self.ask(stream, call, progress).await {
+                Ok(answer) => return answer,
+                Err(Lost(failure)) if C::ONCE || lost == LOST => return Err(failure),
+                Err(Lost(_)) => lost += 1,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask<C: Call>(
+        &self,
+        stream: UnixStream,
+        call: &C,
+        progress: &ProgressSink,
+    ) -> Result<Result<C::Answer, Failure>, Lost> {
+        let response = self.send(stream, call).await?;
         let ok = response.status().is_success();
         let body = response.into_body();
         if !ok || !C::STREAMED {
-            let body = body.collect().await.map_err(|e| self.broken(e))?.to_bytes();
-            return match ok {
+            let body = body.collect().await.map_err(|e| Lost(self.broken(e)))?.to_bytes();
+            return Ok(match ok {
                 true => self.parse(&body),
-                false => Err(self.parse::<Failure>(&body)?),
-            };
+                false => self.parse::<Failure>(&body).and_then(Err),
+            });
         }
         self.follow(body, progress).await
     }
 
-    async fn send<C: Call>(&self, call: &C) -> Result<Response<Incoming>, Failure> {
-        let stream = tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket))
-            .await
-            .map_err(|e| self.broken(e))?
-            .map_err(|e| self.broken(e))?;
+    async fn send<C: Call>(
+        &self,
+        stream: UnixStream,
+        call: &C,
+    ) -> Result<Response<Incoming>, Lost> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| self.broken(e))?;
+            .map_err(|e| Lost(self.broken(e)))?;
         tokio::spawn(connection);
         let body = serde_json::to_vec(call).expect("requests are plain data with string keys");
         let request = Request::builder()
@@ -75,27 +104,27 @@ impl Client {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::<Bytes>::from(body))
             .expect("the path and headers are constants");
-        sender.send_request(request).await.map_err(|e| self.broken(e))
+        sender.send_request(request).await.map_err(|e| Lost(self.broken(e)))
     }
 
     async fn follow<T: DeserializeOwned>(
         &self,
         mut body: Incoming,
         progress: &ProgressSink,
-    ) -> Result<T, Failure> {
+    ) -> Result<Result<T, Failure>, Lost> {
         let mut lines = Lines::default();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| self.broken(e))?;
+            let frame = frame.map_err(|e| Lost(self.broken(e)))?;
             lines.push(frame.data_ref().map_or(&[], |d| d));
             while let Some(line) = lines.next() {
-                match self.parse(&line)? {
-                    Event::Progress(p) => progress(p),
-                    Event::Done(answer) => return Ok(answer),
-                    Event::Error(failure) => return Err(failure),
+                match self.parse(&line) {
+                    Ok(Event::Progress(p)) => progress(p),
+                    Ok(Event::Done(answer)) => return Ok(Ok(answer)),
+                    Ok(Event::Error(failure)) | Err(failure) => return Ok(Err(failure)),
                 }
             }
         }
-        Err(self.broken("it ended before it was done"))
+        Err(Lost(self.broken("it ended before it was done")))
     }
 
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {

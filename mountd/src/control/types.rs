@@ -21,6 +21,8 @@ pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
     const READS: bool = false;
     /// Whether it takes long: then the answer is a stream of [`Event`] lines.
     const STREAMED: bool = false;
+    /// Whether it must not be asked again when its answer is lost: a second time is another thing.
+    const ONCE: bool = false;
     /// What comes back.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
 }
@@ -45,8 +47,8 @@ calls! {
     Pin => "/v1/pin", Pinned;
     Unpin => "/v1/unpin", Unpinned;
     Evict => "/v1/evict", Freed;
-    Restart => "/v1/restart", Restarting;
-    Unmount => "/v1/unmount", Unmounting;
+    Restart => "/v1/restart", Restarting, ONCE;
+    Unmount => "/v1/unmount", Unmounting, ONCE;
 }
 
 /// One line of a streamed answer: any number of the first, then one of the others.

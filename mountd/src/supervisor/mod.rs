@@ -10,6 +10,7 @@ pub mod link;
 pub mod messages;
 mod policy;
 pub mod reaper;
+mod service;
 mod stopping;
 mod talking;
 
@@ -141,6 +142,7 @@ where
         signals: &mut Signals,
         hear: &mut UnboundedReceiver<(Generation, Heard)>,
     ) -> End {
+        let mut watchdog = service::Watchdog::new();
         loop {
             let pause = match &self.stage {
                 Stage::Pausing { until } => Some(*until),
@@ -155,6 +157,7 @@ where
                     Heard::Message(message, beside) => self.on(generation, *message, beside).await,
                     Heard::HungUp => self.on_hung_up(generation).await,
                 },
+                () = watchdog.tick() => Ok(()),
                 () = sleep_until(pause) => {
                     self.stage = Stage::Running;
                     self.begin()
@@ -279,6 +282,7 @@ where
                     "modelfs does not serve this mount: its worker died {deaths} times in a row, at last: {why}; 'modelfs restart' tries again"
                 );
                 tracing::error!("{reason}");
+                service::status(&reason);
                 if let Some(connection) = &self.connection {
                     let refusing = Refusing::start(Arc::clone(connection), reason.clone())
                         .map_err(End::Failed)?;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::child::{Generation, Heard};
 use super::messages::{FromWorker, ToWorker};
-use super::{COMMIT, End, Supervisor};
+use super::{COMMIT, End, Supervisor, service};
 use crate::control::ops::blocking;
 use crate::daemon::Ready;
 use crate::error::{Failure, Kind};
@@ -78,6 +78,7 @@ where
         mut hear: UnboundedReceiver<(Generation, Heard)>,
     ) -> Result<(), Failure> {
         self.next = None;
+        service::stopping();
         let taken_down = tokio::select! {
             outcome = self.take_down(&mut hear) => outcome,
             // The second signal: somebody has waited long enough.

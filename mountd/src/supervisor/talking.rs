@@ -14,7 +14,7 @@ use modelfs_platform::{BackingNumber, Connection, Open};
 use super::child::{Generation, Worker};
 use super::messages::{FromWorker, OPEN_FILES, PROTOCOL, ToWorker, Welcome};
 use super::reaper::Reaper;
-use super::{End, Supervisor};
+use super::{End, Supervisor, service};
 use crate::control::ops::{blocking, rfc3339};
 use crate::daemon::Ready;
 use crate::error::Failure;
@@ -164,6 +164,9 @@ where
             self.since = Some(rfc3339(SystemTime::now()));
         }
         self.announce(None);
+        let at = self.plan.mount.mountpoint.display();
+        let by = ready.daemon.worker;
+        service::ready(&format!("{} mounted at {at}, served by process {by}", ready.registry));
         match self.ready.take() {
             Some(tell) => tell(ready)?,
             None => tracing::info!(worker = ready.daemon.worker, "another worker goes on"),
