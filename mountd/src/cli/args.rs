@@ -74,6 +74,14 @@ pub struct Mount {
     pub keep_privileges: bool,
 }
 
+/// `modelfs doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The cache folder [default: modelfs in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", env = "MODELFS_CACHE_DIR", hide_env_values = true)]
+    pub cache_dir: Option<PathBuf>,
+}
+
 /// `modelfs restart`
 #[derive(Debug, Args)]
 pub struct Restart {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::args::{List as ListArgs, One, Status as StatusArgs};
 use super::output::{Out, printable};
 use super::table::{Column, bar, pairs, percent, table};
-use crate::control::answers::{Info, List, ListedVersion, MountedPath, Status};
+use crate::control::answers::{DaemonStatus, Info, List, ListedVersion, MountedPath, Status};
 use crate::control::ops::Ask;
 use crate::control::types::{GetInfo, GetList, GetPath, GetStatus};
 use crate::error::Failure;
@@ -57,6 +57,7 @@ fn status_text(s: &Status) -> String {
             "daemon",
             d.map(|d| format!("process {}, version {}, since {}", d.pid, d.version, d.since)),
         ),
+        ("worker", d.map(worker_text)),
         ("passthrough", passthrough),
         ("log", d.and_then(|d| d.log.as_ref()).map(|l| l.display().to_string())),
         ("registry", r.map(|r| r.name.clone())),
@@ -70,6 +71,19 @@ fn status_text(s: &Status) -> String {
         ("disk free", Some(c.disk_free.to_string())),
         ("traffic", s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests))),
     ])
+}
+
+fn worker_text(d: &DaemonStatus) -> String {
+    let before = match d.restarts {
+        0 => String::new(),
+        1 => ", 1 before it".to_owned(),
+        n => format!(", {n} before it"),
+    };
+    let confined = match &d.confinement.missing {
+        None => "without privileges".to_owned(),
+        Some(missing) => format!("confinement lacks: {missing}"),
+    };
+    format!("process {}{before}, {confined}", d.worker)
 }
 
 /// `modelfs list`

@@ -6,6 +6,7 @@
 mod args;
 mod change;
 mod check;
+mod doctor;
 mod look;
 pub mod mounts;
 pub mod output;
@@ -68,6 +69,12 @@ Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a 
 it at once. Other users of the machine can read command lines: give a registry's URL that has \
 credentials in it by MODELFS_REGISTRY.")]
     Mount(args::Mount),
+    /// Look at what this machine can do, and say what to do about the rest
+    #[command(after_help = "\
+Examples:
+  modelfs doctor
+  modelfs doctor --json")]
+    Doctor(args::Doctor),
     /// Replace the process that serves a mount, without unmounting
     #[command(after_help = "\
 Examples:
@@ -159,6 +166,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let out = Out { json: cli.json, quiet: cli.quiet };
     match cli.command {
         Command::Mount(args) => mounts::mount(out, args).await,
+        Command::Doctor(args) => doctor::doctor(out, args).await,
         Command::Restart(args) => mounts::restart(out, args).await,
         Command::Unmount(args) => mounts::unmount(out, args).await,
         Command::Status(args) => look::status(out, args).await,

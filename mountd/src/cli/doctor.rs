@@ -1,0 +1,200 @@
+//! `modelfs doctor`: what this machine can and cannot do, and what to do about it.
+//!
+//! Invariant: it only looks; what it says is what a mount would meet. Findings are plain values, made
+//! from what was looked at by pure functions.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::Doctor as DoctorArgs;
+use super::output::Out;
+use super::table::{Column, table};
+use crate::control::backend;
+use crate::control::client::Client;
+use crate::control::types::GetStatus;
+use crate::error::{Failure, Kind};
+use crate::paths;
+
+/// Passthrough, and requests sent again to the next worker.
+const NEEDED: (u32, u32) = (6, 9);
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// As it should be.
+    Good,
+    /// It works, but something is slower or weaker.
+    Weaker,
+    /// Mounting will fail.
+    Bad,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+    text: String,
+}
+
+fn finding(what: &'static str, verdict: Verdict, text: impl Into<String>) -> Finding {
+    Finding { what, verdict, text: text.into() }
+}
+
+/// `modelfs doctor`
+pub async fn doctor(out: Out, args: DoctorArgs) -> Result<(), Failure> {
+    let root = paths::cache_root(args.cache_dir.as_deref())?;
+    let mut findings = vec![
+        kernel(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
+        device(std::fs::metadata("/dev/fuse").is_ok()),
+        rights(rustix::process::geteuid().is_root(), in_path("fusermount3")),
+        landlock(std::fs::read_to_string("/sys/kernel/security/lsm").ok().as_deref()),
+        cache(&root),
+    ];
+    findings.push(daemon(&root).await?);
+    let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
+    out.show(&findings, |findings| {
+        let rows = findings.iter().map(|f| {
+            let verdict = match f.verdict {
+                Verdict::Good => "good",
+                Verdict::Weaker => "weaker",
+                Verdict::Bad => "BAD",
+            };
+            vec![f.what.to_owned(), verdict.to_owned(), super::output::printable(&f.text)]
+        });
+        let columns = [Column::Left("WHAT"), Column::Left("HOW"), Column::Left("WHY")];
+        table(&columns, rows.collect())
+    })?;
+    match bad {
+        true => Err(Failure::new(Kind::General, "this machine cannot mount as it is")),
+        false => Ok(()),
+    }
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let (version, needed) = ((next(), next()), format!("{}.{}", NEEDED.0, NEEDED.1));
+    let release = release.trim();
+    match version >= NEEDED {
+        true => finding("kernel", Verdict::Good, format!("Linux {release}")),
+        false => finding(
+            "kernel",
+            Verdict::Weaker,
+            format!(
+                "Linux {release}: no passthrough, and a mount ends with its worker; {needed} has both"
+            ),
+        ),
+    }
+}
+
+fn device(there: bool) -> Finding {
+    match there {
+        true => finding("/dev/fuse", Verdict::Good, "there"),
+        false => finding(
+            "/dev/fuse",
+            Verdict::Bad,
+            "not there: modprobe fuse; in a container, pass the device in",
+        ),
+    }
+}
+
+fn rights(root: bool, helper: bool) -> Finding {
+    match (root, helper) {
+        (true, _) => finding("rights", Verdict::Good, "root: the kernel reads cached files itself"),
+        (false, true) => finding(
+            "rights",
+            Verdict::Weaker,
+            "fusermount3 mounts; cached files are read through the daemon: passthrough needs root",
+        ),
+        (false, false) => finding(
+            "rights",
+            Verdict::Bad,
+            "mounting without root needs fusermount3: install the package fuse3",
+        ),
+    }
+}
+
+fn landlock(modules: Option<&str>) -> Finding {
+    match modules {
+        Some(modules) if modules.trim().split(',').any(|m| m == "landlock") => {
+            finding("Landlock", Verdict::Good, "the worker reaches no files but its own")
+        }
+        Some(_) => finding(
+            "Landlock",
+            Verdict::Weaker,
+            "this kernel has it not or not switched on (lsm=landlock,…): the worker reaches what its user may",
+        ),
+        None => finding("Landlock", Verdict::Weaker, "the kernel does not say whether it has it"),
+    }
+}
+
+fn cache(root: &Path) -> Finding {
+    // Where it is to be made, if it is not there yet.
+    let there = root.ancestors().find(|p| p.exists()).unwrap_or(root);
+    let at = root.display();
+    match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => {
+            let free = rustix::fs::statvfs(there).map_or(0, |s| s.f_bavail * s.f_frsize);
+            let free = modelfs::base::units::ByteSize(free);
+            finding("cache", Verdict::Good, format!("{at}, {free} free"))
+        }
+        Err(error) => finding(
+            "cache",
+            Verdict::Bad,
+            format!("{at}: {error}: give another one with --cache-dir"),
+        ),
+    }
+}
+
+async fn daemon(root: &Path) -> Result<Finding, Failure> {
+    let Some(holder) = backend::holder(root).await? else {
+        return Ok(finding("daemon", Verdict::Good, "none runs on this cache"));
+    };
+    if let Some(trouble) = holder.trouble {
+        return Ok(finding("daemon", Verdict::Bad, trouble));
+    }
+    let Some(socket) = holder.socket else {
+        let text = format!("another command, process {}, has the cache", holder.pid);
+        return Ok(finding("daemon", Verdict::Good, text));
+    };
+    let status = Client::new(&socket).call(&GetStatus {}, &backend::none()).await?;
+    let Some(daemon) = status.daemon else {
+        return Ok(finding("daemon", Verdict::Bad, "what answers is no daemon"));
+    };
+    let lacks = [daemon.why_no_passthrough, daemon.confinement.missing];
+    let lacks: Vec<_> = lacks.into_iter().flatten().collect();
+    let at = format!("process {} at {}", daemon.pid, daemon.mountpoint.display());
+    Ok(match lacks.is_empty() {
+        true => finding("daemon", Verdict::Good, at),
+        false => finding("daemon", Verdict::Weaker, format!("{at}: {}", lacks.join("; "))),
+    })
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_says_what_to_do() {
+        assert_eq!(kernel("6.18.44-fc\n").verdict, Verdict::Good);
+        assert_eq!(kernel("6.9.0").verdict, Verdict::Good);
+        assert!(kernel("6.8.12-generic").text.contains("6.9 has both"));
+        assert_eq!(kernel("").verdict, Verdict::Weaker);
+        assert!(device(false).text.contains("modprobe"));
+        assert_eq!(rights(true, false).verdict, Verdict::Good);
+        assert_eq!(rights(false, true).verdict, Verdict::Weaker);
+        assert!(rights(false, false).text.contains("fuse3"));
+        assert_eq!(landlock(Some("capability,landlock,yama\n")).verdict, Verdict::Good);
+        assert_eq!(landlock(Some("capability,landlocked")).verdict, Verdict::Weaker);
+        assert_eq!(landlock(None).verdict, Verdict::Weaker);
+        assert_eq!(cache(Path::new("/proc/nowhere/at/all")).verdict, Verdict::Bad);
+    }
+}
