@@ -110,6 +110,15 @@ fn fence(own: &[&Path], read: &[&Path]) -> Result<(), String> {
     }
 }
 
+/// Whether this kernel has Landlock, switched on: asked by making rules that are never applied.
+pub fn landlock_is_there() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .and_then(Ruleset::create)
+        .is_ok()
+}
+
 /// Lets a path in, if it is there.
 fn allow(
     rules: landlock::RulesetCreated,

@@ -14,7 +14,7 @@ use crate::control::backend;
 use crate::control::client::Client;
 use crate::control::types::GetStatus;
 use crate::error::{Failure, Kind};
-use crate::paths;
+use crate::{confine, paths};
 
 /// Passthrough, and requests sent again to the next worker.
 const NEEDED: (u32, u32) = (6, 9);
@@ -50,7 +50,7 @@ pub async fn doctor(out: Out, args: DoctorArgs) -> Result<(), Failure> {
         kernel(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
         device(std::fs::metadata("/dev/fuse").is_ok()),
         rights(rustix::process::geteuid().is_root(), in_path("fusermount3")),
-        landlock(std::fs::read_to_string("/sys/kernel/security/lsm").ok().as_deref()),
+        landlock(confine::landlock_is_there()),
         cache(&root),
     ];
     findings.push(daemon(&root).await?);
@@ -117,17 +117,14 @@ fn rights(root: bool, helper: bool) -> Finding {
     }
 }
 
-fn landlock(modules: Option<&str>) -> Finding {
-    match modules {
-        Some(modules) if modules.trim().split(',').any(|m| m == "landlock") => {
-            finding("Landlock", Verdict::Good, "the worker reaches no files but its own")
-        }
-        Some(_) => finding(
+fn landlock(there: bool) -> Finding {
+    match there {
+        true => finding("Landlock", Verdict::Good, "the worker reaches no files but its own"),
+        false => finding(
             "Landlock",
             Verdict::Weaker,
             "this kernel has it not or not switched on (lsm=landlock,…): the worker reaches what its user may",
         ),
-        None => finding("Landlock", Verdict::Weaker, "the kernel does not say whether it has it"),
     }
 }
 
@@ -192,9 +189,10 @@ mod tests {
         assert_eq!(rights(true, false).verdict, Verdict::Good);
         assert_eq!(rights(false, true).verdict, Verdict::Weaker);
         assert!(rights(false, false).text.contains("fuse3"));
-        assert_eq!(landlock(Some("capability,landlock,yama\n")).verdict, Verdict::Good);
-        assert_eq!(landlock(Some("capability,landlocked")).verdict, Verdict::Weaker);
-        assert_eq!(landlock(None).verdict, Verdict::Weaker);
+        assert_eq!(
+            (landlock(true).verdict, landlock(false).verdict),
+            (Verdict::Good, Verdict::Weaker)
+        );
         assert_eq!(cache(Path::new("/proc/nowhere/at/all")).verdict, Verdict::Bad);
     }
 }
