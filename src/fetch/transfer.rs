@@ -36,6 +36,10 @@ use crate::store::{Reservation, Store};
 pub(super) const BATCH: u64 = 1 << 20;
 /// How many batches of a flight may be hashed or written while its next one arrives.
 const BATCHES_AHEAD: usize = 3;
+/// How many read deadlines a batch may take at the pace of its beginning. Slow lines get their
+/// bytes after some failed reads; a body that drips is given up, or it would hold its leaves, and
+/// whoever asks for them, long after the registry is well again.
+const DEADLINES_FOR_A_BATCH: u32 = 4;
 /// How often a digest may fail to match before the leaf is given up: once more, since a wire or a
 /// cache on the way may have been at fault.
 const MISMATCHES: u32 = 2;
@@ -226,6 +230,13 @@ impl Transfers {
         tokio::time::timeout(self.silence, work).await.unwrap_or(Err(silent))
     }
 
+    /// Whether a batch comes so slowly that asking again is better than waiting for it.
+    fn is_hopeless(&self, since: Duration, got: usize, wanted: usize) -> bool {
+        let in_all = since.as_secs_f64() * wanted as f64;
+        let patience = f64::from(DEADLINES_FOR_A_BATCH) * self.deadline.as_secs_f64();
+        since >= self.silence && in_all > patience * got as f64
+    }
+
     pub(super) async fn fetch_list(&self, object: &Object) -> Result<LeafList, FetchError> {
         let Check::Leaves { list, .. } = object.check else { return Ok(Arc::from([])) };
         if let Some(found) = self.lists.kept(&list) {
@@ -266,8 +277,12 @@ impl Transfers {
             let wanted = leaves_range(&object, &batch).len() as usize;
             let permit = self.memory.take(wanted as u64, &delivery.flight.urgency).await;
             let mut buffer = self.buffers.take(wanted);
-            let mut filled = 0;
+            let (mut filled, begun) = (0, Instant::now());
             while filled < wanted {
+                if self.is_hopeless(begun.elapsed(), filled, wanted) {
+                    failed = Err(too_slow(&object, range, filled, wanted, begun.elapsed()));
+                    break 'batches;
+                }
                 if pending.is_empty() {
                     let next = async { body.next().await.transpose().map_err(Into::into) };
                     pending = match self.heard(next).await {
@@ -321,6 +336,18 @@ fn note(
 fn cut_off(object: &Object, range: ObjectRange) -> FetchError {
     let what = format!("data/{} bytes {range}", object.digest);
     RegistryError::Unreachable { what, why: "the body was cut off".to_owned() }.into()
+}
+
+fn too_slow(
+    object: &Object,
+    range: ObjectRange,
+    got: usize,
+    wanted: usize,
+    since: Duration,
+) -> FetchError {
+    let what = format!("data/{} bytes {range}", object.digest);
+    let why = format!("too slow: {got} of {wanted} bytes in {} ms", since.as_millis());
+    RegistryError::Unreachable { what, why }.into()
 }
 
 fn mismatch(object: &Object, leaf: u64, registry: &str) -> FetchError {

@@ -21,8 +21,11 @@ pub const MIN_LEAF: u64 = 4 << 10;
 pub const MAX_FILES: usize = 1_000_000;
 /// The most objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
-/// The most bytes of a version: what a signed 64-bit file offset can say.
-pub const MAX_TOTAL: u64 = i64::MAX as u64;
+/// The most leaves of an object: their list, of 8 MiB then, is held in memory.
+pub const MAX_LEAVES: u64 = 1 << 18;
+/// The most bytes of a version, 64 TiB: what is known of an open file takes a byte of memory for
+/// each MiB that a manifest announces, whether or not any of it is there.
+pub const MAX_TOTAL: u64 = 64 << 40;
 
 /// How an object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -249,7 +252,13 @@ impl ManifestBuilder {
             }
             _ => {}
         }
-        self.leaves = self.leaves.saturating_add(object.check.leaf_count(object.len));
+        let leaves = object.check.leaf_count(object.len);
+        if leaves > MAX_LEAVES {
+            return Err(field(format!(
+                "{leaves} leaves are more than the {MAX_LEAVES} of an object"
+            )));
+        }
+        self.leaves = self.leaves.saturating_add(leaves);
         if self.leaves > u64::from(u32::MAX) {
             return Err(field("more leaves than can be counted".into()));
         }
@@ -405,10 +414,16 @@ mod tests {
             (1 << 20, leaves(MIN_LEAF - 1)),
             (1 << 40, leaves(MAX_LEAF + 1)),
             (1 << 60, leaves(MIN_LEAF)),
+            ((MAX_LEAVES << 12) + 1, leaves(MIN_LEAF)),
         ] {
             assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
         }
-        let big = Object { digest: d(1), len: MAX_TOTAL / 2 + 1, check: leaves(MAX_LEAF) };
-        assert!(m.object(big).is_err(), "more leaves than can be counted");
+        let big = Object { digest: d(1), len: MAX_LEAVES << 26, check: leaves(MAX_LEAF) };
+        let slice = |n: u32| Slice { object: ObjectIx(n), range: ObjectRange::new(0, big.len) };
+        for n in 0..5 {
+            m.object(big).unwrap();
+            let added = m.file(&n.to_string(), None, [slice(n)]);
+            assert_eq!(added.is_ok(), n < 4, "four times 16 TiB are all that a version may have");
+        }
     }
 }

@@ -286,6 +286,15 @@ impl Namespace {
         }
     }
 
+    /// Whether it is a folder that the catalog alone makes: the root, a group, a model.
+    pub(super) fn is_of_the_catalog(&self, ino: Ino) -> Result<bool, VfsError> {
+        Ok(match Place::decode(ino) {
+            Some(Place::Root) => true,
+            Some(Place::Node(id)) => !matches!(&*self.nodes.key(id)?, NodeKey::Version { .. }),
+            _ => false,
+        })
+    }
+
     /// The inodes of folders of the catalog, in order.
     pub(super) fn folders<'a>(
         &self,
