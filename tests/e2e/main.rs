@@ -5,6 +5,8 @@ mod changes;
 mod cli;
 mod daemon;
 mod fault_documents;
+mod fault_load;
+mod fault_names;
 mod fault_scene;
 mod faults;
 mod harness;
