@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::batches::Batches;
 use super::deliver::{Delivery, Target};
 use super::flight::{Flight, Outcome};
 use super::lists::{LeafList, LeafLists};
@@ -31,9 +32,6 @@ use crate::model::{Check, Object};
 use crate::registry::{Registry, RegistryError, RetryPolicy, random};
 use crate::store::{Reservation, Store};
 
-/// The most bytes verified and written in one go: large enough that system calls do not matter,
-/// small enough that readers do not wait for it.
-pub(super) const BATCH: u64 = 1 << 20;
 /// How many batches of a flight may be hashed or written while its next one arrives.
 const BATCHES_AHEAD: usize = 3;
 /// How many read deadlines a batch may take at the pace of its beginning. Slow lines get their
@@ -369,49 +367,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FetchError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Stopped)
-}
-
-/// Cuts a run of leaves into batches: one leaf first, for whoever waits for it, then twice as many
-/// each time up to [`BATCH`].
-struct Batches {
-    rest: Range<u64>,
-    next: u64,
-    most: u64,
-}
-
-impl Batches {
-    fn new(object: &Object, run: Range<u64>) -> Self {
-        let most = (BATCH / object.check.leaf_size(object.len)).max(1);
-        Self { rest: run, next: 1, most }
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Range<u64>;
-
-    fn next(&mut self) -> Option<Range<u64>> {
-        let batch = self.rest.start..(self.rest.start + self.next).min(self.rest.end);
-        self.rest.start = batch.end;
-        self.next = (self.next * 2).min(self.most);
-        (!batch.is_empty()).then_some(batch)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Digest, LeafDigest};
-
-    #[test]
-    fn batches_grow_and_cover_the_run() {
-        let d = Digest::from_bytes([0; 32]);
-        let check = Check::Leaves { size: 128 << 10, digest: LeafDigest::Blake3, list: d };
-        let object = Object { digest: d, len: 10 << 20, check };
-        let batches: Vec<_> = Batches::new(&object, 5..40).collect();
-        assert_eq!(batches[..4], [5..6, 6..8, 8..12, 12..20]);
-        assert!(batches.windows(2).all(|w| w[0].end == w[1].start));
-        assert_eq!(batches.last().unwrap().end, 40);
-        let whole = Object { check: Check::Whole, ..object };
-        assert!(Batches::new(&whole, 0..1).eq(std::iter::once(0..1)));
-    }
 }

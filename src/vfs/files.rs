@@ -145,7 +145,7 @@ impl Files {
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {
                 if let Some(ahead) = ahead.filter(|_| !is_complete(&file)) {
-                    self.fetcher.readahead(&file, ahead);
+                    self.readahead(&file, ahead);
                 }
                 return Answer::Now(Ok(buffer.freeze()));
             }
@@ -162,8 +162,19 @@ impl Files {
         Answer::Later(Box::pin(async move { this.fetch(&file, range, ahead).await }))
     }
 
+    /// What fails ahead of a reader is told like what fails under it: it may never come that far.
+    fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
+        let this = Arc::clone(self);
+        let key = file.blob.as_ref().map(|b| b.key());
+        self.fetcher.readahead(file, range, move |error| {
+            if let Some(key) = key {
+                this.failures.failed(key, &of_fetch(&error));
+            }
+        });
+    }
+
     async fn fetch(
-        &self,
+        self: &Arc<Self>,
         file: &Arc<CachedFile>,
         range: FileRange,
         mut ahead: Option<FileRange>,
@@ -174,7 +185,7 @@ impl Files {
             let answer = read.as_mut().poll(cx);
             // Only once what is waited for is on its way.
             if let Some(ahead) = ahead.take() {
-                self.fetcher.readahead(file, ahead);
+                self.readahead(file, ahead);
             }
             answer
         })

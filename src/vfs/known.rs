@@ -115,6 +115,20 @@ impl Known {
         self.source.catalog_now().ok_or(Need::Catalog)
     }
 
+    /// What is said of a name that the catalog does not have. While the registry cannot be asked
+    /// it may have it by now, so that is what is said; but programs look for files like `.git`
+    /// everywhere, and are to find none.
+    pub(super) fn absent(&self, name: &str) -> VfsError {
+        match self.source.trouble() {
+            Some(why) if !name.starts_with('.') => VfsError::Unavailable {
+                reason: format!(
+                    "not in the catalog last seen, and no newer one is to be had: {why}"
+                ),
+            },
+            _ => VfsError::NotFound,
+        }
+    }
+
     /// A version's tree.
     pub(super) fn tree(&self, hash: &Digest) -> Step<Arc<VersionTree>> {
         if let Some(tree) = lock(&self.trees).get(hash) {

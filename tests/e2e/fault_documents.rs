@@ -2,6 +2,7 @@
 //! empty folder; what a healthy registry says, even `{}`, is obeyed.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -181,6 +182,12 @@ fn catalogs() {
         // Looked up for the first time, while the catalog is not to be had.
         let file = daemon.path(&format!("org/net/v{known}/in/w.bin"));
         assert!(fs::read(&file).expect("data is not the catalog") == content(known), "{what}");
+        // Nobody knows whether these are there by now.
+        for unknown in [format!("org/net/v{added}"), "org/new".to_owned(), "new".to_owned()] {
+            is_an_outage(&fs::metadata(daemon.path(&unknown)).expect_err("nobody knows"));
+        }
+        let hidden = fs::metadata(daemon.path(".git")).expect_err("there is none");
+        assert_eq!(hidden.kind(), ErrorKind::NotFound, "{what}");
         scene.server.heal_path(CATALOG);
         let healed = Instant::now();
         let version = daemon.path(&format!("org/net/v{added}"));
@@ -189,6 +196,8 @@ fn catalogs() {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(xattr(&root, "error"), None, "{what}: what is over is forgotten");
+        let never = fs::metadata(daemon.path("org/new")).expect_err("it never was");
+        assert_eq!(never.kind(), ErrorKind::NotFound, "{what}");
     }
     daemon.stop();
 }

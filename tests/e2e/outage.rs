@@ -118,3 +118,26 @@ fn a_read_waits_for_one_deadline_not_for_two() {
     eventually("right again", || scene.try_broken(&daemon).is_ok());
     daemon.stop();
 }
+
+/// The reader has not come that far, and may never; but whoever looks is told what lies ahead.
+#[test]
+fn what_fails_ahead_of_a_reader_has_its_reason_too() {
+    let scene = Scene::new();
+    scene.server.on(&scene.chunk, When::Always, Fault::Status(404, None));
+    let daemon = scene.mount();
+    let path = daemon.path("org/net/v1/w.bin");
+    let file = File::open(&path).expect("opens");
+    let mut buffer = vec![0; 128 << 10];
+    // The kernel itself reads ahead less than what is left of the good chunk.
+    for at in (0..5 << 20).step_by(buffer.len()) {
+        file.read_exact_at(&mut buffer, at as u64).expect("this chunk is good");
+        assert!(buffer == scene.bytes[at..at + buffer.len()], "a wrong byte");
+    }
+    eventually("the reason is there", || {
+        xattr(&path, "error").is_some_and(|why| why.contains("not found in the registry"))
+    });
+    scene.server.heal();
+    eventually("right again", || scene.try_broken(&daemon).is_ok());
+    assert_eq!(xattr(&path, "error"), None);
+    daemon.stop();
+}
