@@ -182,6 +182,8 @@ fn catalogs() {
         // Looked up for the first time, while the catalog is not to be had.
         let file = daemon.path(&format!("org/net/v{known}/in/w.bin"));
         assert!(fs::read(&file).expect("data is not the catalog") == content(known), "{what}");
+        let status = daemon.status();
+        assert!(status["registry"]["trouble"].is_string(), "{what}: {status}");
         // Nobody knows whether these are there by now.
         for unknown in [format!("org/net/v{added}"), "org/new".to_owned(), "new".to_owned()] {
             is_an_outage(&fs::metadata(daemon.path(&unknown)).expect_err("nobody knows"));
@@ -276,5 +278,37 @@ fn a_version_gone_and_back() {
         scene.asked_again(2);
         assert_eq!(names(&daemon.path("org/net")).expect("listed"), ["v0", "v1"]);
     }
+    daemon.stop();
+}
+
+/// A daemon that starts while the server is dead offers what was last seen: what was looked into is
+/// there, what was not is an outage, and neither is missing or empty.
+#[test]
+fn a_new_daemon_beside_a_dead_server() {
+    let scene = Scene::new(2);
+    let daemon = scene.mount();
+    let known = "org/net/v0/in/w.bin";
+    assert!(fs::read(daemon.path(known)).expect("reads") == content(0));
+    daemon.stop();
+    scene.server.go_away();
+    let daemon = scene.mount();
+    assert_eq!(names(&daemon.path("")).expect("listed"), ["org"]);
+    assert_eq!(names(&daemon.path("org/net")).expect("listed"), ["v0", "v1"]);
+    assert_eq!(names(&daemon.path("org/net/v0")).expect("listed"), ["in"]);
+    assert!(fs::read(daemon.path(known)).expect("cached") == content(0));
+    let never = fs::metadata(daemon.path("org/net/v0/never")).expect_err("the manifest is here");
+    assert_eq!(never.kind(), ErrorKind::NotFound);
+    is_an_outage(&names(&daemon.path("org/net/v1")).expect_err("never looked into"));
+    is_an_outage(&fs::metadata(daemon.path("org/net/v1/in/w.bin")).expect_err("not known"));
+    is_an_outage(&fs::metadata(daemon.path("org/net/v2")).expect_err("nobody knows"));
+    let reason = xattr(&daemon.path("org/net/v1"), "error").expect("a reason");
+    assert!(reason.contains("Connection refused"), "{reason}");
+    scene.server.come_back();
+    let file = daemon.path("org/net/v1/in/w.bin");
+    eventually("right again", || fs::read(&file).is_ok_and(|got| got == content(1)));
+    eventually("v2 is known not to be", || {
+        let outcome = fs::metadata(daemon.path("org/net/v2"));
+        outcome.is_err_and(|e| e.kind() == ErrorKind::NotFound)
+    });
     daemon.stop();
 }

@@ -228,13 +228,14 @@ fn sizes_that_are_only_announced_cost_nothing() {
     const TIB: u64 = 1 << 40;
     let place = Place::new();
     announce(&place, "exabytes", &one_file(EIB, &[EIB], 64 << 20));
+    announce(&place, "petabytes", &one_file(128 << 50, &[128 << 50], 64 << 20));
     announce(&place, "many-leaves", &one_file(TIB, &[TIB], 4096));
-    announce(&place, "largest", &one_file(64 * TIB, &[16 * TIB; 4], 64 << 20));
+    announce(&place, "largest", &one_file(64 * TIB, &[4 * TIB; 16], 16 << 20));
     let server = Server::start(&place.registry());
     let args = ["--read-deadline", "2s", "--catalog-ttl", "200ms", "--scrub-rate", "0"];
     let daemon = place.mount(&server.url(), &args);
     let idle = most_memory(&daemon);
-    for version in ["exabytes", "many-leaves"] {
+    for version in ["exabytes", "petabytes", "many-leaves"] {
         let version = daemon.path(&format!("org/net/{version}"));
         is_an_outage(&fs::metadata(version.join("w.bin")).expect_err("nobody can hold that"));
         let reason = xattr(&version, "error").expect("a reason");

@@ -1,6 +1,6 @@
 //! What a server does wrong with data costs an error with a reason, never a wrong byte, and heals.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use modelfs_test_support::{Fault, When, bytes};
 
@@ -121,5 +121,17 @@ fn a_hiccup_is_not_noticed() {
             });
         }
     });
+    daemon.stop();
+}
+
+#[test]
+fn a_server_that_asks_for_patience_gets_it() {
+    let scene = Scene::new(1);
+    let daemon = scene.mount();
+    let patience = Fault::Status(503, Some("1".to_owned()));
+    scene.server.on(&scene.object(0, Chunk), When::First(1), patience);
+    let begun = Instant::now();
+    scene.read(&daemon, 0).expect("after a second");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     daemon.stop();
 }
