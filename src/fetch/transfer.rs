@@ -22,7 +22,7 @@ use super::deliver::{Delivery, Target};
 use super::flight::{Flight, Outcome};
 use super::lists::{LeafList, LeafLists};
 use super::memory::Memory;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::table::FlightTable;
 use super::urgency::Priority;
 use super::{FetchError, FetchOptions, Load, Traffic};
@@ -34,6 +34,9 @@ use crate::store::{Reservation, Store};
 
 /// How many batches of a flight may be hashed or written while its next one arrives.
 const BATCHES_AHEAD: usize = 3;
+/// How long a request that hears nothing keeps its place from others: longer than a distant server
+/// thinks, short beside a deadline.
+const PLACE_KEPT: Duration = Duration::from_secs(1);
 /// How many read deadlines a batch may take at the pace of its beginning. Slow lines get their
 /// bytes after some failed reads; a body that drips is given up, or it would hold its leaves, and
 /// whoever asks for them, long after the registry is well again.
@@ -173,8 +176,8 @@ impl Transfers {
         let mut failures = 0;
         let mut give_up = Instant::now() + self.deadline;
         while let Some(run) = flight.pending().into_iter().next() {
-            let slot = self.slots.acquire(&flight.urgency).await;
-            let outcome = self.attempt(delivery, run.clone(), &mut mismatches).await;
+            let mut slot = self.slots.acquire(&flight.urgency).await;
+            let outcome = self.attempt(delivery, run.clone(), &mut mismatches, &mut slot).await;
             drop(slot);
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
                 failures = 0;
@@ -228,6 +231,28 @@ impl Transfers {
         tokio::time::timeout(self.silence, work).await.unwrap_or(Err(silent))
     }
 
+    /// The same for whoever has a place among the requests, and soon lends it if nothing is heard.
+    async fn heard_by<T>(
+        &self,
+        slot: &mut Slot,
+        work: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let mut work = std::pin::pin!(work);
+        let soon = PLACE_KEPT.min(self.silence / 2);
+        let lending = async {
+            tokio::time::sleep(soon).await;
+            slot.lend();
+            std::future::pending().await
+        };
+        let heard = async {
+            tokio::select! {
+                heard = &mut work => heard,
+                never = lending => never,
+            }
+        };
+        self.heard(heard).await
+    }
+
     /// Whether a batch comes so slowly that asking again is better than waiting for it.
     fn is_hopeless(&self, since: Duration, got: usize, wanted: usize) -> bool {
         let in_all = since.as_secs_f64() * wanted as f64;
@@ -258,6 +283,7 @@ impl Transfers {
         delivery: &Arc<Delivery>,
         run: Range<u64>,
         mismatches: &mut HashMap<u64, u32>,
+        slot: &mut Slot,
     ) -> Result<(), FetchError> {
         let object = delivery.object;
         let range = leaves_range(&object, &run);
@@ -265,7 +291,7 @@ impl Transfers {
         let registry = self.registry()?;
         let (list, mut body) = tokio::try_join!(self.fetch_list(&object), async {
             let body = registry.object(&object.digest, object.len, range);
-            self.heard(async { Ok(body.await?) }).await
+            self.heard_by(slot, async { Ok(body.await?) }).await
         })?;
         delivery.list.get_or_init(|| list);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
@@ -283,7 +309,7 @@ impl Transfers {
                 }
                 if pending.is_empty() {
                     let next = async { body.next().await.transpose().map_err(Into::into) };
-                    pending = match self.heard(next).await {
+                    pending = match self.heard_by(slot, next).await {
                         Ok(Some(bytes)) => bytes,
                         Ok(None) => {
                             failed = Err(cut_off(&object, range));

@@ -127,6 +127,56 @@ fn cached_reads_do_not_notice_200_that_hang() {
     daemon.stop();
 }
 
+/// A registry that is silent about many objects, and well otherwise.
+#[test]
+fn reads_of_what_comes_do_not_wait_for_64_of_what_does_not() {
+    const SILENT: usize = 64;
+    let place = Place::new();
+    let plain = place.path("plain");
+    fs::create_dir(&plain).expect("a folder");
+    // A chunk for each file: at least a MiB, or small files would share them.
+    let content = |n: usize| bytes(4000 + n as u64, 1 << 20);
+    let names: Vec<_> = (0..=SILENT).map(|n| format!("{n:02}.bin")).collect();
+    for (n, name) in names.iter().enumerate() {
+        fs::write(plain.join(name), content(n)).expect("a file");
+    }
+    place.publish(&plain, "org/net", "v1", &["--chunk-size", "1MiB"]);
+    let server = Server::start(&place.registry());
+    for n in 0..SILENT {
+        let object = format!("/data/{}", sha256(&content(n)));
+        server.on(&object, When::Always, Fault::Stall(0));
+    }
+    let daemon = place.mount(&server.url(), &["--read-deadline", "60s", "--scrub-rate", "0"]);
+    let version = daemon.path("org/net/v1");
+    assert_eq!(fs::read_dir(&version).expect("listed").count(), SILENT + 1);
+    let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for (n, name) in names[..SILENT].iter().enumerate() {
+            let (path, begun, ended) = (version.join(name), &begun, &ended);
+            scope.spawn(move || {
+                let file = File::open(path).expect("opens");
+                let mut got = vec![0; 4096];
+                begun.fetch_add(1, Ordering::SeqCst);
+                file.read_exact_at(&mut got, 0).expect("the server is well in time");
+                assert!(got == content(n)[..4096], "a wrong byte");
+                ended.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        eventually("all of them read", || begun.load(Ordering::SeqCst) == SILENT);
+        std::thread::sleep(Duration::from_millis(500));
+        let start = Instant::now();
+        let got = fs::read(version.join(&names[SILENT])).expect("the server is well");
+        assert!(got == content(SILENT), "a wrong byte");
+        let waited = start.elapsed();
+        println!("{waited:?} beside {SILENT} reads that hang");
+        assert_eq!(ended.load(Ordering::SeqCst), 0, "the others hang still: {waited:?}");
+        server.heal();
+        server.go_away();
+        server.come_back();
+    });
+    daemon.stop();
+}
+
 /// The most memory that the daemon ever had resident.
 fn most_memory(daemon: &Daemon<'_>) -> u64 {
     let pid = daemon.status()["daemon"]["pid"].as_u64().expect("a number");
