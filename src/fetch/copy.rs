@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::FetchError;
+use super::batches::BATCH;
 use super::deliver::Delivery;
 use super::lists::LeafList;
-use super::transfer::{BATCH, Transfers, blocking, leaves_range};
+use super::transfer::{Transfers, blocking, leaves_range};
 use super::urgency::Urgency;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffer;

@@ -11,25 +11,31 @@ use bytes::Bytes;
 use super::FetchError;
 use super::flight::LeafBytes;
 use crate::base::FileRange;
-use crate::base::buffers::Buffer;
+use crate::base::buffers::{Buffer, Buffers};
 use crate::model::{PartIx, PartRange};
 use crate::store::{Blob, ReadState};
 
 /// A read of a range of a file.
-#[derive(Debug)]
 pub struct Gather {
     blob: Arc<Blob>,
     range: FileRange,
-    out: Buffer,
+    buffers: Buffers,
+    /// Taken when the first byte comes: a thousand reads that wait for a registry hold no memory.
+    out: Option<Buffer>,
     /// Parts that are still to come, in runs, ascending.
     missing: Vec<PartRange>,
 }
 
 impl Gather {
-    /// Of a range that lies in the file and is as long as `out`, nothing of it yet.
-    pub fn new(blob: Arc<Blob>, range: FileRange, out: Buffer) -> Self {
+    /// Of a range that lies in the file, nothing of it yet.
+    pub fn new(blob: Arc<Blob>, range: FileRange, buffers: Buffers) -> Self {
         let missing = vec![blob.layout().parts_in(range)];
-        Self { blob, range, out, missing }
+        Self { blob, range, buffers, out: None, missing }
+    }
+
+    fn out(&mut self) -> &mut [u8] {
+        let len = self.range.len() as usize;
+        self.out.get_or_insert_with(|| self.buffers.take(len)).bytes_mut()
     }
 
     /// What is still to come.
@@ -49,7 +55,7 @@ impl Gather {
         let in_object = part.object.start() + (wanted.start() - part.file.start());
         let from = (in_object - part.leaf_range.start()) as usize;
         let (at, len) = ((wanted.start() - self.range.start()) as usize, wanted.len() as usize);
-        self.out.bytes_mut()[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
+        self.out()[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
         self.done(PartRange { start: ix.0, end: ix.0 + 1 });
     }
 
@@ -59,8 +65,9 @@ impl Gather {
             for present in self.blob.present(run) {
                 let wanted = self.blob.layout().file_range(present).intersect(&self.range);
                 let at = (wanted.start() - self.range.start()) as usize;
-                let buffer = &mut self.out.bytes_mut()[at..at + wanted.len() as usize];
-                if self.blob.read(wanted.start(), buffer)? == ReadState::Hit {
+                let blob = self.blob.clone();
+                let buffer = &mut self.out()[at..at + wanted.len() as usize];
+                if blob.read(wanted.start(), buffer)? == ReadState::Hit {
                     self.done(present);
                 }
             }
@@ -71,7 +78,7 @@ impl Gather {
     /// The bytes, once nothing is missing.
     pub fn into_bytes(self) -> Bytes {
         assert!(self.missing.is_empty(), "a buffer has old bytes where nothing was put");
-        self.out.freeze()
+        self.out.map_or_else(Bytes::new, Buffer::freeze)
     }
 
     fn done(&mut self, parts: PartRange) {

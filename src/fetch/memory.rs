@@ -1,8 +1,10 @@
-//! How much fetched data may be in memory: a budget in two purses.
+//! How much fetched data may be in memory: a budget in two purses, and a place beside them for one
+//! leaf that is too large for the demand's.
 //!
 //! Invariant: what nobody waits for can never use up what demand needs, so a stalled prefetch
-//! cannot keep a read from its buffer; who becomes urgent while it waits goes over to the demand's
-//! purse. Shared; waiters wait without holding a lock.
+//! cannot keep a read from its buffer, nor can one stalled leaf, however large, keep the others
+//! from theirs; who becomes urgent while it waits goes over to the demand's purse. Shared; waiters
+//! wait without holding a lock.
 
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::urgency::{Priority, Urgency};
 use crate::base::units::ByteSize;
+use crate::model::MAX_LEAF;
 
 /// The unit of counting: a semaphore counts to 2^32 at most, and no buffer is smaller than a page.
 const UNIT: u64 = 4096;
@@ -19,9 +22,13 @@ const UNIT: u64 = 4096;
 pub struct Memory {
     demand: Arc<Semaphore>,
     background: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     demand_units: u32,
     background_units: u32,
 }
+
+/// The place for one large leaf.
+const LARGE_UNITS: u32 = (MAX_LEAF / UNIT) as u32;
 
 impl Memory {
     /// A third of `total` for demand, the rest for readahead and prefetch, whose buffers are the
@@ -33,13 +40,15 @@ impl Memory {
         Self {
             demand: Arc::new(Semaphore::new(demand_units as usize)),
             background: Arc::new(Semaphore::new(background_units as usize)),
+            large: Arc::new(Semaphore::new(LARGE_UNITS as usize)),
             demand_units,
             background_units,
         }
     }
 
-    /// Waits for room for `bytes`. More than the whole purse takes the whole purse, so that a leaf
-    /// larger than the budget still gets through, alone. A rise to demand while waiting counts.
+    /// Waits for room for `bytes`. What is larger than the purse still gets through, one at a time:
+    /// in the background it takes the whole purse, for demand it has a place of its own. A rise to
+    /// demand while waiting counts.
     pub async fn take(&self, bytes: u64, urgency: &Urgency) -> OwnedSemaphorePermit {
         if urgency.get() != Priority::Demand {
             tokio::select! {
@@ -48,14 +57,23 @@ impl Memory {
                 () = urgency.rises_above(Priority::Readahead) => {}
             }
         }
+        if bytes.div_ceil(UNIT) > u64::from(self.demand_units) {
+            return room(&self.large, MAX_LEAF, LARGE_UNITS).await;
+        }
         room(&self.demand, bytes, self.demand_units).await
     }
 
     /// Bytes taken now.
     pub fn taken(&self) -> u64 {
-        let free = self.demand.available_permits() + self.background.available_permits();
-        let all = u64::from(self.demand_units) + u64::from(self.background_units);
-        (all - free as u64) * UNIT
+        let purses = [
+            (&self.demand, self.demand_units),
+            (&self.background, self.background_units),
+            (&self.large, LARGE_UNITS),
+        ];
+        let taken = |(purse, all): (&Arc<Semaphore>, u32)| {
+            u64::from(all) - purse.available_permits() as u64
+        };
+        purses.into_iter().map(taken).sum::<u64>() * UNIT
     }
 }
 
@@ -82,6 +100,19 @@ mod tests {
         assert!(memory.take(1, &ahead).now_or_never().is_some());
         drop(taken);
         assert_eq!(memory.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_large_leaf_keeps_no_small_one_waiting() {
+        let memory = Memory::new(ByteSize::mib(3));
+        let demand = Urgency::new(Priority::Demand);
+        let large = memory.take(MAX_LEAF, &demand).await;
+        assert_eq!(memory.taken(), MAX_LEAF);
+        let small = memory.take(1 << 20, &demand).now_or_never().expect("room of its own");
+        assert!(memory.take(2 << 20, &demand).now_or_never().is_none(), "one at a time");
+        drop(large);
+        let _next = memory.take(2 << 20, &demand).now_or_never().expect("its turn");
+        drop(small);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! Concurrency: `read_cached` never waits for anything but the disk; everything that may wait for
 //! a network is `async` and holds no lock while it does.
 
+mod batches;
 mod copy;
 mod deliver;
 mod error;
@@ -172,12 +173,34 @@ impl Fetcher {
     }
 
     /// Starts fetching a range that will probably be read; returns at once. What fails is tried
-    /// again by the read that needs it, which then says why.
-    pub fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
-        if let Some(blob) = &file.blob {
-            let wanted = blob.layout().parts_in(range);
-            self.rides(file, blob, blob.missing(wanted), Priority::Readahead);
+    /// again by the read that needs it, if there is one; `failed` is told of what nobody has
+    /// brought by then.
+    pub fn readahead(
+        self: &Arc<Self>,
+        file: &Arc<CachedFile>,
+        range: FileRange,
+        failed: impl FnOnce(FetchError) + Send + 'static,
+    ) {
+        let Some(blob) = &file.blob else { return };
+        let wanted = blob.layout().parts_in(range);
+        let rides = self.rides(file, blob, blob.missing(wanted), Priority::Readahead);
+        let flights: Vec<_> =
+            rides.into_iter().filter(|(_, ride)| ride.new).map(|(_, ride)| ride.flight).collect();
+        if flights.is_empty() {
+            return;
         }
+        let blob = blob.clone();
+        self.runtime.spawn(async move {
+            for flight in flights {
+                match flight.landed().await {
+                    // Without room for it, it is only not read ahead.
+                    Ok(()) => {}
+                    Err(error) if error.is_of_the_flight() => {}
+                    Err(_) if blob.missing(wanted).is_empty() => {}
+                    Err(error) => return failed(error),
+                }
+            }
+        });
     }
 
     /// Rides for runs of parts, with the first part and leaf of each, started where they are new.

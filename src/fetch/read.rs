@@ -42,7 +42,7 @@ impl Fetcher {
             return Ok(Bytes::new());
         };
         let deadline = Instant::now() + self.deadline;
-        let mut gather = Gather::new(blob.clone(), range, self.buffer(range.len() as usize));
+        let mut gather = Gather::new(blob.clone(), range, self.transfers.buffers.clone());
         let (mut idle, mut last, mut unreadable) = (0, None, false);
         while gather.count() > 0 && idle < ROUNDS {
             let before = gather.count();

@@ -1,7 +1,9 @@
 //! Who may have a request under way: a fixed number of places, given by priority.
 //!
 //! Invariant: never more than the given number at once; readahead leaves a quarter of the places
-//! free for reads that somebody waits for, prefetch leaves half. A waiter may be moved up.
+//! free for reads that somebody waits for, prefetch leaves half. A waiter may be moved up. Who has a
+//! place and hears nothing lends it to others, so that a registry that is silent about some objects
+//! does not hold up the rest; only so many may.
 //! Concurrency: shared; the lock is held for a queue operation only.
 
 use std::collections::BTreeMap;
@@ -10,6 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::{Priority, Urgency};
+
+/// How many requests may be silent beside each place.
+const SILENT: usize = 4;
 
 /// The places.
 #[derive(Debug)]
@@ -21,19 +26,37 @@ pub struct Slots {
 #[derive(Debug)]
 struct Inner {
     free: usize,
+    /// Holders that lent their place.
+    silent: usize,
     ticket: u64,
     waiting: BTreeMap<(Priority, u64), oneshot::Sender<Slot>>,
 }
 
 /// A place; dropping it frees it.
 #[derive(Debug)]
-pub struct Slot(Arc<Slots>);
+pub struct Slot {
+    slots: Arc<Slots>,
+    lent: bool,
+}
+
+impl Slot {
+    /// Nothing is heard: somebody else may have the place. What is heard later needs none.
+    pub fn lend(&mut self) {
+        let mut inner = self.slots.lock();
+        if self.lent || inner.silent >= SILENT * self.slots.total {
+            return;
+        }
+        (self.lent, inner.silent, inner.free) = (true, inner.silent + 1, inner.free + 1);
+        drop(inner);
+        self.slots.grant();
+    }
+}
 
 impl Slots {
     /// `total` places, at least 4 so that every priority has one.
     pub fn new(total: usize) -> Arc<Self> {
         let total = total.max(4);
-        let inner = Inner { free: total, ticket: 0, waiting: BTreeMap::new() };
+        let inner = Inner { free: total, silent: 0, ticket: 0, waiting: BTreeMap::new() };
         Arc::new(Self { total, inner: Mutex::new(inner) })
     }
 
@@ -65,9 +88,10 @@ impl Slots {
         }
     }
 
-    /// Places taken now.
+    /// Requests under way, silent ones too.
     pub fn taken(&self) -> usize {
-        self.total - self.lock().free
+        let inner = self.lock();
+        self.total - inner.free + inner.silent
     }
 
     /// How many places must stay free for others when this priority takes one.
@@ -89,7 +113,10 @@ impl Slots {
                     entry.remove();
                     continue;
                 }
-                if inner.free <= self.kept_free(priority) {
+                // Lent places are for whom somebody waits: an overloaded registry, slow to answer
+                // everybody, is not asked for more than it has to be.
+                let lent = if priority == Priority::Demand { 0 } else { inner.silent };
+                if inner.free <= self.kept_free(priority) + lent {
                     return;
                 }
                 let Some((_, send)) = inner.waiting.pop_first() else { return };
@@ -97,7 +124,7 @@ impl Slots {
                 send
             };
             // If the waiter is gone, the slot comes back at once through its drop.
-            let _ = next.send(Slot(self.clone()));
+            let _ = next.send(Slot { slots: self.clone(), lent: false });
         }
     }
 
@@ -108,8 +135,13 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.lock().free += 1;
-        self.0.grant();
+        let mut inner = self.slots.lock();
+        match self.lent {
+            true => inner.silent -= 1,
+            false => inner.free += 1,
+        }
+        drop(inner);
+        self.slots.grant();
     }
 }
 
@@ -140,6 +172,33 @@ mod tests {
         drop((d, p1));
         let _d1 = now_or_never(slots.acquire(&demand)).expect("a freed place");
         let _d2 = now_or_never(slots.acquire(&demand)).expect("dead waiters are passed over");
+    }
+
+    #[tokio::test]
+    async fn whoever_hears_nothing_lends_its_place() {
+        let slots = Slots::new(4);
+        let demand = Urgency::new(Priority::Demand);
+        let mut held = Vec::new();
+        for _ in 0..4 * SILENT {
+            let mut slot = now_or_never(slots.acquire(&demand)).expect("there is a place");
+            slot.lend();
+            slot.lend();
+            held.push(slot);
+        }
+        for _ in 0..4 {
+            let mut slot = now_or_never(slots.acquire(&demand)).expect("the places themselves");
+            slot.lend();
+            held.push(slot);
+        }
+        assert!(now_or_never(slots.acquire(&demand)).is_none(), "only so many may");
+        assert_eq!(slots.taken(), 4 * SILENT + 4);
+        held.truncate(4 * SILENT);
+        let ahead = Urgency::new(Priority::Readahead);
+        assert!(now_or_never(slots.acquire(&ahead)).is_none(), "lent to demand only");
+        held.clear();
+        assert_eq!(slots.taken(), 0);
+        let inner = slots.lock();
+        assert_eq!((inner.free, inner.silent), (4, 0));
     }
 
     #[tokio::test]

@@ -14,7 +14,9 @@ use super::{FetchError, FetchOptions};
 use crate::base::hash;
 use crate::base::weighted::Weighted;
 use crate::model::{Catalog, Digest, Manifest};
-use crate::registry::{CatalogAnswer, Registry, RetryPolicy, Retrying, Validator, xprim};
+use crate::registry::{
+    CatalogAnswer, Registry, RegistryError, RetryPolicy, Retrying, Validator, xprim,
+};
 use crate::store::{SavedCatalog, Store, StoreError};
 
 /// The most files and objects of manifests kept in memory: some 100 bytes each.
@@ -31,6 +33,8 @@ pub struct Source {
     patient: Option<Arc<dyn Registry>>,
     store: Store,
     ttl: Duration,
+    /// How long the catalog may take, or one that drips would be the last that was asked for.
+    patience: Duration,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
     manifests: Mutex<Weighted<Digest, Arc<Manifest>>>,
@@ -68,6 +72,7 @@ impl Source {
             patient,
             store,
             ttl: options.catalog_ttl,
+            patience: options.read_deadline,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             manifests: Mutex::new(Weighted::new(MANIFEST_ENTRIES)),
@@ -151,7 +156,11 @@ impl Source {
         // With a catalog at hand, nobody should wait through retries for news of it.
         let offline = self.catalog_now().is_some();
         let asked = if offline { registry } else { self.patient.as_ref().unwrap_or(registry) };
-        let answer = asked.catalog(&known).await;
+        let answer = tokio::time::timeout(self.patience, asked.catalog(&known)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let why = format!("not all there within {:?}", self.patience);
+            Err(RegistryError::Unreachable { what: xprim::CATALOG.to_owned(), why })
+        });
         let now = SystemTime::now();
         let mut news = None;
         let outcome = match answer {

@@ -17,11 +17,12 @@ use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::batches::Batches;
 use super::deliver::{Delivery, Target};
 use super::flight::{Flight, Outcome};
 use super::lists::{LeafList, LeafLists};
 use super::memory::Memory;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::table::FlightTable;
 use super::urgency::Priority;
 use super::{FetchError, FetchOptions, Load, Traffic};
@@ -31,11 +32,15 @@ use crate::model::{Check, Object};
 use crate::registry::{Registry, RegistryError, RetryPolicy, random};
 use crate::store::{Reservation, Store};
 
-/// The most bytes verified and written in one go: large enough that system calls do not matter,
-/// small enough that readers do not wait for it.
-pub(super) const BATCH: u64 = 1 << 20;
 /// How many batches of a flight may be hashed or written while its next one arrives.
 const BATCHES_AHEAD: usize = 3;
+/// How long a request that hears nothing keeps its place from others: longer than a distant server
+/// thinks, short beside a deadline.
+const PLACE_KEPT: Duration = Duration::from_secs(1);
+/// How many read deadlines a batch may take at the pace of its beginning. Slow lines get their
+/// bytes after some failed reads; a body that drips is given up, or it would hold its leaves, and
+/// whoever asks for them, long after the registry is well again.
+const DEADLINES_FOR_A_BATCH: u32 = 4;
 /// How often a digest may fail to match before the leaf is given up: once more, since a wire or a
 /// cache on the way may have been at fault.
 const MISMATCHES: u32 = 2;
@@ -171,8 +176,8 @@ impl Transfers {
         let mut failures = 0;
         let mut give_up = Instant::now() + self.deadline;
         while let Some(run) = flight.pending().into_iter().next() {
-            let slot = self.slots.acquire(&flight.urgency).await;
-            let outcome = self.attempt(delivery, run.clone(), &mut mismatches).await;
+            let mut slot = self.slots.acquire(&flight.urgency).await;
+            let outcome = self.attempt(delivery, run.clone(), &mut mismatches, &mut slot).await;
             drop(slot);
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
                 failures = 0;
@@ -226,6 +231,35 @@ impl Transfers {
         tokio::time::timeout(self.silence, work).await.unwrap_or(Err(silent))
     }
 
+    /// The same for whoever has a place among the requests, and soon lends it if nothing is heard.
+    async fn heard_by<T>(
+        &self,
+        slot: &mut Slot,
+        work: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let mut work = std::pin::pin!(work);
+        let soon = PLACE_KEPT.min(self.silence / 2);
+        let lending = async {
+            tokio::time::sleep(soon).await;
+            slot.lend();
+            std::future::pending().await
+        };
+        let heard = async {
+            tokio::select! {
+                heard = &mut work => heard,
+                never = lending => never,
+            }
+        };
+        self.heard(heard).await
+    }
+
+    /// Whether a batch comes so slowly that asking again is better than waiting for it.
+    fn is_hopeless(&self, since: Duration, got: usize, wanted: usize) -> bool {
+        let in_all = since.as_secs_f64() * wanted as f64;
+        let patience = f64::from(DEADLINES_FOR_A_BATCH) * self.deadline.as_secs_f64();
+        since >= self.silence && in_all > patience * got as f64
+    }
+
     pub(super) async fn fetch_list(&self, object: &Object) -> Result<LeafList, FetchError> {
         let Check::Leaves { list, .. } = object.check else { return Ok(Arc::from([])) };
         if let Some(found) = self.lists.kept(&list) {
@@ -249,6 +283,7 @@ impl Transfers {
         delivery: &Arc<Delivery>,
         run: Range<u64>,
         mismatches: &mut HashMap<u64, u32>,
+        slot: &mut Slot,
     ) -> Result<(), FetchError> {
         let object = delivery.object;
         let range = leaves_range(&object, &run);
@@ -256,7 +291,7 @@ impl Transfers {
         let registry = self.registry()?;
         let (list, mut body) = tokio::try_join!(self.fetch_list(&object), async {
             let body = registry.object(&object.digest, object.len, range);
-            self.heard(async { Ok(body.await?) }).await
+            self.heard_by(slot, async { Ok(body.await?) }).await
         })?;
         delivery.list.get_or_init(|| list);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
@@ -266,11 +301,15 @@ impl Transfers {
             let wanted = leaves_range(&object, &batch).len() as usize;
             let permit = self.memory.take(wanted as u64, &delivery.flight.urgency).await;
             let mut buffer = self.buffers.take(wanted);
-            let mut filled = 0;
+            let (mut filled, begun) = (0, Instant::now());
             while filled < wanted {
+                if self.is_hopeless(begun.elapsed(), filled, wanted) {
+                    failed = Err(too_slow(&object, range, filled, wanted, begun.elapsed()));
+                    break 'batches;
+                }
                 if pending.is_empty() {
                     let next = async { body.next().await.transpose().map_err(Into::into) };
-                    pending = match self.heard(next).await {
+                    pending = match self.heard_by(slot, next).await {
                         Ok(Some(bytes)) => bytes,
                         Ok(None) => {
                             failed = Err(cut_off(&object, range));
@@ -323,6 +362,18 @@ fn cut_off(object: &Object, range: ObjectRange) -> FetchError {
     RegistryError::Unreachable { what, why: "the body was cut off".to_owned() }.into()
 }
 
+fn too_slow(
+    object: &Object,
+    range: ObjectRange,
+    got: usize,
+    wanted: usize,
+    since: Duration,
+) -> FetchError {
+    let what = format!("data/{} bytes {range}", object.digest);
+    let why = format!("too slow: {got} of {wanted} bytes in {} ms", since.as_millis());
+    RegistryError::Unreachable { what, why }.into()
+}
+
 fn mismatch(object: &Object, leaf: u64, registry: &str) -> FetchError {
     let range = object.check.leaf_range(leaf, object.len);
     FetchError::Corrupt {
@@ -342,49 +393,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FetchError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Stopped)
-}
-
-/// Cuts a run of leaves into batches: one leaf first, for whoever waits for it, then twice as many
-/// each time up to [`BATCH`].
-struct Batches {
-    rest: Range<u64>,
-    next: u64,
-    most: u64,
-}
-
-impl Batches {
-    fn new(object: &Object, run: Range<u64>) -> Self {
-        let most = (BATCH / object.check.leaf_size(object.len)).max(1);
-        Self { rest: run, next: 1, most }
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Range<u64>;
-
-    fn next(&mut self) -> Option<Range<u64>> {
-        let batch = self.rest.start..(self.rest.start + self.next).min(self.rest.end);
-        self.rest.start = batch.end;
-        self.next = (self.next * 2).min(self.most);
-        (!batch.is_empty()).then_some(batch)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Digest, LeafDigest};
-
-    #[test]
-    fn batches_grow_and_cover_the_run() {
-        let d = Digest::from_bytes([0; 32]);
-        let check = Check::Leaves { size: 128 << 10, digest: LeafDigest::Blake3, list: d };
-        let object = Object { digest: d, len: 10 << 20, check };
-        let batches: Vec<_> = Batches::new(&object, 5..40).collect();
-        assert_eq!(batches[..4], [5..6, 6..8, 8..12, 12..20]);
-        assert!(batches.windows(2).all(|w| w[0].end == w[1].start));
-        assert_eq!(batches.last().unwrap().end, 40);
-        let whole = Object { check: Check::Whole, ..object };
-        assert!(Batches::new(&whole, 0..1).eq(std::iter::once(0..1)));
-    }
 }

@@ -21,8 +21,11 @@ pub const MIN_LEAF: u64 = 4 << 10;
 pub const MAX_FILES: usize = 1_000_000;
 /// The most objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
-/// The most bytes of a version: what a signed 64-bit file offset can say.
-pub const MAX_TOTAL: u64 = i64::MAX as u64;
+/// The most leaves of an object: their list, of 8 MiB then, is held in memory.
+pub const MAX_LEAVES: u64 = 1 << 18;
+/// The most bytes of a version, 64 TiB: what is known of an open file takes a byte of memory for
+/// each MiB that a manifest announces, whether or not any of it is there.
+pub const MAX_TOTAL: u64 = 64 << 40;
 
 /// How an object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -249,7 +252,13 @@ impl ManifestBuilder {
             }
             _ => {}
         }
-        self.leaves = self.leaves.saturating_add(object.check.leaf_count(object.len));
+        let leaves = object.check.leaf_count(object.len);
+        if leaves > MAX_LEAVES {
+            return Err(field(format!(
+                "{leaves} leaves are more than the {MAX_LEAVES} of an object"
+            )));
+        }
+        self.leaves = self.leaves.saturating_add(leaves);
         if self.leaves > u64::from(u32::MAX) {
             return Err(field("more leaves than can be counted".into()));
         }
@@ -341,74 +350,5 @@ impl ManifestBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn d(n: u8) -> Digest {
-        Digest::from_bytes([n; 32])
-    }
-
-    fn builder() -> (ManifestBuilder, Slice) {
-        let mut b = ManifestBuilder::new(d(0));
-        let object = b.object(Object { digest: d(1), len: 100, check: Check::Whole }).unwrap();
-        (b, Slice { object, range: ObjectRange::new(0, 100) })
-    }
-
-    #[test]
-    fn a_path_is_never_both_file_and_folder_nor_twice() {
-        for (a, b) in [("a", "a/b"), ("a/b", "a"), ("x", "x"), ("a/b", "a/b/c/d")] {
-            let (mut m, s) = builder();
-            m.file(a, None, [s]).unwrap();
-            m.file(b, None, [s]).unwrap();
-            assert!(m.build().is_err(), "{a} {b}");
-        }
-        let (mut m, s) = builder();
-        m.file("a-b", None, [s]).unwrap();
-        m.file("a/c", None, [s]).unwrap();
-        m.file("a.d", None, []).unwrap();
-        assert_eq!(m.build().unwrap().total(), 200);
-    }
-
-    #[test]
-    fn the_users_of_an_object() {
-        let (mut m, s) = builder();
-        let second = m.object(Object { digest: d(2), len: 7, check: Check::Whole }).unwrap();
-        let t = Slice { object: second, range: ObjectRange::new(0, 7) };
-        m.file("a", None, [s, t]).unwrap();
-        m.file("b", None, []).unwrap();
-        m.file("c", None, [t]).unwrap();
-        let m = m.build().unwrap();
-        let user = |file, piece| User { file: FileIx(file), piece };
-        assert_eq!(m.users(s.object), [user(0, 0)]);
-        assert_eq!(m.users(second), [user(0, 1), user(2, 0)]);
-    }
-
-    #[test]
-    fn slices_stay_in_their_object() {
-        for range in [ObjectRange::new(0, 101), ObjectRange::new(50, 50), ObjectRange::at(99, 2)] {
-            let (mut m, s) = builder();
-            assert!(m.file("a", None, [Slice { range, ..s }]).is_err());
-        }
-        let (mut m, s) = builder();
-        assert!(m.file("a", None, [Slice { object: ObjectIx(7), ..s }]).is_err());
-    }
-
-    #[test]
-    fn sizes_have_limits() {
-        let mut m = ManifestBuilder::new(d(0));
-        let leaves = |size| Check::Leaves { size, digest: LeafDigest::Sha256, list: d(3) };
-        for (len, check) in [
-            (0, Check::Whole),
-            (MAX_LEAF + 1, Check::Whole),
-            (u64::MAX, leaves(MAX_LEAF)),
-            (1 << 20, leaves(0)),
-            (1 << 20, leaves(MIN_LEAF - 1)),
-            (1 << 40, leaves(MAX_LEAF + 1)),
-            (1 << 60, leaves(MIN_LEAF)),
-        ] {
-            assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
-        }
-        let big = Object { digest: d(1), len: MAX_TOTAL / 2 + 1, check: leaves(MAX_LEAF) };
-        assert!(m.object(big).is_err(), "more leaves than can be counted");
-    }
-}
+#[path = "manifest_tests.rs"]
+mod tests;

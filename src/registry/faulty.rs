@@ -25,7 +25,7 @@ pub enum Call {
     Object(Option<Digest>),
 }
 
-/// Which of the calls that fit.
+/// Which of the calls, or of a test server's requests, that fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// Every one.
@@ -34,6 +34,17 @@ pub enum When {
     Nth(u64),
     /// The first n.
     First(u64),
+}
+
+impl When {
+    /// Whether it is the turn of the call that came after `earlier` others that fit.
+    pub fn is_now(self, earlier: u64) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Nth(n) => earlier == n,
+            Self::First(n) => earlier < n,
+        }
+    }
 }
 
 /// What goes wrong.
@@ -99,12 +110,7 @@ impl Faulty {
             }
             let nth = rule.seen;
             rule.seen += 1;
-            let now = match rule.when {
-                When::Always => true,
-                When::Nth(n) => nth == n,
-                When::First(n) => nth < n,
-            };
-            if now && out.is_none() {
+            if rule.when.is_now(nth) && out.is_none() {
                 out = Some(rule.fault.clone());
             }
         }

@@ -18,6 +18,9 @@ use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
 use crate::model::{Catalog, Digest, Manifest};
 
+/// The most memory taken for a document before any of it is there.
+const AT_FIRST: usize = 64 << 10;
+
 /// More redirects than any bucket or mirror needs.
 const MAX_REDIRECTS: usize = 5;
 
@@ -120,7 +123,9 @@ impl Http {
         if length.is_some_and(|len| len > limit) {
             return Err(too_long());
         }
-        let mut body = BytesMut::with_capacity(length.unwrap_or_default() as usize);
+        // What is announced costs nothing until it comes.
+        let announced = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX);
+        let mut body = BytesMut::with_capacity(announced.min(AT_FIRST));
         loop {
             match response.chunk().await {
                 Ok(Some(piece)) => body.extend_from_slice(&piece),

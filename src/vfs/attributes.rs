@@ -1,8 +1,9 @@
 //! Extended attributes: what a file or version folder tells about itself.
 //!
 //! `user.modelfs.sha256` the digest the registry gives for the file · `.cached` bytes of it in the
-//! cache, decimal · `.pinned` `yes` or `no` · `.error` why it could last not be read, only if so ·
-//! `.hash` on version folders: the SHA-256 of the manifest. Pure values.
+//! cache, decimal · `.pinned` `yes` or `no` · `.error` why it could last not be read, only if so; of
+//! folders above versions: why the catalog could not · `.hash` on version folders: the SHA-256 of
+//! the manifest. Pure values.
 
 use crate::model::Digest;
 

@@ -3,6 +3,7 @@
 //! Invariant: an outage never becomes `NotFound`: only a catalog that was read says that a name is
 //! not there. The mapping is pure; the memory has one lock.
 
+use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
@@ -11,11 +12,10 @@ use lru::LruCache;
 use super::sync::lock;
 use super::types::VfsError;
 use crate::fetch::FetchError;
-use crate::model::ContentKey;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 
-/// Files whose last failure is kept: more than anybody looks at; a line each.
+/// Of how many the last failure is kept: more than anybody looks at; a line each.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// The store failed.
@@ -50,12 +50,12 @@ fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().replace(['\n', '\r'], " ")
 }
 
-/// Why files could not be read, last.
-pub(super) struct Failures {
-    last: Mutex<LruCache<ContentKey, String>>,
+/// Why files, or versions, could not be read, last.
+pub(super) struct Failures<K> {
+    last: Mutex<LruCache<K, String>>,
 }
 
-impl Failures {
+impl<K: Hash + Eq> Failures<K> {
     /// None yet.
     pub(super) fn new() -> Self {
         Self { last: Mutex::new(LruCache::new(KEPT)) }
@@ -63,19 +63,19 @@ impl Failures {
 
     /// Remembers a failure. Returns whether it is news: a reader that tries again and again for
     /// the same reason fills no log.
-    pub(super) fn failed(&self, key: ContentKey, error: &VfsError) -> bool {
+    pub(super) fn failed(&self, key: K, error: &VfsError) -> bool {
         let reason = error.to_string();
         let mut last = lock(&self.last);
         last.put(key, reason.clone()).is_none_or(|before| before != reason)
     }
 
-    /// A fetch of the file succeeded. (A hit in the cache says nothing about the registry.)
-    pub(super) fn fetched(&self, key: &ContentKey) {
+    /// A fetch of it succeeded. (A hit in the cache says nothing about the registry.)
+    pub(super) fn fetched(&self, key: &K) {
         lock(&self.last).pop(key);
     }
 
-    /// The last failure of a file, if no fetch succeeded since.
-    pub(super) fn of(&self, key: &ContentKey) -> Option<String> {
+    /// The last failure, if no fetch succeeded since.
+    pub(super) fn of(&self, key: &K) -> Option<String> {
         lock(&self.last).peek(key).cloned()
     }
 }
@@ -85,7 +85,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::Digest;
+    use crate::model::{ContentKey, Digest};
 
     #[test]
     fn an_outage_is_never_a_missing_file() {

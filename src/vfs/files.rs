@@ -8,12 +8,14 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::errors::{Failures, of_fetch};
 use super::handles::OpenTable;
 use super::namespace::Content;
+use super::repeats::Repeats;
 use super::sync::lock;
 use super::types::{Answer, Handle, Ino, Opened, VfsError};
 use crate::base::FileRange;
@@ -26,7 +28,8 @@ pub(super) struct Files {
     fetcher: Arc<Fetcher>,
     passthrough: AtomicBool,
     open: Mutex<OpenTable<OpenFile, Arc<Backing>>>,
-    failures: Failures,
+    failures: Failures<ContentKey>,
+    repeats: Repeats,
 }
 
 /// A complete file that the kernel reads by itself, kept from eviction meanwhile.
@@ -56,6 +59,7 @@ impl Files {
             passthrough: AtomicBool::new(passthrough),
             open: Mutex::new(OpenTable::new()),
             failures: Failures::new(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -141,7 +145,7 @@ impl Files {
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {
                 if let Some(ahead) = ahead.filter(|_| !is_complete(&file)) {
-                    self.fetcher.readahead(&file, ahead);
+                    self.readahead(&file, ahead);
                 }
                 return Answer::Now(Ok(buffer.freeze()));
             }
@@ -150,22 +154,38 @@ impl Files {
             Err(error) => tracing::warn!(%error, "the cache could not be read"),
         }
         drop(buffer);
+        let key = file.blob.as_ref().map(|b| b.key());
+        if let Some(error) = key.and_then(|k| self.repeats.answer(&k, range, Instant::now())) {
+            return Answer::Now(Err(error));
+        }
         let this = Arc::clone(self);
         Answer::Later(Box::pin(async move { this.fetch(&file, range, ahead).await }))
     }
 
+    /// What fails ahead of a reader is told like what fails under it: it may never come that far.
+    fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
+        let this = Arc::clone(self);
+        let key = file.blob.as_ref().map(|b| b.key());
+        self.fetcher.readahead(file, range, move |error| {
+            if let Some(key) = key {
+                this.failures.failed(key, &of_fetch(&error));
+            }
+        });
+    }
+
     async fn fetch(
-        &self,
+        self: &Arc<Self>,
         file: &Arc<CachedFile>,
         range: FileRange,
         mut ahead: Option<FileRange>,
     ) -> Result<Bytes, VfsError> {
+        let begun = Instant::now();
         let mut read = pin!(self.fetcher.read(file, range));
         let answer = poll_fn(|cx| {
             let answer = read.as_mut().poll(cx);
             // Only once what is waited for is on its way.
             if let Some(ahead) = ahead.take() {
-                self.fetcher.readahead(file, ahead);
+                self.readahead(file, ahead);
             }
             answer
         })
@@ -180,6 +200,9 @@ impl Files {
             }
             Err(error) => {
                 let error = of_fetch(&error);
+                if let Some(key) = key {
+                    self.repeats.failed(key, range, (begun, Instant::now()), &error);
+                }
                 if key.is_none_or(|key| self.failures.failed(key, &error)) {
                     let path = &file.manifest.file(file.file).path;
                     tracing::warn!(file = %path, %range, %error, "a read failed");

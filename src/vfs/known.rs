@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::errors::{of_fetch, of_store};
+use super::errors::{Failures, of_fetch, of_store};
 use super::sync::lock;
 use super::tree::VersionTree;
 use super::types::VfsError;
 use crate::base::hash::sha256;
 use crate::base::weighted::Weighted;
-use crate::fetch::Source;
+use crate::fetch::{FetchError, Source};
 use crate::model::{Catalog, Digest, Manifest};
 use crate::store::Store;
 
@@ -52,13 +52,16 @@ pub(super) struct Known {
     store: Store,
     trees: Mutex<Weighted<Digest, Arc<VersionTree>>>,
     documents: Mutex<Weighted<Digest, Bytes>>,
+    /// Of versions, by the hash of their manifest.
+    failures: Failures<Digest>,
 }
 
 impl Known {
     /// Of one source.
     pub(super) fn new(source: Arc<Source>, store: Store) -> Self {
         let trees = Mutex::new(Weighted::new(TREES));
-        Self { source, store, trees, documents: Mutex::new(Weighted::new(DOCUMENTS)) }
+        let documents = Mutex::new(Weighted::new(DOCUMENTS));
+        Self { source, store, trees, documents, failures: Failures::new() }
     }
 
     /// Gets what a step lacks.
@@ -69,15 +72,37 @@ impl Known {
                 self.source.catalog().await.map_err(|e| of_fetch(&e))?;
             }
             Need::Tree(hash) => {
-                let manifest = self.source.manifest(&hash).await.map_err(|e| of_fetch(&e))?;
+                let manifest = self.noted(hash, self.source.manifest(&hash).await)?;
                 self.keep_tree(manifest);
             }
             Need::Document(hash) => {
-                let body = self.source.manifest_document(&hash).await.map_err(|e| of_fetch(&e))?;
+                let body = self.noted(hash, self.source.manifest_document(&hash).await)?;
                 self.keep_document(hash, body);
             }
         }
         Ok(())
+    }
+
+    /// Remembers how it went with a version.
+    fn noted<T>(&self, hash: Digest, outcome: Result<T, FetchError>) -> Result<T, VfsError> {
+        match outcome {
+            Ok(got) => {
+                self.failures.fetched(&hash);
+                Ok(got)
+            }
+            Err(error) => {
+                let error = of_fetch(&error);
+                if self.failures.failed(hash, &error) {
+                    tracing::warn!(manifest = %hash, %error, "a version cannot be had");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Why a version could last not be had.
+    pub(super) fn failure(&self, hash: &Digest) -> Option<String> {
+        self.failures.of(hash)
     }
 
     /// The catalog in memory, if any.
@@ -88,6 +113,20 @@ impl Known {
     /// The catalog.
     pub(super) fn catalog(&self) -> Step<Arc<Catalog>> {
         self.source.catalog_now().ok_or(Need::Catalog)
+    }
+
+    /// What is said of a name that the catalog does not have. While the registry cannot be asked
+    /// it may have it by now, so that is what is said; but programs look for files like `.git`
+    /// everywhere, and are to find none.
+    pub(super) fn absent(&self, name: &str) -> VfsError {
+        match self.source.trouble() {
+            Some(why) if !name.starts_with('.') => VfsError::Unavailable {
+                reason: format!(
+                    "not in the catalog last seen, and no newer one is to be had: {why}"
+                ),
+            },
+            _ => VfsError::NotFound,
+        }
     }
 
     /// A version's tree.

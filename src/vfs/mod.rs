@@ -14,6 +14,7 @@ mod handles;
 mod ino;
 mod known;
 mod namespace;
+mod repeats;
 mod resolve;
 mod sync;
 mod tree;
@@ -208,7 +209,13 @@ impl Vfs {
                 return Ok(Facts { sha256, ..Facts::default() });
             }
             Err(Need::Failed(VfsError::IsFolder)) => {
-                return Ok(Facts { hash: self.names.version_hash(ino)?, ..Facts::default() });
+                let hash = self.names.version_hash(ino)?;
+                let error = match (hash, self.names.is_of_the_catalog(ino)?) {
+                    (Some(hash), _) => self.known.failure(&hash),
+                    (None, true) => self.fetcher.source().trouble(),
+                    (None, false) => None,
+                };
+                return Ok(Facts { hash, error, ..Facts::default() });
             }
             Err(need) => return Err(need),
         };

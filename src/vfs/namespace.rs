@@ -59,18 +59,20 @@ impl Namespace {
         let id = match place {
             Place::Root => {
                 if self.known.catalog()?.models(name).is_none() {
-                    return Err(VfsError::NotFound.into());
+                    return Err(self.known.absent(name).into());
                 }
                 self.nodes.id(NodeKey::Group { group: name.into() })?
             }
             Place::Node(id) => match &*self.nodes.key(id)? {
                 NodeKey::Group { group } => {
-                    self.known.catalog()?.versions(group, name).ok_or(VfsError::NotFound)?;
+                    let catalog = self.known.catalog()?;
+                    catalog.versions(group, name).ok_or_else(|| self.known.absent(name))?;
                     self.nodes.id(NodeKey::Model { group: group.clone(), model: name.into() })?
                 }
                 NodeKey::Model { group, model } => {
                     let catalog = self.known.catalog()?;
-                    let found = catalog.version(group, model, name).ok_or(VfsError::NotFound)?;
+                    let found = catalog.version(group, model, name);
+                    let found = found.ok_or_else(|| self.known.absent(name))?;
                     let (group, model) = (group.clone(), model.clone());
                     let hash = found.hash;
                     let version = name.into();
@@ -284,6 +286,15 @@ impl Namespace {
             NodeKey::Version { hash, .. } => Ok(Some(*hash)),
             NodeKey::Group { .. } | NodeKey::Model { .. } => Ok(None),
         }
+    }
+
+    /// Whether it is a folder that the catalog alone makes: the root, a group, a model.
+    pub(super) fn is_of_the_catalog(&self, ino: Ino) -> Result<bool, VfsError> {
+        Ok(match Place::decode(ino) {
+            Some(Place::Root) => true,
+            Some(Place::Node(id)) => !matches!(&*self.nodes.key(id)?, NodeKey::Version { .. }),
+            _ => false,
+        })
     }
 
     /// The inodes of folders of the catalog, in order.

@@ -8,7 +8,7 @@ use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchError, FetchOptions, Readahead};
 use modelfs::model::{FileIx, LeafDigest};
-use modelfs::registry::{Call, Fault, When};
+use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs::store::{Faults, FaultyDisk, RealDisk, Reservation, Store};
 use modelfs_test_support::bytes;
 
@@ -48,12 +48,12 @@ async fn a_reader_is_not_held_up_by_the_memory_of_a_readahead_that_it_joins() {
     let hash = rig.put(&list, Some(LeafDigest::Blake3));
     rig.faulty.on(Call::Object(None), When::First(3), Fault::Stall(IN_A_FULL_BATCH));
     for ix in 0..3 {
-        rig.fetcher.readahead(&rig.file(&hash, ix).await, FileRange::new(0, 4 << 20));
+        rig.fetcher.readahead(&rig.file(&hash, ix).await, FileRange::new(0, 4 << 20), |_| ());
     }
     until(|| rig.objects() == 3).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let file = rig.file(&hash, 3).await;
-    rig.fetcher.readahead(&file, FileRange::new(0, 4 << 20));
+    rig.fetcher.readahead(&file, FileRange::new(0, 4 << 20), |_| ());
     tokio::time::sleep(Duration::from_millis(50)).await;
     let got = rig.read(&file, 0, 100_000).await.expect("demand has memory of its own");
     assert!(got == files[3][..100_000]);
@@ -121,7 +121,7 @@ async fn what_went_while_its_flight_still_flies_is_fetched_again() {
     let manifest = rig.manifest(&hash).await;
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(1), Fault::Stall(4 << 20));
-    rig.fetcher.readahead(&file, FileRange::new(0, 8 << 20));
+    rig.fetcher.readahead(&file, FileRange::new(0, 8 << 20), |_| ());
     let mut buffer = vec![0; LEAF];
     until(|| rig.fetcher.read_cached(&file, 0, &mut vec![0; LEAF]).expect("reads")).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -180,7 +180,7 @@ async fn a_reader_does_not_sit_out_the_pause_of_a_readahead_that_failed() {
     let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(4), Fault::CutOff(0));
-    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20));
+    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |_| ());
     // Failed four times; the fifth attempt is a second or two away.
     until(|| rig.objects() == 4).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -211,11 +211,33 @@ async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once(
     for at in (0..data.len() as u64).step_by(128 << 10) {
         let range = FileRange::at(at, 128 << 10);
         if let Some(ahead) = ahead.on_read(range, data.len() as u64) {
-            rig.fetcher.readahead(&file, ahead);
+            rig.fetcher.readahead(&file, ahead, |_| ());
         }
         let got = rig.fetcher.read(&file, range).await.expect("reads");
         assert!(got == data[at as usize..][..128 << 10]);
     }
     let came = rig.fetcher.traffic().bytes;
     assert!(came < data.len() as u64 * 11 / 10, "{came} bytes came for {}", data.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_ahead_is_told_unless_somebody_brought_it() {
+    let rig = Rig::new(BIG);
+    let data = bytes(130, 2 * MIB);
+    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let file = rig.file(&hash, 0).await;
+    let what = || RegistryError::Missing { what: "it".to_owned() };
+    rig.faulty.on(Call::Object(None), When::First(1), Fault::Fail(what()));
+    let (tell, told) = tokio::sync::oneshot::channel();
+    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |error| {
+        let _ = tell.send(error);
+    });
+    let error = told.await.expect("nobody brought it");
+    assert!(matches!(error, FetchError::Registry(RegistryError::Missing { .. })), "{error}");
+    let (tell, told) = tokio::sync::oneshot::channel();
+    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |error| {
+        let _ = tell.send(error);
+    });
+    assert!(told.await.is_err(), "it came");
+    assert!(rig.read(&file, 0, 1 << 20).await.expect("there") == data[..1 << 20]);
 }

@@ -100,7 +100,7 @@ async fn live(steps: Vec<Step>, leaves: Option<LeafDigest>) {
                 }));
             }
             Step::Ahead { file, at, len } => {
-                rig.fetcher.readahead(&files[file], range(FILES[file], at, len));
+                rig.fetcher.readahead(&files[file], range(FILES[file], at, len), |_| ());
             }
             Step::Prefetch { after_ms } => {
                 let (rig, small) = (rig.clone(), small.clone());

@@ -1,187 +1,137 @@
-//! What a registry does wrong costs an error with a reason, never a wrong byte, and heals.
+//! What a server does wrong with data costs an error with a reason, never a wrong byte, and heals.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use modelfs_test_support::Server;
-use modelfs_test_support::bytes;
-use modelfs_test_support::{Fault, When};
+use modelfs_test_support::{Fault, When, bytes};
 
-use crate::harness::{Daemon, Place, eventually, xattr};
+use crate::fault_scene::Gets::{Error, Right};
+use crate::fault_scene::On::{Chunk, List};
+use crate::fault_scene::{Scene, table};
 
-const SIZE: usize = 24 << 20;
-/// What is broken: the second of three chunks.
-const BROKEN: std::ops::Range<u64> = 8 << 20..16 << 20;
+const LONG: Duration = Duration::from_secs(3600);
 
-struct Scene {
-    place: Place,
-    server: Server,
-    bytes: Vec<u8>,
-    /// The path of the second chunk of the file.
-    chunk: String,
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
 }
 
-impl Scene {
-    fn new() -> Self {
-        let place = Place::new();
-        let plain = place.path("plain");
-        fs::create_dir(&plain).expect("a folder");
-        let bytes = bytes(11, SIZE);
-        fs::write(plain.join("w.bin"), &bytes).expect("a file");
-        place.publish(&plain, "org/net", "v1", &["--chunk-size", "8MiB"]);
-        let server = Server::start(&place.registry());
-        let digest =
-            modelfs::base::hash::sha256(&bytes[BROKEN.start as usize..BROKEN.end as usize]);
-        Self { place, server, bytes, chunk: format!("/data/{digest}") }
-    }
-
-    fn mount(&self) -> Daemon<'_> {
-        self.place.mount(&self.server.url(), &["--read-deadline", "2s", "--catalog-ttl", "1s"])
-    }
-
-    /// Reads the middle of the broken chunk: never anything but the right bytes or an error.
-    fn try_broken(&self, daemon: &Daemon<'_>) -> std::io::Result<()> {
-        let file = File::open(daemon.path("org/net/v1/w.bin")).expect("it opens all the same");
-        let mut buffer = vec![0; 200_000];
-        let at = 12 << 20;
-        file.read_exact_at(&mut buffer, at)?;
-        assert!(buffer == self.bytes[at as usize..at as usize + buffer.len()], "a wrong byte");
-        Ok(())
-    }
-
-    /// The other chunks are read right, to their last byte.
-    fn rest_is_right(&self, daemon: &Daemon<'_>) {
-        let file = File::open(daemon.path("org/net/v1/w.bin")).expect("opens");
-        let mut buffer = vec![0; 1 << 20];
-        for at in (0..SIZE as u64).step_by(buffer.len()).filter(|at| !BROKEN.contains(at)) {
-            // The kernel reads ahead across the edge; what it fails to get there it asks for again.
-            file.read_exact_at(&mut buffer, at).unwrap_or_else(|e| panic!("at {at}: {e}"));
-            assert!(buffer == self.bytes[at as usize..at as usize + buffer.len()], "a wrong byte");
-        }
-    }
-}
-
-/// With this fault on the chunk: an error with its reason, then right again without a remount.
-fn fails_and_heals(fault: Fault, reason: &[&str]) {
-    let scene = Scene::new();
-    let daemon = scene.mount();
-    scene.server.on(&scene.chunk, When::Always, fault.clone());
-    let error = scene.try_broken(&daemon).expect_err("nothing right was to be had");
-    assert!(
-        matches!(error.raw_os_error(), Some(5 | 110)),
-        "{fault:?}: EIO or ETIMEDOUT, not {error}"
-    );
-    let path = daemon.path("org/net/v1/w.bin");
-    let said = xattr(&path, "error").expect("the reason can be read");
-    assert!(reason.iter().any(|r| said.contains(r)), "{fault:?}: {said}");
-    assert_eq!(fs::metadata(&path).expect("never ENOENT").len(), SIZE as u64);
-    scene.rest_is_right(&daemon);
-    scene.server.heal();
-    eventually("right again", || scene.try_broken(&daemon).is_ok());
-    assert!(fs::read(&path).expect("reads") == scene.bytes);
-    daemon.stop();
+fn status(status: u16) -> Fault {
+    Fault::Status(status, None)
 }
 
 #[test]
-fn a_flipped_bit() {
-    fails_and_heals(Fault::FlipBit(4 << 20), &["do not match"]);
+fn bodies() {
+    table(&[
+        (Chunk, Fault::Delay(ms(300)), Right),
+        (Chunk, Fault::Delay(LONG), Error(&["timed out", "silent"])),
+        (Chunk, Fault::Stall(0), Error(&["cut off", "silent"])),
+        (Chunk, Fault::Stall(50_000), Error(&["cut off", "silent"])),
+        (Chunk, Fault::Reset(50_000), Error(&["cut off after"])),
+        (Chunk, Fault::Truncate(50_000), Error(&["cut off after"])),
+        (Chunk, Fault::Short(50_000), Error(&["cut off after"])),
+        (Chunk, Fault::Gone, Error(&["data/"])),
+        (Chunk, Fault::FlipBit(600_000), Error(&["do not match"])),
+        (Chunk, Fault::Serve(bytes(77, 1 << 20)), Error(&["do not match"])),
+        (Chunk, Fault::Drip(8 << 10, ms(20)), Right),
+        (Chunk, Fault::Drip(1, ms(100)), Error(&["too slow"])),
+    ]);
 }
 
 #[test]
-fn a_truncated_body() {
-    fails_and_heals(Fault::Truncate(100_000), &["cut off", "bytes"]);
+fn headers() {
+    table(&[
+        (Chunk, Fault::ExtraBytes(1000), Right),
+        (Chunk, Fault::IgnoreRange, Right),
+        (Chunk, Fault::Chunked, Right),
+        (Chunk, Fault::WrongContentLength(77), Error(&["Content-Length 77"])),
+        (Chunk, Fault::WrongContentLength(1 << 60), Error(&["Content-Length 1152921504606846976"])),
+        (Chunk, Fault::WrongContentRange("bytes 0-9/10".into()), Error(&["Content-Range"])),
+        (Chunk, Fault::WrongContentRange("none".into()), Error(&["Content-Range"])),
+        (Chunk, Fault::Encoding("gzip".into()), Error(&["Content-Encoding \"gzip\""])),
+        (Chunk, Fault::Redirect(None), Error(&["redirects"])),
+        (Chunk, Fault::Redirect(Some("http://127.0.0.1:1/x".into())), Error(&["data/"])),
+        (Chunk, Fault::Serve(Vec::new()), Error(&["no such range"])),
+        (Chunk, Fault::Serve(bytes(78, 700_000)), Error(&["Content-Range"])),
+    ]);
 }
 
 #[test]
-fn a_wrong_length() {
-    fails_and_heals(Fault::WrongContentLength(77), &["77", "length", "bytes"]);
+fn statuses() {
+    // A date far away and one that is past.
+    let later = || Some("Fri, 31 Dec 2399 23:59:59 GMT".to_owned());
+    let past = || Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+    table(&[
+        (Chunk, status(400), Error(&["refused with 400"])),
+        (Chunk, status(401), Error(&["refused with 401"])),
+        (Chunk, status(403), Error(&["refused with 403"])),
+        (Chunk, status(404), Error(&["not found in the registry"])),
+        (Chunk, status(410), Error(&["not found in the registry"])),
+        (Chunk, status(416), Error(&["no such range"])),
+        (Chunk, status(500), Error(&["answered 500"])),
+        (Chunk, status(503), Error(&["answered 503"])),
+        (Chunk, Fault::Status(429, Some("3600".into())), Error(&["answered 429"])),
+        (Chunk, Fault::Status(429, later()), Error(&["answered 429"])),
+        (Chunk, Fault::Status(503, past()), Error(&["answered 503"])),
+        (Chunk, status(204), Error(&["unexpected status 204"])),
+    ]);
 }
 
 #[test]
-fn a_wrong_range() {
-    fails_and_heals(Fault::WrongContentRange("bytes 0-9/10".to_owned()), &["range", "Range"]);
-}
-
-#[test]
-fn a_404() {
-    fails_and_heals(Fault::Status(404, None), &["not found"]);
-}
-
-#[test]
-fn a_503() {
-    fails_and_heals(Fault::Status(503, None), &["503"]);
-}
-
-#[test]
-fn a_connection_that_breaks_mid_body() {
-    fails_and_heals(Fault::Reset(50_000), &["data/"]);
-}
-
-#[test]
-fn a_server_that_falls_silent_mid_body() {
-    fails_and_heals(Fault::Stall(50_000), &["no answer", "silent", "data/"]);
+fn leaf_lists() {
+    table(&[
+        (List, Fault::Delay(ms(300)), Right),
+        (List, Fault::Stall(10), Error(&["silent", "cut off"])),
+        (List, Fault::Drip(1, ms(100)), Error(&["silent"])),
+        (List, Fault::Truncate(100), Error(&["cut off"])),
+        (List, Fault::FlipBit(40), Error(&["SHA-256 mismatch"])),
+        (List, Fault::Serve(vec![7; 256]), Error(&["SHA-256 mismatch"])),
+        (List, Fault::WrongContentLength(1 << 60), Error(&["more than 256 bytes"])),
+        (List, Fault::ExtraBytes(1 << 20), Error(&["more than 256 bytes"])),
+        (List, Fault::Encoding("gzip".into()), Error(&["Content-Encoding"])),
+        (List, status(404), Error(&["not found in the registry"])),
+        (List, status(503), Error(&["answered 503"])),
+        (List, Fault::Gone, Error(&["data/"])),
+    ]);
 }
 
 #[test]
 fn a_hiccup_is_not_noticed() {
-    for fault in [
-        Fault::FlipBit(4 << 20),
-        Fault::Truncate(1_000_000),
-        Fault::Reset(500_000),
-        Fault::Status(503, None),
-        Fault::Status(429, Some("0".to_owned())),
+    let faults = [
+        Fault::FlipBit(600_000),
+        Fault::Truncate(50_000),
+        Fault::Reset(50_000),
         Fault::Gone,
-    ] {
-        let scene = Scene::new();
-        scene.server.on(&scene.chunk, When::First(1), fault.clone());
-        let daemon = scene.mount();
-        scene.try_broken(&daemon).unwrap_or_else(|e| panic!("{fault:?}: {e}"));
-        daemon.stop();
+        Fault::Stall(50_000),
+        Fault::Drip(1, ms(100)),
+        status(503),
+        Fault::Status(429, Some("0".to_owned())),
+        Fault::Status(429, Some("1".to_owned())),
+        Fault::Status(429, Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned())),
+    ];
+    let scene = Scene::new(2 * faults.len());
+    for (n, fault) in faults.iter().enumerate() {
+        scene.server.on(&scene.object(2 * n, Chunk), When::First(1), fault.clone());
+        scene.server.on(&scene.object(2 * n + 1, List), When::First(1), fault.clone());
     }
-}
-
-#[test]
-fn a_server_that_goes_away_and_comes_back() {
-    let scene = Scene::new();
     let daemon = scene.mount();
-    let path = daemon.path("org/net/v1/w.bin");
-    let mut head = vec![0; 1 << 20];
-    File::open(&path).expect("opens").read_exact_at(&mut head, 0).expect("reads");
-    scene.server.go_away();
-    // What is cached, the tree included, needs no server.
-    std::thread::sleep(Duration::from_millis(1200));
-    File::open(&path).expect("opens").read_exact_at(&mut head, 0).expect("cached");
-    assert!(head == scene.bytes[..1 << 20]);
-    let names: Vec<_> = fs::read_dir(daemon.path("org/net/v1")).expect("listed").collect();
-    assert_eq!(names.len(), 1);
-    let error = fs::read(&path).expect_err("the rest is not to be had");
-    assert_ne!(error.kind(), ErrorKind::NotFound);
-    assert!(xattr(&path, "error").is_some());
-    eventually("status names the trouble", || daemon.status()["registry"]["trouble"].is_string());
-    scene.server.come_back();
-    eventually("right again", || fs::read(&path).is_ok_and(|b| b == scene.bytes));
-    assert_eq!(xattr(&path, "error"), None, "an error that is over is forgotten");
+    std::thread::scope(|scope| {
+        for n in 0..2 * faults.len() {
+            let (scene, daemon, fault) = (&scene, &daemon, &faults[n / 2]);
+            scope.spawn(move || {
+                scene.read(daemon, n).unwrap_or_else(|e| panic!("{fault:?}, {}: {e}", n % 2));
+            });
+        }
+    });
     daemon.stop();
 }
 
 #[test]
-fn a_server_that_dies_in_the_middle_of_a_body() {
-    let scene = Scene::new();
-    scene.server.on(&scene.chunk, When::Always, Fault::Drip(20_000, Duration::from_millis(50)));
+fn a_server_that_asks_for_patience_gets_it() {
+    let scene = Scene::new(1);
     let daemon = scene.mount();
-    let outcome = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| scene.try_broken(&daemon));
-        std::thread::sleep(Duration::from_millis(400));
-        scene.server.go_away();
-        reader.join().expect("no wrong byte")
-    });
-    if let Err(error) = outcome {
-        assert!(matches!(error.raw_os_error(), Some(5 | 110)), "{error}");
-    }
-    scene.server.heal();
-    scene.server.come_back();
-    eventually("right again", || scene.try_broken(&daemon).is_ok());
+    let patience = Fault::Status(503, Some("1".to_owned()));
+    scene.server.on(&scene.object(0, Chunk), When::First(1), patience);
+    let begun = Instant::now();
+    scene.read(&daemon, 0).expect("after a second");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     daemon.stop();
 }

@@ -13,10 +13,11 @@ use crate::Agreed;
 const MAX_READ: u32 = 1 << 20;
 /// The largest read of kernels without a say in it: 32 pages.
 const OLD_MAX_READ: u32 = 128 << 10;
-/// Reads ahead that the kernel may have under way, enough for several streams of 1 MiB requests
-/// over a slow network (the default of 12 is one stream); beyond three quarters it holds back.
-const MAX_BACKGROUND: u16 = 64;
-const CONGESTION: u16 = 48;
+/// Reads that the kernel may have under way through its page cache. All there can be: those that
+/// wait for a dead registry count too, and would keep cached ones from being asked for. Beyond
+/// three quarters it reads no further ahead.
+const MAX_BACKGROUND: u16 = u16::MAX;
+const CONGESTION: u16 = MAX_BACKGROUND / 4 * 3;
 /// How deep file systems may be stacked: with 2 the cache may itself lie on an overlay, as it does
 /// in containers. The price: our mount cannot be the lower layer of an overlay.
 const STACK_DEPTH: u32 = 2;

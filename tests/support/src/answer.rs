@@ -124,8 +124,15 @@ pub(crate) async fn answer(
         return Some(empty(405));
     }
     let known = text(header::IF_NONE_MATCH);
-    let found = find(&shared.root, request.uri().path());
-    let (file, all, tag) = match found {
+    let instead = faults.iter().find_map(|fault| match fault {
+        Fault::Serve(bytes) => Some(Found::instead(bytes)),
+        _ => None,
+    });
+    let found = match instead {
+        Some(found) => Ok(Some(found)),
+        None => find(&shared.root, request.uri().path()),
+    };
+    let Found { content, len: all, tag } = match found {
         Ok(Some(found)) => found,
         other => {
             log.status = if other.is_ok() { 404 } else { 500 };
@@ -185,7 +192,8 @@ pub(crate) async fn answer(
         out = out.header(header::CONTENT_RANGE, text);
     }
     let len = declared;
-    let body = if head { stream::empty().boxed_sync() } else { pieces(shared, entry, file, plan) };
+    let body =
+        if head { stream::empty().boxed_sync() } else { pieces(shared, entry, content, plan) };
     out.status(status).body(Sized { body: StreamBody::new(body), len }).ok()
 }
 
@@ -208,8 +216,40 @@ fn empty(status: u16) -> Response<Sized> {
     out
 }
 
-/// A file of the folder, its length and its ETag.
-fn find(root: &Path, path: &str) -> std::io::Result<Option<(File, u64, String)>> {
+/// Where bytes are read from.
+enum Content {
+    File(File),
+    Memory(Vec<u8>),
+}
+
+impl Content {
+    fn read(&self, buffer: &mut [u8], at: u64) -> std::io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buffer, at),
+            Self::Memory(bytes) => {
+                buffer.copy_from_slice(&bytes[at as usize..][..buffer.len()]);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What stands under a path.
+struct Found {
+    content: Content,
+    len: u64,
+    tag: String,
+}
+
+impl Found {
+    fn instead(bytes: &[u8]) -> Self {
+        let tag = format!("\"{}\"", modelfs::base::hash::sha256(bytes));
+        Self { content: Content::Memory(bytes.to_vec()), len: bytes.len() as u64, tag }
+    }
+}
+
+/// A file of the folder.
+fn find(root: &Path, path: &str) -> std::io::Result<Option<Found>> {
     let path = path.trim_start_matches('/');
     if path.split('/').any(|part| part == "..") {
         return Ok(None);
@@ -220,7 +260,8 @@ fn find(root: &Path, path: &str) -> std::io::Result<Option<(File, u64, String)>>
             let modified = meta.modified()?.duration_since(std::time::UNIX_EPOCH);
             let modified = modified.unwrap_or_default().as_nanos();
             let tag = format!("\"{:x}-{:x}-{modified:x}\"", meta.ino(), meta.len());
-            Ok(meta.is_file().then_some((file, meta.len(), tag)))
+            let found = Found { content: Content::File(file), len: meta.len(), tag };
+            Ok(meta.is_file().then_some(found))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -236,11 +277,11 @@ fn parse(range: &str, all: u64) -> Option<(u64, u64)> {
     (first < end).then_some((first, end))
 }
 
-fn pieces(shared: Arc<Shared>, entry: LogEntry, file: File, plan: Plan) -> Pieces {
+fn pieces(shared: Arc<Shared>, entry: LogEntry, content: Content, plan: Plan) -> Pieces {
     let end = plan.len + plan.extra;
-    let state = (shared, file, plan, 0u64);
+    let state = (shared, content, plan, 0u64);
     stream::unfold(Some(state), move |state| async move {
-        let (shared, file, plan, at) = state?;
+        let (shared, content, plan, at) = state?;
         let stop = plan.stop.filter(|(n, _)| at >= *n).map(|(_, stop)| stop);
         match stop {
             Some(Stop::Stall) => std::future::pending().await,
@@ -264,7 +305,7 @@ fn pieces(shared: Arc<Shared>, entry: LogEntry, file: File, plan: Plan) -> Piece
         let from_file = upto.min(plan.len).saturating_sub(at) as usize;
         let mut piece = vec![0; from_file];
         // Small enough to be read here: it is in the page cache.
-        if let Err(e) = file.read_exact_at(&mut piece, plan.start + at) {
+        if let Err(e) = content.read(&mut piece, plan.start + at) {
             return Some((Err(e), None));
         }
         if let Some(i) = plan.flip.and_then(|f| f.checked_sub(plan.start + at))
@@ -275,7 +316,7 @@ fn pieces(shared: Arc<Shared>, entry: LogEntry, file: File, plan: Plan) -> Piece
         // What is too much is anything.
         piece.resize((upto - at) as usize, b'?');
         shared.sent(entry, piece.len() as u64);
-        Some((Ok(Frame::data(Bytes::from(piece))), Some((shared, file, plan, upto))))
+        Some((Ok(Frame::data(Bytes::from(piece))), Some((shared, content, plan, upto))))
     })
     .fuse()
     .boxed_sync()

@@ -2,16 +2,7 @@
 
 use std::time::Duration;
 
-/// Which of the requests that fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Every one.
-    Always,
-    /// Only the nth, counted from 0 and from when the rule was added.
-    Nth(u64),
-    /// The first n.
-    First(u64),
-}
+pub use modelfs::registry::When;
 
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +39,8 @@ pub enum Fault {
     Chunked,
     /// The connection breaks without an answer.
     Gone,
+    /// These bytes stand in the file's place: half of it, nothing, another one's.
+    Serve(Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -67,18 +60,18 @@ impl Rules {
         self.0.push(Rule { path: path.to_owned(), when, fault, seen: 0 });
     }
 
+    /// Forgets what was added for exactly this path.
+    pub(crate) fn forget(&mut self, path: &str) {
+        self.0.retain(|rule| rule.path != path);
+    }
+
     /// What goes wrong with the next request for this path: all that fits.
     pub(crate) fn next(&mut self, path: &str) -> Vec<Fault> {
         let fits = self.0.iter_mut().filter(|rule| path.contains(&rule.path));
         let now = fits.filter_map(|rule| {
             let nth = rule.seen;
             rule.seen += 1;
-            let now = match rule.when {
-                When::Always => true,
-                When::Nth(n) => nth == n,
-                When::First(n) => nth < n,
-            };
-            now.then(|| rule.fault.clone())
+            rule.when.is_now(nth).then(|| rule.fault.clone())
         });
         now.collect()
     }
@@ -98,5 +91,7 @@ mod tests {
         assert_eq!(rules.next("/data/a"), [Fault::Gone, Fault::Chunked]);
         assert_eq!(rules.next("/data/a"), []);
         assert_eq!(rules.next("/models.json"), [Fault::IgnoreRange]);
+        rules.forget("json");
+        assert_eq!(rules.next("/models.json"), []);
     }
 }

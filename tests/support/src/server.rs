@@ -121,6 +121,11 @@ impl Server {
         *self.rules() = Rules::default();
     }
 
+    /// Forgets the faults that were asked for with exactly this path.
+    pub fn heal_path(&self, path: &str) {
+        self.rules().forget(path);
+    }
+
     fn rules(&self) -> MutexGuard<'_, Rules> {
         self.shared.rules.lock().expect("no test panics while it holds this lock")
     }

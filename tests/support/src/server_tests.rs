@@ -84,6 +84,12 @@ fn faults_are_done_as_told() {
     assert_eq!(body, "0123");
     assert_eq!(once(Fault::Reset(0), "").1, "");
     assert_eq!(s.get("").1, "0123456789", "the first request only");
+    s.server.on("/data/", When::Always, Fault::Gone);
+    s.server.on("/data/x", When::Always, Fault::Status(500, None));
+    s.server.heal_path("/data/");
+    assert!(s.get("").0.starts_with("http/1.1 500"), "the other rule stays");
+    s.server.heal_path("/data/x");
+    assert_eq!(s.get("").1, "0123456789");
     let (head, body, broken) = once(Fault::Short(4), "");
     assert!(head.contains("chunked") && !broken, "{head}");
     assert!(body.contains("0123\r\n0\r\n"), "it ends in good order: {body}");
@@ -100,6 +106,10 @@ fn faults_are_done_as_told() {
     assert!(once(Fault::Encoding("gzip".into()), "").0.contains("content-encoding: gzip"));
     assert!(once(Fault::Chunked, "").0.contains("transfer-encoding: chunked"));
     assert_eq!(once(Fault::Gone, "").0, "");
+    let other = || Fault::Serve(b"another".to_vec());
+    assert_eq!(once(other(), "").1, "another");
+    assert_eq!(once(other(), "Range: bytes=2-3\r\n").1, "ot");
+    assert!(once(Fault::Serve(Vec::new()), "").0.contains("content-length: 0"));
     let start = std::time::Instant::now();
     assert_eq!(once(Fault::Drip(3, Duration::from_millis(30)), "").1, "0123456789");
     assert!(start.elapsed() >= Duration::from_millis(120));
