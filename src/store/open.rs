@@ -66,7 +66,7 @@ pub fn open(
     make_root(root)?;
     let lock = StoreLock::take(root)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
-    let (opened, read) = index::open(root, clock.wall(), read)?;
+    let (opened, read) = index::open(root, &disk, clock.wall(), read)?;
     // the names of a new index and its log; what follows rests on them
     disk.sync_folder(Path::new("")).map_err(StoreError::disk(root, "sync"))?;
     let limit = options.limit.or(read.limit.map(ByteSize)).unwrap_or(DEFAULT_LIMIT);

@@ -61,6 +61,11 @@ pub trait Disk: Send + Sync + Debug {
     fn free(&self) -> io::Result<u64>;
     /// Whether holes can be punched. If not, space comes back only with a whole file.
     fn holes(&self) -> bool;
+    /// Told before each change of the index, which is none of this disk's files: an error fails the
+    /// change. So a disk that stops can stop between any two steps of the store.
+    fn index_changes(&self, _durably: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An open file.

@@ -4,8 +4,10 @@
 mod basics;
 mod catalogs;
 mod crash;
+mod operations;
 mod pressure;
 mod sequences;
+mod steps;
 
 use std::path::Path;
 use std::sync::Arc;
