@@ -4,6 +4,8 @@ mod bounded;
 mod changes;
 mod cli;
 mod daemon;
+mod disk_power;
+mod disk_power_rig;
 mod faults;
 mod harness;
 mod laziness;

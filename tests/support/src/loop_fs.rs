@@ -79,8 +79,7 @@ impl LoopFs {
         let known = std::fs::read_to_string("/proc/filesystems").expect("/proc is mounted");
         let name = kind.name();
         assert!(
-            known.split_whitespace().any(|w| w == name)
-                || run("modprobe", [name]).is_ok(),
+            known.split_whitespace().any(|w| w == name) || run("modprobe", [name]).is_ok(),
             "this kernel cannot mount {name}: the promises on it are NOT tested here"
         );
         let base = tempfile::Builder::new().prefix("modelfs-disk.").tempdir().expect("a folder");
@@ -89,8 +88,13 @@ impl LoopFs {
         std::fs::create_dir_all(out.backing()).expect("own folder");
         std::fs::create_dir_all(&out.at).expect("own folder");
         let size = format!("size={ROOM}");
-        must("mount", ["-t", "tmpfs", "-o", &size, "modelfs-test"].map(OsStr::new).into_iter()
-            .chain([out.backing().as_os_str()]));
+        must(
+            "mount",
+            ["-t", "tmpfs", "-o", &size, "modelfs-test"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([out.backing().as_os_str()]),
+        );
         let image = out.image();
         File::create(&image).and_then(|f| f.set_len(SIZE)).expect("room in memory");
         must(&format!("mkfs.{name}"), ["-q".as_ref(), image.as_os_str()]);
@@ -186,7 +190,8 @@ impl Drop for LoopFs {
     fn drop(&mut self) {
         for at in [self.at.clone(), self.backing()] {
             let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-            let mounted = |m: &str| m.lines().filter_map(|l| l.split(' ').nth(1)).any(|p| at == Path::new(p));
+            let mounted =
+                |m: &str| m.lines().filter_map(|l| l.split(' ').nth(1)).any(|p| at == Path::new(p));
             if mounted(&mounts) && run("umount", [&at]).is_err() {
                 // a test that failed may have left somebody in there
                 let _ = run("umount", ["-l".as_ref(), at.as_os_str()]);
@@ -253,7 +258,8 @@ mod tests {
             fs.unfill();
             fs.starve(8 << 20);
             let file = File::create(fs.path().join("big")).expect("a file");
-            let wrote = (&file).write_all(&crate::bytes(1, 32 << 20)).and_then(|()| file.sync_all());
+            let wrote =
+                (&file).write_all(&crate::bytes(1, 32 << 20)).and_then(|()| file.sync_all());
             assert!(wrote.is_err(), "{kind:?}: the device took more than it has");
             fs.feed();
         }
