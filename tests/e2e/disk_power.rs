@@ -207,11 +207,14 @@ fn open_and_close(rig: &Rig, root: &Path, power: &Power, mut chance: Chance) {
     }
 }
 
+/// Damage that every start notices. What shows only later is another test's.
 fn spoil_index(root: &Path, chance: &mut Chance) -> std::io::Result<()> {
     let mut file = File::options().read(true).write(true).open(root.join("index.db"))?;
-    let pages = file.metadata()?.len() / 4096;
-    file.seek(SeekFrom::Start(chance.below(pages.max(1)) * 4096))?;
-    file.write_all(&[0; 4096])
+    if chance.below(2) == 0 {
+        file.write_all(&[0xa5; 4096])
+    } else {
+        file.set_len(1 + chance.below(file.metadata()?.len() - 1))
+    }
 }
 
 /// A registry's folder loses its power while versions are published to it. Whoever reads it then

@@ -160,6 +160,25 @@ impl LoopFs {
         must("mount", ["-o".as_ref(), how.as_ref(), self.backing().as_os_str()]);
     }
 
+    /// Lets everybody together have no more than so much on a Btrfs, or as much as they like.
+    pub fn set_quota(&self, bytes: Option<u64>) {
+        assert_eq!(self.kind, FsKind::Btrfs, "the other kinds have none for root");
+        let at = self.at.as_os_str();
+        must("btrfs", ["quota".as_ref(), "enable".as_ref(), at]);
+        let most = bytes.map_or("none".to_owned(), |n| n.to_string());
+        must("btrfs", ["qgroup".as_ref(), "limit".as_ref(), most.as_ref(), "0/5".as_ref(), at]);
+    }
+
+    /// An ext4 takes itself to be damaged and turns read-only, whoever is writing to it.
+    pub fn turn_read_only(&self) {
+        must("mount", ["-o".as_ref(), "remount,errors=remount-ro".as_ref(), self.at.as_os_str()]);
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+        let mut lines = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+        let own = lines.find(|l| Path::new(l[1]) == self.at).expect("it is mounted");
+        let device = own[0].trim_start_matches("/dev/");
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").expect("root may");
+    }
+
     /// Bytes free for everybody.
     pub fn free(&self) -> u64 {
         let s = rustix::fs::statvfs(&self.at).expect("it is mounted");
