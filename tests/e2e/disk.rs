@@ -3,14 +3,14 @@
 //! over.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use modelfs_test_support::{FsKind, LoopFs, Server, bytes};
 
-use crate::harness::{Daemon, Place, eventually, xattr};
+use crate::harness::{Daemon, Place, Ran, binary, eventually, xattr};
 
 const SIZE: usize = 24 << 20;
 const FILE: &str = "org/net/v1/w.bin";
@@ -301,6 +301,7 @@ fn a_corrupt_index(scene: &Scene) {
     let file = File::options().write(true).open(&index).expect("root may");
     let len = file.metadata().expect("it").len();
     file.write_all_at(&bytes(10, len as usize), 0).expect("root may");
+    drop(file);
     let _ = scene.read_or_reason(&daemon);
     scene.place.run(["evict", "org/net@v1"]);
     let _ = scene.read_or_reason(&daemon);
@@ -325,18 +326,24 @@ sys.stdin.read()";
         .stdout(Stdio::piped())
         .spawn()
         .expect("scripts/deps.sh installs it");
-    let mut said = [0; 6];
-    other.stdout.take().expect("piped").read_exact(&mut said).expect("it locks");
-    let (mountpoint, url) = (scene.place.mountpoint(), scene.server.url());
-    let ran = scene.place.run([
-        "mount".as_ref(),
-        mountpoint.as_os_str(),
-        "--registry".as_ref(),
-        url.as_ref(),
-    ]);
+    let mut out = BufReader::new(other.stdout.take().expect("piped"));
+    let mut said = String::new();
+    out.read_line(&mut said).expect("a pipe");
+    // it must not succeed: then it would stay
+    let ran = scene
+        .place
+        .program("timeout")
+        .arg("30")
+        .arg(binary())
+        .arg("mount")
+        .arg(scene.place.mountpoint())
+        .args(["--registry", &scene.server.url()])
+        .output();
+    let ran = Ran::from(ran.expect("it starts"));
     // its standard input ends, and so does it
-    other.stdin.take().expect("piped").flush().expect("a pipe");
+    drop(other.stdin.take());
     other.wait().expect("own child");
+    assert_eq!(said, "locked\n");
     assert_eq!(ran.code, 7, "{ran:?}");
     assert!(ran.err.contains("locked"), "{ran:?}");
     let daemon = scene.mount();
