@@ -110,12 +110,17 @@ pub fn open(
     Ok(core)
 }
 
-fn make_root(root: &Path) -> Result<(), StoreError> {
+/// Makes a store's folder, if it is not there.
+pub fn make_folder(root: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(root).map_err(StoreError::disk(root, "make the cache folder"))?;
+    builder.create(root)
+}
+
+fn make_root(root: &Path) -> Result<(), StoreError> {
+    make_folder(root).map_err(StoreError::disk(root, "make the cache folder"))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -256,6 +256,10 @@ impl DiskFile for FaultyFile {
         self.faults.run(|| self.below.copy_from(source, from, to, len))
     }
 
+    fn is_solid(&self, offset: u64, len: u64) -> io::Result<bool> {
+        self.below.is_solid(offset, len)
+    }
+
     fn sync(&self) -> io::Result<()> {
         if self.faults.plan().fail_sync {
             return Err(io::Error::other("input/output error"));

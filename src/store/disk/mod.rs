@@ -81,6 +81,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Copies from another file of this disk, sharing blocks where it can. `false`, with nothing
     /// done or only part of it, where it cannot.
     fn copy_from(&self, source: &dyn DiskFile, from: u64, to: u64, len: u64) -> io::Result<bool>;
+    /// Whether no byte of a range lies in a hole, as far as this disk can tell.
+    fn is_solid(&self, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Makes its bytes durable.
     fn sync(&self) -> io::Result<()>;
     /// What it takes.

@@ -117,6 +117,14 @@ impl Index {
         f(&lock(&self.conn)).map_err(|e| self.said(&e))
     }
 
+    /// Folds the log into the database.
+    fn fold(&self) -> Result<(), StoreError> {
+        let conn = lock(&self.conn);
+        tell(self.disk.as_ref(), Durability::Full)
+            .and_then(|()| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+            .map_err(|e| self.said(&e))
+    }
+
     /// What the index takes, and may take before this is asked again: folding the log into the
     /// database grows that by at most the log.
     pub fn footprint(&self) -> u64 {

@@ -48,6 +48,8 @@ pub fn open<T>(
                 let index = Index { path, disk, conn, damaged: false.into() };
                 // from here on the disk may run ahead of the index
                 index.write(Durability::Full, |tx| rows::set_meta(tx, "clean", 0))?;
+                // in the database itself: without its log it must not look as if closed well
+                index.fold()?;
                 return Ok((Opened { index, clean }, read));
             }
             Ok(Tried::Newer(found)) => {

@@ -8,6 +8,7 @@ mod operations;
 mod pressure;
 mod sequences;
 mod steps;
+mod tampered;
 
 use std::path::Path;
 use std::sync::Arc;

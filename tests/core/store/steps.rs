@@ -121,6 +121,7 @@ pub fn at_every_step(operation: &Operation) -> u64 {
             outcome.unwrap_or_else(|e| panic!("step {step}: not stopped, but {e}"));
             let after = open_on(&stopping.root, LIMIT, Arc::new(stopping.memory.clone()));
             holds(operation, after, &stopping.memory, acts, "undisturbed");
+            println!("stopped at each of {step} steps, {} states examined", 3 * step + 1);
             return step;
         };
         for (what, index, disk) in [
