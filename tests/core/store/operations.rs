@@ -2,13 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::steps::{Operation, World, at_every_step, open_it};
+use super::steps::{Files, Operation, World, at_every_step, open_it};
 use super::*;
 use modelfs::base::hash;
 use modelfs::store::disk::Access;
 use modelfs::store::{NodeKey, Pin, SavedCatalog};
-
-type Files = [(u32, BlobLayout)];
 
 fn two_files() -> Vec<(u32, BlobLayout)> {
     vec![(1, pieces(1, 50_000, 5_000)), (2, pieces(2, 90_000, 6_000))]

@@ -71,18 +71,21 @@ impl World {
     }
 }
 
+/// The files that an operation is about, each with the number that its bytes come from.
+pub type Files = [(u32, BlobLayout)];
+
 /// What is tried at every step. Steps count from the end of `before`.
 pub struct Operation {
     pub files: Vec<(u32, BlobLayout)>,
     /// Makes what it begins with; the store is closed well after it.
-    pub prepare: fn(&mut World, &[(u32, BlobLayout)]),
+    pub prepare: fn(&mut World, &Files),
     /// Comes before the steps that are counted: usually opens the store.
     pub before: fn(&mut World),
-    pub act: fn(&mut World, &[(u32, BlobLayout)]) -> Result<(), StoreError>,
+    pub act: fn(&mut World, &Files) -> Result<(), StoreError>,
     /// Whether what is stored may be wrong until the next verification.
     pub spoilt: bool,
     /// What must hold after so many acts returned.
-    pub after: fn(&Store, &[(u32, BlobLayout)], u32),
+    pub after: fn(&Store, &Files, u32),
 }
 
 /// What the dead one left behind.
