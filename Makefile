@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
-.PHONY: demo test test-clients bench bench-quick deps fmt build clean
+.PHONY: demo test test-torture test-clients bench bench-quick deps fmt build clean
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -15,6 +15,12 @@ test: deps
 	scripts/house-rules.sh
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked
+
+# The long forms: minutes of what `test` tries for seconds. Prints what was tried.
+test-torture: deps
+	cargo build --workspace --bins --locked
+	MODELFS_POWER_CUTS=$${MODELFS_POWER_CUTS:-240} cargo test --workspace --locked --test e2e \
+		disk_power:: -- --nocapture
 
 # Real programs (safetensors, tokenizers, onnxruntime) on a mount; downloads some 100 MB of wheels.
 test-clients: deps

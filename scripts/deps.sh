@@ -12,6 +12,10 @@ need python3 python3
 need curl curl
 need getfattr attr
 need openssl openssl
+# The tests of full, failing and unplugged disks make file systems of their own.
+need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
 [ -e /dev/fuse ] || echo "note: /dev/fuse is missing; mounting needs a kernel with FUSE (modprobe fuse)" >&2
 # Where udev does not run, /dev/fuse may be closed to users; everywhere else it is open to all.
 if [ -e /dev/fuse ] && [ "$(id -u)" -eq 0 ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then

@@ -351,7 +351,8 @@ impl Blob {
         }
         match self.core.disk.open_shared(&self.cell.path()) {
             Ok(Some(file)) => {
-                if !file.metadata().is_ok_and(|m| m.len() == self.layout.len()) {
+                let whole = file.metadata().is_ok_and(|m| m.len() == self.layout.len());
+                if !whole || !self.core.lock.still_ours() {
                     write::lost(&self.core, &self.cell);
                     return Ok(None);
                 }

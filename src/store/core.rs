@@ -193,6 +193,9 @@ impl Core {
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = self.disk.open(&cell.path(), access)?;
+        if !self.lock.still_ours() {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
         if file.stat()?.len != cell.layout.len() {
             // somebody cut it: what lies beyond is gone
             return Err(std::io::ErrorKind::UnexpectedEof.into());

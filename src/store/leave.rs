@@ -186,8 +186,10 @@ fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
     };
     let done = if l.whole {
         cell.state().file = None;
-        gone(core.disk.remove(&cell.path()))
-            .and_then(|()| gone(core.disk.remove(&cell.sums_path())))
+        // what has its name in another process's folder is not it
+        let ours = core.lock.still_ours();
+        let remove = |path: &std::path::Path| if ours { core.disk.remove(path) } else { Ok(()) };
+        gone(remove(&cell.path())).and_then(|()| gone(remove(&cell.sums_path())))
     } else if !core.disk.holes() {
         Err(io::ErrorKind::Unsupported.into())
     } else {

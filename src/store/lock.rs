@@ -36,6 +36,27 @@ fn said_in(file: &mut File) -> Holder {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
+fn say_in(file: &mut File, holder: &Holder) -> std::io::Result<()> {
+    let text = serde_json::to_string(holder).expect("paths and numbers are JSON");
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
+}
+
+fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (a.dev(), a.ino()) == (b.dev(), b.ino())
+    }
+    // a file that is open cannot be removed there
+    #[cfg(not(unix))]
+    {
+        let _ = (a, b);
+        true
+    }
+}
+
 impl StoreLock {
     /// Takes the lock of the store at `root`, or says who has it.
     pub fn take(root: &Path) -> Result<Self, StoreError> {
@@ -78,14 +99,45 @@ impl StoreLock {
 
     /// Writes who has it.
     pub fn say(&self, holder: &Holder) -> Result<(), StoreError> {
-        let text = serde_json::to_string(holder).expect("paths and numbers are JSON");
+        say_in(&mut lock(&self.file), holder)
+            .map_err(StoreError::disk(&self.path, "write the lock"))
+    }
+
+    /// Whether the folder is still the one that this lock was taken in: then what its names lead to
+    /// is ours. A folder that was emptied is taken again; one that another process has made its own
+    /// since is lost, since what lies there under our names may have holes where we have data.
+    pub fn still_ours(&self) -> bool {
         let mut file = lock(&self.file);
-        (|| {
-            file.set_len(0)?;
-            file.rewind()?;
-            file.write_all(text.as_bytes())
-        })()
-        .map_err(StoreError::disk(&self.path, "write the lock"))
+        match std::fs::metadata(&self.path) {
+            Ok(there) => file.metadata().map_or(true, |own| is_same(&own, &there)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                match self.take_again(&mut file) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::error!(%error, "the cache folder is gone; nothing is kept");
+                        false
+                    }
+                }
+            }
+            // nothing is known: whatever is opened there fails, too
+            Err(_) => true,
+        }
+    }
+
+    fn take_again(&self, file: &mut File) -> std::io::Result<()> {
+        if let Some(root) = self.path.parent() {
+            super::open::make_folder(root)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut new = options.open(&self.path)?;
+        new.try_lock()?;
+        say_in(&mut new, &said_in(file))?;
+        *file = new;
+        tracing::warn!(path = %self.path.display(), "the cache folder was emptied; it is used again");
+        Ok(())
     }
 }
 

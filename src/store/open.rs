@@ -66,7 +66,7 @@ pub fn open(
     let root = &options.root;
     let lock = lock.map_or_else(|| take(root), Ok)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
-    let (opened, read) = index::open(root, clock.wall(), read)?;
+    let (opened, read) = index::open(root, &disk, clock.wall(), read)?;
     // the names of a new index and its log; what follows rests on them
     disk.sync_folder(Path::new("")).map_err(StoreError::disk(root, "sync"))?;
     let limit = options.limit.or(read.limit.map(ByteSize)).unwrap_or(DEFAULT_LIMIT);
@@ -116,12 +116,17 @@ pub fn take(root: &Path) -> Result<StoreLock, StoreError> {
     StoreLock::take(root)
 }
 
-fn make_root(root: &Path) -> Result<(), StoreError> {
+/// Makes a store's folder, if it is not there.
+pub fn make_folder(root: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(root).map_err(StoreError::disk(root, "make the cache folder"))?;
+    builder.create(root)
+}
+
+fn make_root(root: &Path) -> Result<(), StoreError> {
+    make_folder(root).map_err(StoreError::disk(root, "make the cache folder"))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

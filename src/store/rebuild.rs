@@ -74,8 +74,41 @@ fn check(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
         // nothing of it is there, or nothing of it was ever committed
         return leave::drop_wrong(core, cell, &[cell.layout.all_parts()]).map(drop);
     }
+    drop_hollow(core, cell)?;
     // its names may not have been synced if it is new: with a row they were
     punch_absent(core, cell)
+}
+
+/// An index that lost its log, or came from a backup, claims what was evicted since. Where there are
+/// holes in what it claims, only what matches its sum is believed.
+fn drop_hollow(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
+    let claimed = cell.state().present.runs(cell.layout.all_parts(), true);
+    let tried = (|| {
+        let data = core.disk.open(&cell.path(), Access::Read)?;
+        let solid = claimed.iter().try_fold(true, |all, run| {
+            let range = cell.layout.file_range(*run);
+            Ok::<_, io::Error>(all && data.is_solid(range.start(), range.len())?)
+        })?;
+        if solid {
+            return Ok(Vec::new());
+        }
+        let sidecar = core.disk.open(&cell.sums_path(), Access::Read)?;
+        let good = verify::matching(&cell.layout, data.as_ref(), sidecar.as_ref())?;
+        let good: HashSet<u32> = good.iter().flat_map(|run| run.start..run.end).collect();
+        let parts = claimed.iter().flat_map(|run| run.start..run.end);
+        let bad = parts.filter(|part| !good.contains(part));
+        Ok(bad.map(|part| PartRange { start: part, end: part + 1 }).collect())
+    })();
+    let bad = tried.unwrap_or_else(|e: io::Error| {
+        tracing::warn!(blob = %cell.key(), error = %e, "a blob cannot be looked at");
+        claimed
+    });
+    if !bad.is_empty() {
+        let parts = bad.len();
+        tracing::warn!(blob = %cell.key(), parts, "the index claimed what is a hole: dropped");
+        leave::drop_wrong(core, cell, &bad)?;
+    }
+    Ok(())
 }
 
 /// Punches what is absent of a blob that takes more than it is counted for.

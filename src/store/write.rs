@@ -230,6 +230,11 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
     if cell.state().row.is_some() {
         return Ok(());
     }
+    if !core.lock.still_ours() {
+        return Err(StoreError::disk(&core.root, "keep anything in this folder")(
+            io::Error::other("another process has made its cache there"),
+        ));
+    }
     let overhead = cell.overhead;
     let mut space = reserve(core, overhead.total())?;
     // the row first: what is on disk has one, or is cleared away at the next start

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Access, Disk, DiskFile, FileStat};
 
 type Hook = Box<dyn FnOnce() + Send>;
+type Watch = Arc<dyn Fn(bool) + Send + Sync>;
 
 #[derive(Default)]
 struct Plan {
@@ -23,6 +24,7 @@ struct Plan {
     fail_sync: bool,
     on_read: Option<Hook>,
     spoilt: Option<Range<u64>>,
+    watch: Option<Watch>,
 }
 
 /// What shall go wrong. Clones are the same.
@@ -40,7 +42,12 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many calls that change the disk were made.
+    /// Runs before each change of the index; it is told whether the change is to be durable.
+    pub fn watch_index(&self, watch: impl Fn(bool) + Send + Sync + 'static) {
+        self.plan().watch = Some(Arc::new(watch));
+    }
+
+    /// How many calls that change the disk or the index were made.
     pub fn calls(&self) -> u64 {
         self.plan().calls
     }
@@ -196,6 +203,14 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     fn holes(&self) -> bool {
         self.below.holes()
     }
+
+    fn index_changes(&self, durably: bool) -> io::Result<()> {
+        let watch = self.faults.plan().watch.clone();
+        if let Some(watch) = watch {
+            watch(durably);
+        }
+        self.faults.run(|| self.below.index_changes(durably))
+    }
 }
 
 impl DiskFile for FaultyFile {
@@ -239,6 +254,10 @@ impl DiskFile for FaultyFile {
 
     fn copy_from(&self, source: &dyn DiskFile, from: u64, to: u64, len: u64) -> io::Result<bool> {
         self.faults.run(|| self.below.copy_from(source, from, to, len))
+    }
+
+    fn is_solid(&self, offset: u64, len: u64) -> io::Result<bool> {
+        self.below.is_solid(offset, len)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -260,6 +260,11 @@ impl DiskFile for MemoryFile {
         Ok(false)
     }
 
+    fn is_solid(&self, offset: u64, len: u64) -> io::Result<bool> {
+        let c = lock(&self.0);
+        Ok((offset / BLOCK..(offset + len).div_ceil(BLOCK)).all(|at| c.blocks.contains_key(&at)))
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut c = lock(&self.0);
         c.old.clear();

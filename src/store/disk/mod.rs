@@ -61,6 +61,11 @@ pub trait Disk: Send + Sync + Debug {
     fn free(&self) -> io::Result<u64>;
     /// Whether holes can be punched. If not, space comes back only with a whole file.
     fn holes(&self) -> bool;
+    /// Told before each change of the index, which is none of this disk's files: an error fails the
+    /// change. So a disk that stops can stop between any two steps of the store.
+    fn index_changes(&self, _durably: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An open file.
@@ -76,6 +81,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Copies from another file of this disk, sharing blocks where it can. `false`, with nothing
     /// done or only part of it, where it cannot.
     fn copy_from(&self, source: &dyn DiskFile, from: u64, to: u64, len: u64) -> io::Result<bool>;
+    /// Whether no byte of a range lies in a hole, as far as this disk can tell.
+    fn is_solid(&self, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Makes its bytes durable.
     fn sync(&self) -> io::Result<()>;
     /// What it takes.

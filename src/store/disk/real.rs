@@ -262,6 +262,25 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn is_solid(&self, offset: u64, len: u64) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        {
+            match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Hole(offset)) {
+                Ok(hole) => Ok(hole >= offset + len),
+                // it ends before
+                Err(rustix::io::Errno::NXIO) => Ok(false),
+                // a file system that cannot tell
+                Err(rustix::io::Errno::INVAL) => Ok(true),
+                Err(e) => Err(e.into()),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (offset, len);
+            Ok(true)
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -312,6 +331,8 @@ mod tests {
             file.punch(0, 32768).unwrap();
             assert!(file.stat().unwrap().allocated < before);
         }
+        assert!(!file.is_solid(0, 4096).unwrap() || !disk.holes());
+        assert!(file.is_solid(32768, 32768).unwrap());
         assert_eq!(file.stat().unwrap().len, 1 << 20);
         let other = disk.open(Path::new("a/b/d"), Access::Create).unwrap();
         if other.copy_from(file.as_ref(), 32768, 4096, 4096).unwrap() {

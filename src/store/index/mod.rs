@@ -10,11 +10,12 @@ pub mod rows;
 mod schema;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use super::disk::Disk;
 use super::error::StoreError;
 use super::sync::lock;
 
@@ -41,6 +42,7 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Index {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     conn: Mutex<Connection>,
     /// SQLite said at least once that it is damaged: look closely at the next start.
     damaged: AtomicBool,
@@ -57,6 +59,14 @@ pub fn is_damage(e: &rusqlite::Error) -> bool {
                 | E::FromSqlConversionFailure(..)
                 | E::IntegralValueOutOfRange(..)
         )
+}
+
+/// Tells the disk that the index is about to change.
+fn tell(disk: &dyn Disk, durability: Durability) -> rusqlite::Result<()> {
+    disk.index_changes(durability == Durability::Full).map_err(|e| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+        rusqlite::Error::SqliteFailure(code, Some(e.to_string()))
+    })
 }
 
 /// The settings of every connection. Exclusive: one process has the store, and the log then needs
@@ -88,6 +98,7 @@ impl Index {
     ) -> Result<T, StoreError> {
         let mut conn = lock(&self.conn);
         let run = |conn: &mut Connection| {
+            tell(self.disk.as_ref(), durability)?;
             let level = if durability == Durability::Full { "FULL" } else { "NORMAL" };
             conn.pragma_update(None, "synchronous", level)?;
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -104,6 +115,14 @@ impl Index {
         f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         f(&lock(&self.conn)).map_err(|e| self.said(&e))
+    }
+
+    /// Folds the log into the database.
+    fn fold(&self) -> Result<(), StoreError> {
+        let conn = lock(&self.conn);
+        tell(self.disk.as_ref(), Durability::Full)
+            .and_then(|()| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+            .map_err(|e| self.said(&e))
     }
 
     /// What the index takes, and may take before this is asked again: folding the log into the

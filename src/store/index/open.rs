@@ -4,17 +4,20 @@
 //! under another name, and what can be read of its names is carried over.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Durability, Index, configure, is_damage, names, rows, schema, with_suffix};
+use super::{Durability, Index, configure, is_damage, names, rows, schema, tell, with_suffix};
+use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 
 const NAME: &str = "index.db";
 /// What names of set-aside indexes begin with.
 const ASIDE: &str = "index.db.corrupt-";
+/// The index that takes the place of one that was set aside, until it is whole.
+const NEW: &str = "index.db.new";
 
 /// An open index.
 pub struct Opened {
@@ -28,18 +31,25 @@ pub struct Opened {
 /// only shows there counts as well.
 pub fn open<T>(
     root: &Path,
+    disk: &Arc<dyn Disk>,
     now: SystemTime,
     sound: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> Result<(Opened, T), StoreError> {
     let path = root.join(NAME);
     let fail = |e: rusqlite::Error| StoreError::Index(e.to_string());
     let mut found = path.exists();
+    if !found {
+        resume(root, disk.as_ref())?;
+    }
     loop {
-        match try_open(&path, found, &sound) {
+        match try_open(&path, disk.as_ref(), found, &sound) {
             Ok(Tried::Sound(conn, clean, read)) => {
-                let index = Index { path, conn: Mutex::new(conn), damaged: false.into() };
+                let (disk, conn) = (disk.clone(), Mutex::new(conn));
+                let index = Index { path, disk, conn, damaged: false.into() };
                 // from here on the disk may run ahead of the index
                 index.write(Durability::Full, |tx| rows::set_meta(tx, "clean", 0))?;
+                // in the database itself: without its log it must not look as if closed well
+                index.fold()?;
                 return Ok((Opened { index, clean }, read));
             }
             Ok(Tried::Newer(found)) => {
@@ -49,7 +59,7 @@ pub fn open<T>(
             Err(e) if is_damage(&e) && found => {
                 let why = e.to_string();
                 drop(e);
-                set_aside(root, now, &why)?;
+                set_aside(root, disk.as_ref(), now, &why)?;
                 found = false;
             }
             Err(e) => return Err(fail(e)),
@@ -64,6 +74,7 @@ enum Tried<T> {
 
 fn try_open<T>(
     path: &Path,
+    disk: &dyn Disk,
     found: bool,
     sound: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Tried<T>> {
@@ -74,6 +85,8 @@ fn try_open<T>(
         // the folder's 0700 is what counts; this is for those who copy it elsewhere
         let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
     }
+    // before the first look: a log that is opened to be shared gets a file for that
+    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     let version = schema::version(&conn)?;
     if version as usize > schema::MIGRATIONS.len() {
         return Ok(Tried::Newer(version));
@@ -87,7 +100,7 @@ fn try_open<T>(
             return Err(damage());
         }
     }
-    schema::migrate(&mut conn, schema::MIGRATIONS)?;
+    schema::migrate(&mut conn, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
     let read = sound(&conn)?;
     Ok(Tried::Sound(conn, clean, read))
 }
@@ -97,45 +110,72 @@ fn damage() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, None)
 }
 
+/// The files that a database is made of, by what follows its name. The database first: what is
+/// left of one without its log would look sound, and old.
+const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
 /// Renames a damaged index and starts a new one with what can be read of the old one's names.
 /// Only the latest is kept: they count against the limit.
-fn set_aside(root: &Path, now: SystemTime, why: &str) -> Result<(), StoreError> {
-    let path = root.join(NAME);
+fn set_aside(root: &Path, disk: &dyn Disk, now: SystemTime, why: &str) -> Result<(), StoreError> {
     for old in aside(root) {
+        step(root, disk)?;
         let _ = std::fs::remove_file(root.join(old));
     }
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let to = root.join(format!("{ASIDE}{seconds}"));
-    for suffix in ["-wal", "-shm", "-journal", ""] {
-        match std::fs::rename(with_suffix(&path, suffix), with_suffix(&to, suffix)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::disk(&path, "set the damaged index aside")(e));
-            }
-            _ => {}
-        }
-    }
     tracing::warn!(
         why,
         kept = %to.display(),
         "the index is damaged: it is set aside and a new one made from the blobs"
     );
+    start_anew(root, disk, &to)
+}
+
+/// Goes on where a start was cut short that had begun to set an index aside.
+fn resume(root: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
+    let part = |name: &str| FILES[1..].iter().any(|suffix| name.ends_with(suffix));
+    match aside(root).into_iter().filter(|name| !part(name)).max() {
+        Some(latest) => start_anew(root, disk, &root.join(latest)),
+        None => Ok(()),
+    }
+}
+
+fn step(root: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
+    disk.index_changes(false).map_err(StoreError::disk(&root.join(NAME), "set aside"))
+}
+
+/// Moves what is there of the index to `to`, and makes a new one with what can be read of that. It
+/// gets its name when it is whole: until then the next start does this again.
+fn start_anew(root: &Path, disk: &dyn Disk, to: &Path) -> Result<(), StoreError> {
+    let (path, new) = (root.join(NAME), root.join(NEW));
+    let gone = |r: std::io::Result<()>| match r {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::disk(&path, "set the damaged index aside")(e))
+        }
+        _ => Ok(()),
+    };
+    for suffix in FILES {
+        step(root, disk)?;
+        gone(std::fs::rename(with_suffix(&path, suffix), with_suffix(to, suffix)))?;
+        gone(std::fs::remove_file(with_suffix(&new, suffix)))?;
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let Ok(old) = Connection::open_with_flags(&to, flags) else { return Ok(()) };
+    let Ok(old) = Connection::open_with_flags(to, flags) else { return Ok(()) };
     let build = || -> rusqlite::Result<[usize; 3]> {
-        let mut new = Connection::open(&path)?;
-        configure(&new)?;
-        schema::migrate(&mut new, schema::MIGRATIONS)?;
+        // no log yet: a file without one can be renamed
+        let mut new = Connection::open(&new)?;
+        schema::migrate(&mut new, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
+        tell(disk, Durability::Full)?;
         let tx = new.transaction()?;
         let saved = names::salvage(&old, &tx);
         tx.commit()?;
+        new.close().map_err(|(_, e)| e)?;
         Ok(saved)
     };
-    match build() {
-        Ok([pins, catalogs, manifests]) => {
-            tracing::warn!(pins, catalogs, manifests, "carried over from the damaged index");
-        }
-        Err(e) => tracing::warn!(error = %e, "nothing carried over from the damaged index"),
-    }
+    let [pins, catalogs, manifests] = build().map_err(|e| StoreError::Index(e.to_string()))?;
+    step(root, disk)?;
+    gone(std::fs::rename(&new, &path))?;
+    tracing::warn!(pins, catalogs, manifests, "carried over from the damaged index");
     Ok(())
 }
 

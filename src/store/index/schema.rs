@@ -47,10 +47,16 @@ pub fn version(conn: &Connection) -> rusqlite::Result<u32> {
 }
 
 /// Brings an index up to the version that has all `migrations`.
-pub fn migrate(conn: &mut Connection, migrations: &[&str]) -> rusqlite::Result<()> {
+/// `before` is called before each.
+pub fn migrate(
+    conn: &mut Connection,
+    migrations: &[&str],
+    before: &dyn Fn() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     conn.pragma_update(None, "synchronous", "FULL")?;
     let from = version(conn)?;
     for (number, sql) in (1u32..).zip(migrations).skip(from as usize) {
+        before()?;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(sql)?;
         tx.pragma_update(None, "user_version", number)?;
@@ -67,10 +73,10 @@ mod tests {
     fn an_old_index_is_brought_up_step_by_step_and_keeps_its_rows() {
         let mut conn = Connection::open_in_memory().unwrap();
         let old = ["CREATE TABLE t (a); INSERT INTO t VALUES (7);"];
-        migrate(&mut conn, &old).unwrap();
+        migrate(&mut conn, &old, &|| Ok(())).unwrap();
         let new = [old[0], "ALTER TABLE t ADD COLUMN b DEFAULT 1;", "UPDATE t SET b = a + b;"];
-        migrate(&mut conn, &new).unwrap();
-        migrate(&mut conn, &new).unwrap();
+        migrate(&mut conn, &new, &|| Ok(())).unwrap();
+        migrate(&mut conn, &new, &|| Ok(())).unwrap();
         let row = conn.query_row("SELECT a, b FROM t", [], |r| Ok((r.get(0)?, r.get(1)?)));
         assert_eq!((row.unwrap(), version(&conn).unwrap()), ((7, 8), 3));
     }
@@ -79,7 +85,10 @@ mod tests {
     fn a_migration_that_fails_leaves_the_version_before_it() {
         let mut conn = Connection::open_in_memory().unwrap();
         assert!(
-            migrate(&mut conn, &["CREATE TABLE t (a);", "INSERT INTO t VALUES (1); oops"]).is_err()
+            migrate(&mut conn, &["CREATE TABLE t (a);", "INSERT INTO t VALUES (1); oops"], &|| Ok(
+                ()
+            ))
+            .is_err()
         );
         assert_eq!(version(&conn).unwrap(), 1);
         let rows: u32 = conn.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();

@@ -4,8 +4,11 @@
 mod basics;
 mod catalogs;
 mod crash;
+mod operations;
 mod pressure;
 mod sequences;
+mod steps;
+mod tampered;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,10 +4,12 @@
 mod answer;
 mod fault;
 pub mod fs_assertions;
+mod loop_fs;
 pub mod mapped;
 mod model;
 mod server;
 
 pub use fault::{Fault, When};
+pub use loop_fs::{FsKind, LoopFs};
 pub use model::{ModelDir, TestRegistry, bytes, safetensors, write_bytes};
 pub use server::{Request, Server};
