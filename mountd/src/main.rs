@@ -4,18 +4,15 @@
 
 mod background;
 mod cli;
-mod control;
 mod daemon;
-mod error;
 mod logging;
-mod paths;
 mod scrub;
-mod service;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use modelfs_mountd::{control, error, paths, service};
 
 use cli::output;
 use error::{Failure, Kind};

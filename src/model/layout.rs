@@ -340,14 +340,18 @@ impl BlobLayout {
             let list = Digest::from_slice(&r[17..49]).expect("32 bytes by construction");
             let size = number(r, 1..9);
             let check = match r[0] {
-                0 => Check::Whole,
+                0 if size == 0 => Check::Whole,
                 1 => Check::Leaves { size, digest: LeafDigest::Sha256, list },
                 2 => Check::Leaves { size, digest: LeafDigest::Blake3, list },
                 _ => return Err(LayoutError("unknown kind of check")),
             };
             let (object_len, offset, len) =
                 (number(r, 9..17), number(r, 49..57), number(r, 57..65));
-            pieces.push((check, list, object_len, ObjectRange::at(offset, len)));
+            let range = ObjectRange::at(offset, len);
+            if range.len() != len {
+                return Err(LayoutError("a piece lies outside its object"));
+            }
+            pieces.push((check, list, object_len, range));
         }
         Self::new(pieces)
     }
@@ -420,6 +424,16 @@ mod tests {
         let mut bad = good.clone();
         bad[57..65].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(BlobLayout::decode(&bad[..]).is_err());
+        // A layout has one encoding: whatever is accepted has the key of its bytes.
+        bad = good.clone();
+        bad[17..25].copy_from_slice(&u64::MAX.to_le_bytes());
+        bad[57..65].copy_from_slice(&(u64::MAX - 5).to_le_bytes());
+        bad[65..73].copy_from_slice(&9u64.to_le_bytes());
+        assert!(BlobLayout::decode(&bad[..]).is_err(), "past the largest offset");
+        let whole = BlobLayout::new([(Check::Whole, d(2), 64, ObjectRange::new(0, 64))]).unwrap();
+        let mut bad = whole.encode();
+        bad[9] = 1;
+        assert!(BlobLayout::decode(&bad[..]).is_err(), "a whole object with a leaf size");
         bad = good;
         bad[9..17].copy_from_slice(&0u64.to_le_bytes());
         assert!(BlobLayout::decode(&bad[..]).is_err());

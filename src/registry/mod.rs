@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
+use crate::base::text::{MESSAGE, brief};
 use crate::base::{ObjectRange, hash::sha256};
 use crate::model::{Catalog, Digest, Manifest, ManifestError};
 
@@ -155,7 +156,7 @@ impl RegistryError {
 
     /// A manifest that breaks a rule.
     pub fn manifest(hash: &Digest, error: &ManifestError) -> Self {
-        Self::Invalid { what: format!("manifest {hash}"), why: error.to_string() }
+        Self::Invalid { what: format!("manifest {hash}"), why: brief(&error.to_string(), MESSAGE) }
     }
 }
 

@@ -24,7 +24,8 @@ use tokio::task::JoinSet;
 
 use super::ops::{Ops, Run};
 use super::types::{
-    Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Unmount, Unpin, Verify,
+    Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Unmount, Unpin,
+    Verify, parse,
 };
 use crate::error::{Failure, Kind};
 use crate::paths;
@@ -155,8 +156,7 @@ async fn read<C: Call>(request: Request) -> Result<C, Failure> {
         .await
         .map_err(|_| Failure::usage("the request did not arrive in time"))?
         .map_err(|e| Failure::usage(format!("the request's body: {e}")))?;
-    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    serde_json::from_slice(body).map_err(|e| Failure::usage(format!("the request's body: {e}")))
+    parse(&body)
 }
 
 async fn plain<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
