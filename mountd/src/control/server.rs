@@ -1,7 +1,8 @@
 //! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
 //!
-//! Invariant: nobody but the daemon's user and root is answered; the socket exists for as long as a
-//! [`Bound`] lives. One task per connection; a client that goes away stops what it asked for.
+//! Invariant: nobody but the daemon's user and root is answered; whoever asks is heard, whatever
+//! others do with their connections; the socket exists for as long as a [`Bound`] lives. One task
+//! and one request per connection; a client that goes away stops what it asked for.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -22,6 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::guests::{Guest, Guests, Patient};
 use super::ops::{Ops, Run};
 use super::types::{
     Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Unmount, Unpin,
@@ -36,9 +38,11 @@ const MAX_BODY: usize = 64 << 10;
 /// How long a request may take to arrive; clients are on the same machine.
 const ARRIVE: Duration = Duration::from_secs(10);
 
-/// Connections at once: many scripts may ask, but a loop gone wild must not eat the daemon's
-/// descriptors.
-const MAX_CONNECTIONS: usize = 128;
+/// The largest head of a request: a path and a few headers.
+const MAX_HEAD: usize = 16 << 10;
+
+/// What is told to whom there is no room for.
+const CROWDED: &str = "the daemon is answering too many other requests; try again";
 
 /// How long answers under way may take to end when the daemon does.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -86,16 +90,23 @@ pub fn bind(path: &Path) -> Result<Bound, Failure> {
 pub async fn serve(bound: Bound, ops: Arc<Ops>, stop: impl Future<Output = ()>) {
     let router = router(ops);
     let mut connections = JoinSet::new();
+    let mut guests = Guests::default();
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
-            accepted = bound.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+            accepted = bound.listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) if may_ask(&stream) => {
-                connections.spawn(converse(stream, router.clone()));
+                if guests.make_room() {
+                    let guest = Guest::default();
+                    let task = connections.spawn(converse(stream, router.clone(), guest.clone()));
+                    guests.add(guest, task);
+                } else {
+                    turn_away(&stream);
+                }
             }
             Ok(_) => tracing::warn!("refused a control connection of another user"),
             Err(error) => {
@@ -116,11 +127,27 @@ fn may_ask(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == us || peer.uid() == 0)
 }
 
-async fn converse(stream: UnixStream, router: Router) {
+/// Says so at once, without waiting for the request.
+fn turn_away(stream: &UnixStream) {
+    let body = line(&Failure::new(Kind::General, CROWDED));
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    // A new socket has room for it; a client that is gone wants no answer.
+    let _ = stream.try_write(&[head.as_bytes(), &body].concat());
+    tracing::warn!("{CROWDED}");
+}
+
+async fn converse(stream: UnixStream, router: Router, guest: Guest) {
+    let router = router.layer(Extension(guest));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ARRIVE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a control connection broke off");
@@ -152,11 +179,15 @@ fn route<C: Run>() -> MethodRouter<Arc<Ops>> {
 }
 
 async fn read<C: Call>(request: Request) -> Result<C, Failure> {
+    let guest = request.extensions().get::<Guest>().cloned().unwrap_or_default();
     let body = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), MAX_BODY))
         .await
         .map_err(|_| Failure::usage("the request did not arrive in time"))?
         .map_err(|e| Failure::usage(format!("the request's body: {e}")))?;
-    parse(&body)
+    match guest.has_asked() {
+        true => parse(&body),
+        false => Err(Failure::new(Kind::General, CROWDED)),
+    }
 }
 
 async fn plain<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
