@@ -5,12 +5,22 @@
 
 use std::io::{IsTerminal, Write};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::output::printable;
 
 /// The variable that overrides the flags, in the usual syntax (`debug`, `modelfs=trace`).
 pub const VARIABLE: &str = "MODELFS_LOG";
+
+/// Others' traces can show what they send, credentials included: whatever was asked for, only ours
+/// are written.
+fn may_be_logged(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::INFO || event.target().starts_with("modelfs")
+}
 
 /// What the flags ask for.
 fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
@@ -21,8 +31,7 @@ fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
         (_, 1) if daemon => "info,modelfs=debug,modelfs_platform=debug",
         (_, 1) => "info",
         (_, 2) => "info,modelfs=debug,modelfs_platform=debug",
-        // Others' traces can show what they send, credentials included: only ours.
-        (_, _) => "debug,modelfs=trace,modelfs_platform=trace,hyper=info,reqwest=info,rustls=info",
+        (_, _) => "info,modelfs=trace,modelfs_platform=trace",
     }
 }
 
@@ -67,8 +76,8 @@ pub fn start(quiet: bool, verbose: u8, daemon: bool) {
         .with_ansi(colours)
         .with_target(verbose > 0);
     match terminal {
-        true => log.without_time().init(),
-        false => log.init(),
+        true => log.without_time().finish().with(filter_fn(may_be_logged)).init(),
+        false => log.finish().with(filter_fn(may_be_logged)).init(),
     }
     if let Some((text, error)) = wrong {
         tracing::warn!("{VARIABLE}={text} is not understood and ignored: {error}");

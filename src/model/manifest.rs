@@ -19,6 +19,8 @@ pub const MAX_LEAF: u64 = 64 << 20;
 pub const MIN_LEAF: u64 = 4 << 10;
 /// The most files of a version.
 pub const MAX_FILES: usize = 1_000_000;
+/// The most folders of a version: a path of a hundred bytes can have 64 of its own.
+pub const MAX_FOLDERS: usize = 1_000_000;
 /// The most objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
 /// The most bytes of a version: what a signed 64-bit file offset can say.
@@ -304,14 +306,21 @@ impl ManifestBuilder {
                 return Err(ManifestError::field(format!("files[{i}].path"), "stands there twice"));
             }
         }
+        let mut folders = HashSet::new();
         for (i, f) in self.out.files.iter().enumerate() {
+            let field = |why: String| ManifestError::field(format!("files[{i}].path"), why);
             let path = f.path.as_str();
-            let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
-            if folders.into_iter().any(|folder| files.contains(folder)) {
-                return Err(ManifestError::field(
-                    format!("files[{i}].path"),
-                    "has another file of the version as a folder",
-                ));
+            for folder in path.rmatch_indices('/').map(|(at, _)| &path[..at]) {
+                if !folders.insert(folder) {
+                    // Seen before, hence all above it, too.
+                    break;
+                }
+                if files.contains(folder) {
+                    return Err(field("has another file of the version as a folder".into()));
+                }
+                if folders.len() > MAX_FOLDERS {
+                    return Err(field(format!("more than {MAX_FOLDERS} folders")));
+                }
             }
         }
         self.index_users();

@@ -14,7 +14,7 @@ mod memory;
 mod retry;
 pub mod xprim;
 
-pub use connect::{open, open_with};
+pub use connect::{is_url, open, open_with};
 pub use faulty::{Call, Fault, Faulty, When};
 pub use folder::Folder;
 pub use http::{Http, HttpTimeouts};

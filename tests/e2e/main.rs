@@ -3,10 +3,13 @@
 mod bounded;
 mod changes;
 mod cli;
+mod control_socket;
 mod daemon;
 mod faults;
 mod harness;
 mod laziness;
+mod names;
 mod passthrough;
+mod secrets;
 mod tls;
 mod trees;
