@@ -23,8 +23,13 @@ pub const MAX_FILES: usize = 1_000_000;
 pub const MAX_FOLDERS: usize = 1_000_000;
 /// The most objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
-/// The most bytes of a version: what a signed 64-bit file offset can say.
-pub const MAX_TOTAL: u64 = i64::MAX as u64;
+/// The most bytes of a version, 64 TiB: a few MiB of memory know which of its segments are used.
+pub const MAX_TOTAL: u64 = 1 << 46;
+/// The most leaves of an object: a part of it is read with its whole leaf list, which is 64 MiB
+/// then. At 128 KiB a leaf that is an object of 256 GiB.
+pub const MAX_OBJECT_LEAVES: u64 = 1 << 21;
+/// The most leaves of a version: 32 MiB as a bitmap. At 128 KiB a leaf that is 32 TiB.
+pub const MAX_LEAVES: u64 = 1 << 28;
 
 /// How an object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -251,9 +256,13 @@ impl ManifestBuilder {
             }
             _ => {}
         }
-        self.leaves = self.leaves.saturating_add(object.check.leaf_count(object.len));
-        if self.leaves > u64::from(u32::MAX) {
-            return Err(field("more leaves than can be counted".into()));
+        let leaves = object.check.leaf_count(object.len);
+        if leaves > MAX_OBJECT_LEAVES {
+            return Err(field(format!("{leaves} leaves are more than {MAX_OBJECT_LEAVES}")));
+        }
+        self.leaves += leaves;
+        if self.leaves > MAX_LEAVES {
+            return Err(field(format!("more than {MAX_LEAVES} leaves in all")));
         }
         self.out.objects.push(object);
         Ok(ObjectIx(ix as u32))
@@ -350,74 +359,5 @@ impl ManifestBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn d(n: u8) -> Digest {
-        Digest::from_bytes([n; 32])
-    }
-
-    fn builder() -> (ManifestBuilder, Slice) {
-        let mut b = ManifestBuilder::new(d(0));
-        let object = b.object(Object { digest: d(1), len: 100, check: Check::Whole }).unwrap();
-        (b, Slice { object, range: ObjectRange::new(0, 100) })
-    }
-
-    #[test]
-    fn a_path_is_never_both_file_and_folder_nor_twice() {
-        for (a, b) in [("a", "a/b"), ("a/b", "a"), ("x", "x"), ("a/b", "a/b/c/d")] {
-            let (mut m, s) = builder();
-            m.file(a, None, [s]).unwrap();
-            m.file(b, None, [s]).unwrap();
-            assert!(m.build().is_err(), "{a} {b}");
-        }
-        let (mut m, s) = builder();
-        m.file("a-b", None, [s]).unwrap();
-        m.file("a/c", None, [s]).unwrap();
-        m.file("a.d", None, []).unwrap();
-        assert_eq!(m.build().unwrap().total(), 200);
-    }
-
-    #[test]
-    fn the_users_of_an_object() {
-        let (mut m, s) = builder();
-        let second = m.object(Object { digest: d(2), len: 7, check: Check::Whole }).unwrap();
-        let t = Slice { object: second, range: ObjectRange::new(0, 7) };
-        m.file("a", None, [s, t]).unwrap();
-        m.file("b", None, []).unwrap();
-        m.file("c", None, [t]).unwrap();
-        let m = m.build().unwrap();
-        let user = |file, piece| User { file: FileIx(file), piece };
-        assert_eq!(m.users(s.object), [user(0, 0)]);
-        assert_eq!(m.users(second), [user(0, 1), user(2, 0)]);
-    }
-
-    #[test]
-    fn slices_stay_in_their_object() {
-        for range in [ObjectRange::new(0, 101), ObjectRange::new(50, 50), ObjectRange::at(99, 2)] {
-            let (mut m, s) = builder();
-            assert!(m.file("a", None, [Slice { range, ..s }]).is_err());
-        }
-        let (mut m, s) = builder();
-        assert!(m.file("a", None, [Slice { object: ObjectIx(7), ..s }]).is_err());
-    }
-
-    #[test]
-    fn sizes_have_limits() {
-        let mut m = ManifestBuilder::new(d(0));
-        let leaves = |size| Check::Leaves { size, digest: LeafDigest::Sha256, list: d(3) };
-        for (len, check) in [
-            (0, Check::Whole),
-            (MAX_LEAF + 1, Check::Whole),
-            (u64::MAX, leaves(MAX_LEAF)),
-            (1 << 20, leaves(0)),
-            (1 << 20, leaves(MIN_LEAF - 1)),
-            (1 << 40, leaves(MAX_LEAF + 1)),
-            (1 << 60, leaves(MIN_LEAF)),
-        ] {
-            assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
-        }
-        let big = Object { digest: d(1), len: MAX_TOTAL / 2 + 1, check: leaves(MAX_LEAF) };
-        assert!(m.object(big).is_err(), "more leaves than can be counted");
-    }
-}
+#[path = "manifest_tests.rs"]
+mod tests;

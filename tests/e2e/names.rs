@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use modelfs::base::hash::sha256;
@@ -343,5 +344,49 @@ fn millions_of_files_are_refused_without_the_memory_for_them() {
     assert!(more < 512 << 20, "{} MiB", more >> 20);
     assert_eq!(fs::read(daemon.path("org/net/good/a")).expect("served"), b"a");
     eventually("it answers", || daemon.status()["daemon"].is_object());
+    daemon.stop();
+}
+
+#[test]
+fn sizes_that_are_only_announced_cost_nothing() {
+    let place = Place::new();
+    let mut registry = HandMade::default();
+    registry.version(&place, ["org", "net", "good"], &[("a", b"a")]);
+    let names = |prefix: &str| -> Vec<_> {
+        (0..2048).map(|n| sha256(format!("{prefix}{n}").as_bytes()).to_string()).collect()
+    };
+    let mut huge = |version: &str, total: u64, chunk: u64, leaf: u64, count: usize| {
+        let manifest = json!({
+            "total_size": total, "chunk_size": chunk, "chunks": names("chunk")[..count],
+            "files": [{"path": "w", "size": total}], "leaf_size": leaf, "leaves": names("list")[..count],
+        });
+        let hash = put(&place, manifest.to_string().as_bytes());
+        registry.entry(["org", "net", version], json!({"hash": hash}));
+    };
+    // As much as may be said; more segments, leaves of a chunk, leaves in all than may be.
+    huge("most", 1 << 44, 1 << 33, 64 << 10, 2048);
+    huge("segments", 1 << 57, 1 << 46, 64 << 20, 2048);
+    huge("chunk", 1 << 40, 1 << 40, 4 << 10, 1);
+    huge("leaves", 1 << 44, 1 << 33, 4 << 10, 2048);
+    registry.write(&place);
+    let server = Server::start(&place.registry());
+    let daemon = place.mount(&server.url(), &["--read-deadline", "2s"]);
+    fs::read(daemon.path("org/net/good/a")).expect("served");
+    let before = peak(&daemon);
+    let path = daemon.path("org/net/most/w");
+    assert_eq!(fs::metadata(&path).expect("it is offered").len(), 1 << 44);
+    let file = fs::File::open(&path).expect("it opens");
+    for at in [0, 1 << 43, (1 << 44) - 4096] {
+        let error = file.read_exact_at(&mut [0; 4096], at).expect_err("there is none of it");
+        assert!(matches!(error.raw_os_error(), Some(5 | 110)), "{error}");
+    }
+    for version in ["segments", "chunk", "leaves"] {
+        let error = listed(&daemon.path("org/net").join(version)).expect_err("refused");
+        assert_eq!(error.raw_os_error(), Some(5), "{version}: {error}");
+    }
+    let more = peak(&daemon) - before;
+    println!("16 TiB announced: at most {} MiB more", more >> 20);
+    assert!(more < 128 << 20, "{} MiB", more >> 20);
+    assert_eq!(daemon.status()["cache"]["blobs"], 1, "{}", daemon.status());
     daemon.stop();
 }

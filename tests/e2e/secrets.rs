@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use modelfs_test_support::{Fault, Server, When, bytes};
 
@@ -17,16 +18,19 @@ use crate::harness::{Place, Ran, eventually, is_mounted};
 /// Stands in every secret; user, password, query, redirect and answer each have one of their own.
 const MARK: &str = "s3cret";
 
-/// A server that refuses everything, and says much.
-fn talkative() -> SocketAddr {
+/// A server that refuses everything, says much, and remembers what it was told.
+fn talkative() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
+    let told: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let hears = told.clone();
     // Ends with the test's process: it holds nothing.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut stream = stream;
             let mut head = [0; 4096];
-            let _ = stream.read(&mut head);
+            let len = stream.read(&mut head).unwrap_or_default();
+            hears.lock().expect("nobody panics with it").extend_from_slice(&head[..len]);
             let body = format!("<html>no {MARK}-body for you</html>");
             let _ = write!(
                 stream,
@@ -37,7 +41,7 @@ fn talkative() -> SocketAddr {
             );
         }
     });
-    address
+    (address, told)
 }
 
 /// A mount in the background that ends with the test.
@@ -119,7 +123,7 @@ fn no_secret_is_left_behind_or_said() {
     let right = format!("http://{MARK}-u:{MARK}-p@{address}{}?t={MARK}-query", chunk("w"));
     server.on(&chunk("w"), When::Nth(0), elsewhere(right));
     server.on(&chunk("gone"), When::Always, elsewhere(format!("http://127.0.0.1:1/{MARK}?{MARK}")));
-    let talk = talkative();
+    let (talk, told) = talkative();
     server.on(&chunk("refused"), When::Always, elsewhere(format!("http://{talk}/{MARK}?{MARK}")));
     let nobody = format!("http://{MARK}-host.invalid/?t={MARK}");
     server.on(&chunk("away"), When::Always, elsewhere(nobody));
@@ -216,6 +220,12 @@ fn no_secret_is_left_behind_or_said() {
     assert!(log > Some(5000), "the log says much: {log:?}");
     assert!(left.0.iter().any(|(what, b)| what.ends_with("index.db-wal") && !b.is_empty()));
     left.holds_none_of(&secrets);
+    // Nor was anything sent on to where a redirect led, but what that redirect itself said.
+    let told = String::from_utf8_lossy(&told.lock().expect("nobody panics with it")).to_lowercase();
+    assert!(told.contains("get /s3cret?s3cret http/1.1"), "{told}");
+    for word in ["authorization", "referer", "cookie", "user", "-sig"] {
+        assert!(!told.replace("user-agent", "").contains(word), "{word}: {told}");
+    }
     fs::remove_dir_all(registry).expect("the test's own");
 }
 

@@ -262,6 +262,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_finds_no_room_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let turns_away = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            turn_away(&stream);
+        };
+        let none: crate::control::types::ProgressSink = Arc::new(|_| {});
+        let client = crate::control::client::Client::new(&path);
+        let (failure, ()) = tokio::join!(client.call(&GetStatus {}, &none), turns_away);
+        assert_eq!(failure.unwrap_err().message, CROWDED);
+    }
+
+    #[tokio::test]
     async fn a_path_too_long_for_a_socket_is_refused_with_a_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let failure = bind(&dir.path().join("x".repeat(120))).err().unwrap();

@@ -1,0 +1,79 @@
+//! Tests of `manifest.rs`: the rules that hold for every kind of registry.
+
+use super::*;
+
+fn d(n: u8) -> Digest {
+    Digest::from_bytes([n; 32])
+}
+
+fn builder() -> (ManifestBuilder, Slice) {
+    let mut b = ManifestBuilder::new(d(0));
+    let object = b.object(Object { digest: d(1), len: 100, check: Check::Whole }).unwrap();
+    (b, Slice { object, range: ObjectRange::new(0, 100) })
+}
+
+#[test]
+fn a_path_is_never_both_file_and_folder_nor_twice() {
+    for (a, b) in [("a", "a/b"), ("a/b", "a"), ("x", "x"), ("a/b", "a/b/c/d")] {
+        let (mut m, s) = builder();
+        m.file(a, None, [s]).unwrap();
+        m.file(b, None, [s]).unwrap();
+        assert!(m.build().is_err(), "{a} {b}");
+    }
+    let (mut m, s) = builder();
+    m.file("a-b", None, [s]).unwrap();
+    m.file("a/c", None, [s]).unwrap();
+    m.file("a.d", None, []).unwrap();
+    assert_eq!(m.build().unwrap().total(), 200);
+}
+
+#[test]
+fn the_users_of_an_object() {
+    let (mut m, s) = builder();
+    let second = m.object(Object { digest: d(2), len: 7, check: Check::Whole }).unwrap();
+    let t = Slice { object: second, range: ObjectRange::new(0, 7) };
+    m.file("a", None, [s, t]).unwrap();
+    m.file("b", None, []).unwrap();
+    m.file("c", None, [t]).unwrap();
+    let m = m.build().unwrap();
+    let user = |file, piece| User { file: FileIx(file), piece };
+    assert_eq!(m.users(s.object), [user(0, 0)]);
+    assert_eq!(m.users(second), [user(0, 1), user(2, 0)]);
+}
+
+#[test]
+fn slices_stay_in_their_object() {
+    for range in [ObjectRange::new(0, 101), ObjectRange::new(50, 50), ObjectRange::at(99, 2)] {
+        let (mut m, s) = builder();
+        assert!(m.file("a", None, [Slice { range, ..s }]).is_err());
+    }
+    let (mut m, s) = builder();
+    assert!(m.file("a", None, [Slice { object: ObjectIx(7), ..s }]).is_err());
+}
+
+#[test]
+fn sizes_have_limits() {
+    let mut m = ManifestBuilder::new(d(0));
+    let leaves = |size| Check::Leaves { size, digest: LeafDigest::Sha256, list: d(3) };
+    for (len, check) in [
+        (0, Check::Whole),
+        (MAX_LEAF + 1, Check::Whole),
+        (u64::MAX, leaves(MAX_LEAF)),
+        (1 << 20, leaves(0)),
+        (1 << 20, leaves(MIN_LEAF - 1)),
+        (1 << 40, leaves(MAX_LEAF + 1)),
+        (1 << 60, leaves(MIN_LEAF)),
+    ] {
+        assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
+    }
+    let big = Object { digest: d(1), len: MAX_TOTAL / 2 + 1, check: leaves(MAX_LEAF) };
+    assert!(m.object(big).is_err(), "more leaves than can be counted");
+    // What has its limit for itself has one together with others, too.
+    let most = Object { digest: d(1), len: MAX_OBJECT_LEAVES * MIN_LEAF, check: leaves(MIN_LEAF) };
+    assert!(m.object(Object { len: most.len + 1, ..most }).is_err());
+    for _ in 0..MAX_LEAVES / MAX_OBJECT_LEAVES {
+        m.object(most).unwrap();
+    }
+    let error = m.object(Object { len: 1, ..most }).unwrap_err().to_string();
+    assert!(error.contains("leaves in all"), "{error}");
+}
