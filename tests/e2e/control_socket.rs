@@ -48,12 +48,19 @@ fn rest(stream: &mut UnixStream) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What is answered to these bytes.
+/// What is answered to these bytes, after which nothing more comes.
 fn sent(socket: &Path, bytes: &[u8]) -> String {
     let mut stream = connect(socket);
     // A daemon that has read enough may close before all of it is sent.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
+    rest(&mut stream)
+}
+
+/// What is answered to a whole request, by a client that waits for it.
+fn asked(socket: &Path, bytes: &[u8]) -> String {
+    let mut stream = connect(socket);
+    let _ = stream.write_all(bytes);
     rest(&mut stream)
 }
 
@@ -122,20 +129,20 @@ fn garbage_is_refused_and_survived() {
     let bodies: [&[u8]; 7] =
         [b"{", b"[]", b"null", b"\xff\xfe", b"{\"reference\":7}", long.as_bytes(), &[b'['; 60_000]];
     for body in bodies {
-        let answer = sent(&socket, &request("/v1/info", body));
+        let answer = asked(&socket, &request("/v1/info", body));
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.len() < 2000, "{answer:.2000}");
         assert!(answer.contains("\"exit_code\":2"), "{answer}");
     }
     for path in ["/v1/nothing", "/../../etc/passwd", "/v1/status/", "/v2/status"] {
-        let answer = sent(&socket, &request(path, b"{}"));
+        let answer = asked(&socket, &request(path, b"{}"));
         assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
     }
     // Looking needs no more than GET; changing does.
     assert!(
-        sent(&socket, b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").starts_with("HTTP/1.1 200 ")
+        asked(&socket, b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").starts_with("HTTP/1.1 200 ")
     );
     assert!(
-        sent(&socket, b"GET /v1/unmount HTTP/1.1\r\nhost: x\r\n\r\n").starts_with("HTTP/1.1 405 ")
+        asked(&socket, b"GET /v1/unmount HTTP/1.1\r\nhost: x\r\n\r\n").starts_with("HTTP/1.1 405 ")
     );
     // A client that hangs up in the middle.
     for cut in 1..40 {

@@ -316,7 +316,7 @@ mod tests {
         refused(&format!(r#"{{"g":{deep}}}"#), "an object of models");
         let big = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_METADATA));
         refused(&one(&format!(r#"{{"hash":"{HASH}","metadata":{big}}}"#)), "bytes");
-        refused(&format!(r#"{{"g":"{}"}}"#, "x".repeat(1 << 20)), "an object of models");
+        refused(&format!(r#"{{"g":"{}"}}"#, "x".repeat(1 << 20)), "invalid type: string");
         let groups: Vec<_> = (0..=MAX_ENTRIES).map(|i| format!("\"{i}\":{{}}")).collect();
         refused(&format!("{{{}}}", groups.join(",")), "entries");
         refused(&" ".repeat(MAX_CATALOG as usize + 1), "more than 268435456 bytes");
