@@ -19,11 +19,12 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::guests::{Guest, Guests, Patient};
+use super::guests::{Guest, Guests, MOST, Patient};
 use super::ops::{Ops, Run};
 use super::types::{
     Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Unmount, Unpin,
@@ -104,8 +105,8 @@ pub async fn serve(bound: Bound, ops: Arc<Ops>, stop: impl Future<Output = ()>) 
                     let guest = Guest::default();
                     let task = connections.spawn(converse(stream, router.clone(), guest.clone()));
                     guests.add(guest, task);
-                } else {
-                    turn_away(&stream);
+                } else if connections.len() < 2 * MOST {
+                    connections.spawn(turn_away(stream));
                 }
             }
             Ok(_) => tracing::warn!("refused a control connection of another user"),
@@ -127,17 +128,23 @@ fn may_ask(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == us || peer.uid() == 0)
 }
 
-/// Says so at once, without waiting for the request.
-fn turn_away(stream: &UnixStream) {
+/// Says so at once, whatever the request is.
+async fn turn_away(mut stream: UnixStream) {
+    tracing::warn!("{CROWDED}");
     let body = line(&Failure::new(Kind::General, CROWDED));
     let head = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    // A new socket has room for it; a client that is gone wants no answer.
-    let _ = stream.try_write(&[head.as_bytes(), &body].concat());
-    tracing::warn!("{CROWDED}");
+    let said = async {
+        stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+        stream.shutdown().await?;
+        // Until it is read: to close with a request unread breaks the connection for both.
+        stream.take(MAX_HEAD as u64).read_to_end(&mut Vec::new()).await
+    };
+    // A client that is gone wants no answer.
+    let _ = tokio::time::timeout(DRAIN, said).await;
 }
 
 async fn converse(stream: UnixStream, router: Router, guest: Guest) {
@@ -268,7 +275,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let turns_away = async {
             let (stream, _) = listener.accept().await.unwrap();
-            turn_away(&stream);
+            turn_away(stream).await;
         };
         let none: crate::control::types::ProgressSink = Arc::new(|_| {});
         let client = crate::control::client::Client::new(&path);
