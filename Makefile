@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
-.PHONY: demo test test-torture test-clients bench bench-quick deps fmt build clean
+# All that hostile documents can do, for FUZZ_SECONDS each:  make fuzz FUZZ_SECONDS=600
+.PHONY: demo test test-torture test-clients fuzz bench bench-quick deps fmt build clean
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -26,6 +27,10 @@ test-torture: deps
 test-clients: deps
 	cargo build --release --locked --package modelfs-mountd
 	scripts/test-clients.sh
+
+# Needs cargo-fuzz (cargo install cargo-fuzz --locked) and no other toolchain.
+fuzz: deps
+	scripts/fuzz.sh
 
 # Ratios against the native file, curl and peers, medians; rewrites docs/performance.md's figures.
 bench: deps

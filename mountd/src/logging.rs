@@ -1,13 +1,26 @@
 //! The log: to standard error, as much as was asked for.
 //!
 //! Invariant: set up once, at the start. Times are left out on a terminal, where they are noise.
+//! Whatever is in an event, it is one line, and no terminal obeys it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::cli::output::printable;
 
 /// The variable that overrides the flags, in the usual syntax (`debug`, `modelfs=trace`).
 pub const VARIABLE: &str = "MODELFS_LOG";
+
+/// Others' traces can show what they send, credentials included: whatever was asked for, only ours
+/// are written.
+fn may_be_logged(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::INFO || event.target().starts_with("modelfs")
+}
 
 /// What the flags ask for.
 fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
@@ -18,8 +31,31 @@ fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
         (_, 1) if daemon => "info,modelfs=debug,modelfs_platform=debug",
         (_, 1) => "info",
         (_, 2) => "info,modelfs=debug,modelfs_platform=debug",
-        // Others' traces can show what they send, credentials included: only ours.
-        (_, _) => "debug,modelfs=trace,modelfs_platform=trace,hyper=info,reqwest=info,rustls=info",
+        (_, _) => "info,modelfs=trace,modelfs_platform=trace",
+    }
+}
+
+/// Writes events, each of which comes in one piece.
+struct Lines<W> {
+    out: W,
+    /// Escapes for colours are in them; the formatter escapes those of values.
+    colours: bool,
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        let shown = match self.colours {
+            true => line.split('\u{1b}').map(printable).collect::<Vec<_>>().join("\u{1b}"),
+            false => printable(line),
+        };
+        self.out.write_all(format!("{shown}{end}").as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -33,14 +69,15 @@ pub fn start(quiet: bool, verbose: u8, daemon: bool) {
         None => (EnvFilter::new(level(quiet, verbose, daemon)), None),
     };
     let terminal = std::io::stderr().is_terminal();
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(move || Lines { out: std::io::stderr(), colours })
+        .with_ansi(colours)
         .with_target(verbose > 0);
     match terminal {
-        true => log.without_time().init(),
-        false => log.init(),
+        true => log.without_time().finish().with(filter_fn(may_be_logged)).init(),
+        false => log.finish().with(filter_fn(may_be_logged)).init(),
     }
     if let Some((text, error)) = wrong {
         tracing::warn!("{VARIABLE}={text} is not understood and ignored: {error}");
@@ -50,6 +87,19 @@ pub fn start(quiet: bool, verbose: u8, daemon: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_no_terminal_obeys() {
+        for (colours, shown) in [
+            (false, "\\u{1b}[2mWARN a\\nerror: b\\u{202e}\\u{9b}\n"),
+            (true, "\u{1b}[2mWARN a\\nerror: b\\u{202e}\\u{9b}\n"),
+        ] {
+            let mut lines = Lines { out: Vec::new(), colours };
+            let event = "\u{1b}[2mWARN a\nerror: b\u{202e}\u{9b}\n";
+            lines.write_all(event.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(lines.out).unwrap(), shown);
+        }
+    }
 
     #[test]
     fn every_level_is_understood_and_quiet_wins() {

@@ -4,14 +4,9 @@
 
 mod background;
 mod cli;
-mod confine;
-mod control;
 mod daemon;
-mod error;
 mod logging;
-mod paths;
 mod scrub;
-mod service;
 mod signals;
 mod supervisor;
 mod worker;
@@ -20,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use modelfs_mountd::{confine, control, error, paths, service};
 
 use cli::output;
 use error::{Failure, Kind};

@@ -32,7 +32,7 @@ fn base() -> Result<etcetera::base_strategy::Xdg, Failure> {
 pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
     match given {
         Some(path) => absolute(path),
-        None => Ok(base()?.cache_dir().join(OURS)),
+        None => in_utf8(base()?.cache_dir().join(OURS)),
     }
 }
 
@@ -42,20 +42,28 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let path = std::path::absolute(path)
         .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     if let Ok(real) = fs::canonicalize(&path) {
-        return Ok(real);
+        return in_utf8(real);
     }
     // Not there yet, or a mount whose daemon is dead: the folder above can still be resolved.
     let above = path.parent().and_then(|p| fs::canonicalize(p).ok());
-    Ok(match (above, path.file_name()) {
+    in_utf8(match (above, path.file_name()) {
         (Some(above), Some(name)) => above.join(name),
         _ => path,
     })
 }
 
+/// Locks, answers and logs tell where things are, in JSON.
+fn in_utf8(path: PathBuf) -> Result<PathBuf, Failure> {
+    match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err(Failure::usage(format!("{}: a folder needs a name in UTF-8", path.display()))),
+    }
+}
+
 /// The registry as given, a folder made absolute. Its links stay: its name must be the same when
 /// the folder is away.
 pub fn registry(given: &str) -> Result<String, Failure> {
-    if given.contains("://") {
+    if modelfs::registry::is_url(given) {
         return Ok(given.to_owned());
     }
     let path = std::path::absolute(given).map_err(|e| Failure::usage(format!("{given}: {e}")))?;

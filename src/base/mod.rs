@@ -6,6 +6,7 @@ pub(crate) mod buffers;
 pub mod clock;
 pub mod extent;
 pub mod hash;
+pub mod text;
 pub mod units;
 pub(crate) mod weighted;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::brief;
+
 /// A number of bytes: written `50GiB`, `128KiB`, `10MB` or `4096`, shown in binary units.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -38,6 +40,12 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// The longest duration that is understood, a century: more cannot be added to every clock.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Characters of what was written that an error shows.
+const SHOWN: usize = 60;
+
 /// Why a text is not a size or a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
@@ -45,7 +53,9 @@ pub enum UnitError {
     #[error("'{0}' is not a size: write for example 4096, 128KiB, 10MiB or 50GiB")]
     Size(String),
     /// Not a length of time.
-    #[error("'{0}' is not a duration: write for example 500ms, 60s, 5m or 1h30m")]
+    #[error(
+        "'{0}' is not a duration: write for example 500ms, 60s, 5m or 1h30m, at most 100 years"
+    )]
     Duration(String),
 }
 
@@ -55,16 +65,17 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         text.parse::<bytesize::ByteSize>()
             .map(|b| Self(b.0))
-            .map_err(|_| UnitError::Size(text.to_owned()))
+            .map_err(|_| UnitError::Size(brief(text, SHOWN)))
     }
 }
 
-/// Reads a duration such as `60s`, `1h30m` or, meaning seconds, `60`.
+/// Reads a duration such as `60s`, `1h30m` or, meaning seconds, `60`; at most [`LONGEST`].
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text).map_err(|_| UnitError::Duration(text.to_owned()))
+    let time = match text.trim().parse::<u64>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).ok(),
+    };
+    time.filter(|time| *time <= LONGEST).ok_or_else(|| UnitError::Duration(brief(text, SHOWN)))
 }
 
 #[cfg(test)]
@@ -90,5 +101,10 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert!(parse_duration("soon").is_err());
+        assert_eq!(parse_duration("36500days"), Ok(LONGEST));
+        // A deadline that cannot be added to the clock would end every read in a panic.
+        for long in ["36501days", "18446744073709551615", "584542046090years"] {
+            assert!(parse_duration(long).is_err(), "{long}");
+        }
     }
 }

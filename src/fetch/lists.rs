@@ -12,7 +12,7 @@ use super::FetchError;
 use crate::base::hash;
 use crate::base::weighted::Weighted;
 use crate::model::{Check, Digest};
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Registry, xprim};
 
 /// The most bytes of lists in memory: those of 32 GiB of models at 128 KiB a leaf.
 const MEMORY: usize = 8 << 20;
@@ -57,10 +57,7 @@ impl LeafLists {
         let got = cell
             .get_or_try_init(|| async {
                 let bytes = registry.document(list, leaves * DIGEST as u64).await?;
-                let found = parse(&bytes, leaves).ok_or_else(|| RegistryError::Invalid {
-                    what: format!("leaf list {list}"),
-                    why: format!("{} bytes are not {leaves} digests", bytes.len()),
-                })?;
+                let found = xprim::parse_leaves(list, &bytes, leaves)?;
                 self.keep(*list, found.clone());
                 Ok::<_, FetchError>(found)
             })
@@ -88,13 +85,6 @@ impl LeafLists {
         let bytes = found.len() * DIGEST;
         self.kept.lock().expect("holders do not panic").put(list, bytes, found);
     }
-}
-
-fn parse(bytes: &[u8], leaves: u64) -> Option<LeafList> {
-    if bytes.len() as u64 != leaves.checked_mul(DIGEST as u64)? {
-        return None;
-    }
-    bytes.chunks_exact(DIGEST).map(Digest::from_slice).collect()
 }
 
 #[cfg(test)]

@@ -19,13 +19,18 @@ pub const MAX_LEAF: u64 = 64 << 20;
 pub const MIN_LEAF: u64 = 4 << 10;
 /// The most files of a version.
 pub const MAX_FILES: usize = 1_000_000;
+/// The most folders of a version: a path of a hundred bytes can have 64 of its own.
+pub const MAX_FOLDERS: usize = 1_000_000;
 /// The most objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
-/// The most leaves of an object: their list, of 8 MiB then, is held in memory.
-pub const MAX_LEAVES: u64 = 1 << 18;
 /// The most bytes of a version, 64 TiB: what is known of an open file takes a byte of memory for
 /// each MiB that a manifest announces, whether or not any of it is there.
 pub const MAX_TOTAL: u64 = 64 << 40;
+/// The most leaves of an object: a part of it is read with its whole leaf list, which is 8 MiB
+/// then. At 128 KiB a leaf that is an object of 32 GiB.
+pub const MAX_OBJECT_LEAVES: u64 = 1 << 18;
+/// The most leaves of a version: 32 MiB as a bitmap. At 128 KiB a leaf that is 32 TiB.
+pub const MAX_LEAVES: u64 = 1 << 28;
 
 /// How an object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -253,14 +258,12 @@ impl ManifestBuilder {
             _ => {}
         }
         let leaves = object.check.leaf_count(object.len);
-        if leaves > MAX_LEAVES {
-            return Err(field(format!(
-                "{leaves} leaves are more than the {MAX_LEAVES} of an object"
-            )));
+        if leaves > MAX_OBJECT_LEAVES {
+            return Err(field(format!("{leaves} leaves are more than {MAX_OBJECT_LEAVES}")));
         }
-        self.leaves = self.leaves.saturating_add(leaves);
-        if self.leaves > u64::from(u32::MAX) {
-            return Err(field("more leaves than can be counted".into()));
+        self.leaves += leaves;
+        if self.leaves > MAX_LEAVES {
+            return Err(field(format!("more than {MAX_LEAVES} leaves in all")));
         }
         self.out.objects.push(object);
         Ok(ObjectIx(ix as u32))
@@ -313,14 +316,21 @@ impl ManifestBuilder {
                 return Err(ManifestError::field(format!("files[{i}].path"), "stands there twice"));
             }
         }
+        let mut folders = HashSet::new();
         for (i, f) in self.out.files.iter().enumerate() {
+            let field = |why: String| ManifestError::field(format!("files[{i}].path"), why);
             let path = f.path.as_str();
-            let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
-            if folders.into_iter().any(|folder| files.contains(folder)) {
-                return Err(ManifestError::field(
-                    format!("files[{i}].path"),
-                    "has another file of the version as a folder",
-                ));
+            for folder in path.rmatch_indices('/').map(|(at, _)| &path[..at]) {
+                if !folders.insert(folder) {
+                    // Seen before, hence all above it, too.
+                    break;
+                }
+                if files.contains(folder) {
+                    return Err(field("has another file of the version as a folder".into()));
+                }
+                if folders.len() > MAX_FOLDERS {
+                    return Err(field(format!("more than {MAX_FOLDERS} folders")));
+                }
             }
         }
         self.index_users();

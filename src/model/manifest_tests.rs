@@ -1,4 +1,4 @@
-//! What makes a manifest, and what makes none.
+//! Tests of `manifest.rs`: the rules that hold for every kind of registry.
 
 use super::*;
 
@@ -63,15 +63,17 @@ fn sizes_have_limits() {
         (1 << 20, leaves(MIN_LEAF - 1)),
         (1 << 40, leaves(MAX_LEAF + 1)),
         (1 << 60, leaves(MIN_LEAF)),
-        ((MAX_LEAVES << 12) + 1, leaves(MIN_LEAF)),
     ] {
         assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
     }
-    let big = Object { digest: d(1), len: MAX_LEAVES << 26, check: leaves(MAX_LEAF) };
-    let slice = |n: u32| Slice { object: ObjectIx(n), range: ObjectRange::new(0, big.len) };
-    for n in 0..5 {
-        m.object(big).unwrap();
-        let added = m.file(&n.to_string(), None, [slice(n)]);
-        assert_eq!(added.is_ok(), n < 4, "four times 16 TiB are all that a version may have");
+    let long = Object { digest: d(1), len: MAX_TOTAL + 1, check: leaves(MAX_LEAF) };
+    assert!(m.object(long).is_err());
+    // What has its limit for itself has one together with others, too.
+    let most = Object { digest: d(1), len: MAX_OBJECT_LEAVES * MIN_LEAF, check: leaves(MIN_LEAF) };
+    assert!(m.object(Object { len: most.len + 1, ..most }).is_err());
+    for _ in 0..MAX_LEAVES / MAX_OBJECT_LEAVES {
+        m.object(most).unwrap();
     }
+    let error = m.object(Object { len: 1, ..most }).unwrap_err().to_string();
+    assert!(error.contains("leaves in all"), "{error}");
 }

@@ -14,8 +14,8 @@ pub use catalog::{Catalog, CatalogBuilder, VersionEntry};
 pub use digest::{ContentKey, Digest, DigestError, LeafDigest};
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use manifest::{
-    Check, File, FileIx, MAX_LEAF, MIN_LEAF, Manifest, ManifestBuilder, ManifestError, Object,
-    ObjectIx, Slice, User,
+    Check, File, FileIx, MAX_FILES, MAX_LEAF, MAX_OBJECTS, MAX_TOTAL, MIN_LEAF, Manifest,
+    ManifestBuilder, ManifestError, Object, ObjectIx, Slice, User,
 };
 pub use name::{FilePath, Name, NameError};
-pub use reference::{ModelRef, ReferenceError, VersionRef};
+pub use reference::{ModelRef, ReferenceError, VersionRef, written};

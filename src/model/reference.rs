@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::name::{Name, NameError};
+use crate::base::text::brief;
 
 /// A model: `group/model`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,9 @@ pub struct VersionRef {
     /// The version.
     pub version: Name,
 }
+
+/// Characters of what was written that an error shows.
+const SHOWN: usize = 120;
 
 /// Why a text names no model or version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +54,8 @@ pub enum ReferenceError {
 
 fn name(text: &str, part: &str) -> Result<Name, ReferenceError> {
     Name::new(part).map_err(|why| ReferenceError::Name {
-        text: text.to_owned(),
-        part: part.to_owned(),
+        text: brief(text, SHOWN),
+        part: brief(part, SHOWN),
         why,
     })
 }
@@ -62,7 +66,7 @@ impl FromStr for ModelRef {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         match text.split('/').collect::<Vec<_>>()[..] {
             [group, model] => Ok(Self { group: name(text, group)?, model: name(text, model)? }),
-            _ => Err(ReferenceError::Model(text.to_owned())),
+            _ => Err(ReferenceError::Model(brief(text, SHOWN))),
         }
     }
 }
@@ -71,7 +75,7 @@ impl FromStr for VersionRef {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let bad = || ReferenceError::Version(text.to_owned());
+        let bad = || ReferenceError::Version(brief(text, SHOWN));
         let (model, version) = match text.rsplit_once('@') {
             Some((model, version)) if model.matches('/').count() == 1 => (model, version),
             _ => text.rsplit_once('/').ok_or_else(bad)?,
@@ -93,9 +97,16 @@ impl VersionRef {
                 let text = format!("{model} {version}");
                 Ok(Self { model: model.parse()?, version: name(&text, version)? })
             }
-            _ => Err(ReferenceError::Version(words.join(" "))),
+            _ => Err(ReferenceError::Version(brief(&words.join(" "), SHOWN))),
         }
     }
+}
+
+/// A version in one word that is read back as the same: an `@` in the version's own name would
+/// be taken for the one before it.
+pub fn written(model: &impl fmt::Display, version: &str) -> String {
+    let sign = if version.contains('@') { '/' } else { '@' };
+    format!("{model}{sign}{version}")
 }
 
 impl fmt::Display for ModelRef {
@@ -106,7 +117,7 @@ impl fmt::Display for ModelRef {
 
 impl fmt::Display for VersionRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}@{}", self.model, self.version))
+        f.pad(&written(&self.model, self.version.as_str()))
     }
 }
 
@@ -123,6 +134,22 @@ mod tests {
         assert_eq!(want.to_string(), "org/net@v1");
         let at = "org/net/v@1".parse::<VersionRef>().unwrap();
         assert_eq!((at.version.as_str(), at.model.to_string().as_str()), ("v@1", "org/net"));
+    }
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        for (group, model, version) in [
+            ("g", "m", "v"),
+            ("g@", "m", "v"),
+            ("g", "m@1", "v"),
+            ("g", "m", "v@1"),
+            ("@", "@", "@"),
+        ] {
+            let name = |n| Name::new(n).unwrap();
+            let model = ModelRef { group: name(group), model: name(model) };
+            let want = VersionRef { model, version: name(version) };
+            assert_eq!(want.to_string().parse(), Ok(want.clone()), "{want}");
+        }
     }
 
     #[test]

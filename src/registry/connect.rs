@@ -13,12 +13,13 @@ pub fn open(name: &str) -> Result<Arc<dyn Registry>, RegistryError> {
 
 /// As [`open`], with other timeouts.
 pub fn open_with(name: &str, timeouts: HttpTimeouts) -> Result<Arc<dyn Registry>, RegistryError> {
-    let bad = |why: &str| {
-        // What comes after the scheme may hold a password.
-        let name = name.split_once("://").map_or(name, |(scheme, _)| scheme);
-        RegistryError::BadName { name: name.to_owned(), why: why.to_owned() }
+    let bad = |why: &str| RegistryError::BadName {
+        name: scheme_shown(name).to_owned(),
+        why: why.to_owned(),
     };
-    let scheme = name.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let scheme = is_url(name).then(|| {
+        name.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default()
+    });
     match scheme.as_deref() {
         Some("http" | "https") => Ok(Arc::new(Http::new(name, timeouts)?)),
         Some("file") => {
@@ -30,6 +31,21 @@ pub fn open_with(name: &str, timeouts: HttpTimeouts) -> Result<Arc<dyn Registry>
         None if name.is_empty() => Err(bad("it is empty")),
         None => Ok(Arc::new(Folder::new(Path::new(name))?)),
     }
+}
+
+/// Whether a name is meant for a URL, with whatever slip in it: no folder is looked for there, and
+/// it is not shown, since it may hold a password.
+pub fn is_url(name: &str) -> bool {
+    let start = name.trim_start().split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let known = name.contains(':') && matches!(&*start, "http" | "https" | "file");
+    known || name.contains("://")
+}
+
+/// What can be shown of a URL that cannot be read: its scheme, if that can be one.
+pub(super) fn scheme_shown(name: &str) -> &str {
+    let scheme = name.split(':').next().unwrap_or_default();
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    if name.contains("://") && scheme.chars().all(fits) { scheme } else { "…" }
 }
 
 #[cfg(test)]
@@ -44,6 +60,10 @@ mod tests {
     fn kinds_of_names() {
         assert_eq!(name("https://u:p@h/x/?q").unwrap(), "https://h/x");
         assert_eq!(name("HTTP://h").unwrap(), "http://h");
+        for (text, url) in [("http", false), ("x/http:y", false), ("File:/x", true), ("a://", true)]
+        {
+            assert_eq!(is_url(text), url, "{text}");
+        }
         #[cfg(unix)]
         {
             assert_eq!(name("file:///srv/a%20b").unwrap(), "/srv/a b");
@@ -57,7 +77,18 @@ mod tests {
 
     #[test]
     fn what_is_no_registry() {
-        for bad in ["", "ftp://u:secret@h", "file://elsewhere/x", "s3://secret/x", "https://"] {
+        for bad in [
+            "",
+            "ftp://u:secret@h",
+            "file://elsewhere/x",
+            "s3://secret/x",
+            "https://",
+            "http:/u:secret@h",
+            "HTTPS:u:secret@h",
+            " http:u:secret@h",
+            "u:secret@h://x",
+            "secret@h://x",
+        ] {
             let error = name(bad).unwrap_err();
             assert!(matches!(error, RegistryError::BadName { .. }), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::header::{self, HeaderMap, HeaderName};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 
+use super::connect::scheme_shown;
 use super::http_answer::{self as answer, Served};
 use super::xprim::{self, CATALOG, MAX_CATALOG, object_path, object_shown};
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
@@ -65,8 +66,7 @@ impl Http {
     pub fn new(url: &str, timeouts: HttpTimeouts) -> Result<Self, RegistryError> {
         let bad = |name: &str, why: String| RegistryError::BadName { name: name.to_owned(), why };
         // What cannot be parsed may hold a password anywhere: not shown.
-        let mut base = Url::parse(url)
-            .map_err(|e| bad(url.split("://").next().unwrap_or_default(), e.to_string()))?;
+        let mut base = Url::parse(url).map_err(|e| bad(scheme_shown(url), e.to_string()))?;
         let user = (!base.username().is_empty() || base.password().is_some())
             .then(|| (decoded(base.username()), base.password().map(decoded)));
         let name = shown(&base);

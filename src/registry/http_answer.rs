@@ -11,6 +11,7 @@ use reqwest::header::{self, HeaderMap};
 
 use super::RegistryError;
 use crate::base::ObjectRange;
+use crate::base::text::{MESSAGE, brief};
 
 /// What the body of an answer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,8 @@ pub(super) fn unexpected(what: &str, status: StatusCode) -> RegistryError {
 }
 
 fn invalid(what: &str, why: String) -> RegistryError {
-    RegistryError::Invalid { what: what.to_owned(), why }
+    // A header may be long, and is the server's text.
+    RegistryError::Invalid { what: what.to_owned(), why: brief(&why, MESSAGE) }
 }
 
 /// Turns the statuses that are errors into errors.

@@ -14,7 +14,7 @@ mod memory;
 mod retry;
 pub mod xprim;
 
-pub use connect::{open, open_with};
+pub use connect::{is_url, open, open_with};
 pub use faulty::{Call, Fault, Faulty, When};
 pub use folder::Folder;
 pub use http::{Http, HttpTimeouts};
@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
+use crate::base::text::{MESSAGE, brief};
 use crate::base::{ObjectRange, hash::sha256};
 use crate::model::{Catalog, Digest, Manifest, ManifestError};
 
@@ -155,7 +156,7 @@ impl RegistryError {
 
     /// A manifest that breaks a rule.
     pub fn manifest(hash: &Digest, error: &ManifestError) -> Self {
-        Self::Invalid { what: format!("manifest {hash}"), why: error.to_string() }
+        Self::Invalid { what: format!("manifest {hash}"), why: brief(&error.to_string(), MESSAGE) }
     }
 }
 

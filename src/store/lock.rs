@@ -30,10 +30,10 @@ fn path_of(root: &Path) -> PathBuf {
 }
 
 fn said_in(file: &mut File) -> Holder {
-    let mut text = String::new();
+    let mut text = Vec::new();
     // a holder that has not written yet is unknown: 0
-    let _ = file.rewind().and_then(|()| file.take(64 << 10).read_to_string(&mut text));
-    serde_json::from_str(&text).unwrap_or_default()
+    let _ = file.rewind().and_then(|()| file.take(64 << 10).read_to_end(&mut text));
+    Holder::parse(&text).unwrap_or_default()
 }
 
 fn say_in(file: &mut File, holder: &Holder) -> std::io::Result<()> {
@@ -142,6 +142,11 @@ impl StoreLock {
 }
 
 impl Holder {
+    /// Reads what stands in a lock file; none if that makes no sense.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
     /// Who holds the store at `root` now; `None` if nobody does (asked by trying the lock).
     pub fn of(root: &Path) -> Option<Holder> {
         let mut file = File::open(path_of(root)).ok()?;

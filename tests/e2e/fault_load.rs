@@ -179,7 +179,7 @@ fn reads_of_what_comes_do_not_wait_for_64_of_what_does_not() {
 
 /// The most memory that the daemon ever had resident.
 fn most_memory(daemon: &Daemon<'_>) -> u64 {
-    let pid = daemon.status()["daemon"]["pid"].as_u64().expect("a number");
+    let pid = daemon.worker();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux says so");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10

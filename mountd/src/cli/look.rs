@@ -201,7 +201,7 @@ pub async fn path(out: Out, args: One) -> Result<(), Failure> {
     let session = args.places.open(Ask::Memory).await?;
     let reference = session.reference(&args.words)?;
     let found: MountedPath = session.ask(GetPath { reference }).await?;
-    out.show(&found, |p| p.path.display().to_string())
+    out.name(&found, |p| p.path.display().to_string())
 }
 
 #[cfg(test)]

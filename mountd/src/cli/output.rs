@@ -3,7 +3,7 @@
 //! Invariant: a registry's text never reaches a terminal unescaped; a reader that has gone away
 //! (`| head`) is no error; with `--json`, standard output holds JSON and nothing else.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -27,7 +27,19 @@ impl Out {
         text: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
         match self.json {
-            true => print(&json(answer)),
+            true => print_json(answer),
+            false => print(&safe(&text(answer))),
+        }
+    }
+
+    /// A name for a script: as it is, but on a terminal.
+    pub fn name<T: Serialize>(
+        &self,
+        answer: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        match self.json || std::io::stdout().is_terminal() {
+            true => self.show(answer, text),
             false => print(&text(answer)),
         }
     }
@@ -45,8 +57,21 @@ impl Out {
     }
 }
 
+/// JSON that a terminal shows and does not obey: the same document, with escapes of JSON's own.
 fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("answers are plain data with string keys")
+    let text = serde_json::to_string(value).expect("answers are plain data with string keys");
+    if !text.contains(hidden) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match hidden(c) {
+            // Only within strings is there anything but ASCII.
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|u| out += &format!("\\u{u:04x}")),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 /// One JSON document on a line of its own.
@@ -64,13 +89,21 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Text that a terminal shows and does not obey: control characters, and those that turn the
-/// direction of writing or take no place, are escaped.
+/// Control characters, and those that turn the direction of writing or take no place.
+pub fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Each line of a text made [`printable`].
+fn safe(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Text that a terminal shows and does not obey: what is [`hidden`] is escaped.
 pub fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match hidden(c) {
@@ -92,10 +125,9 @@ pub fn failed(failure: &Failure, as_json: bool) -> ExitCode {
         true => json(&Error { error: failure }),
         false => {
             // Our own line breaks (lists of problems) stay; each line is made safe.
-            let lines: Vec<_> = failure.message.lines().map(printable).collect();
             let hint = failure.hint.as_deref().map(printable);
             let hint = hint.map_or_else(String::new, |h| format!("\n  {h}"));
-            format!("error: {}{hint}", lines.join("\n"))
+            format!("error: {}{hint}", safe(&failure.message))
         }
     };
     // Nobody is left to tell if this fails.
@@ -106,11 +138,15 @@ pub fn failed(failure: &Failure, as_json: bool) -> ExitCode {
 /// What clap has to say: help and version are no errors.
 pub fn wrong_arguments(error: &clap::Error) -> ExitCode {
     let as_json = std::env::args_os().any(|a| a == "--json");
+    let text = error.to_string();
     if !error.use_stderr() || !as_json {
-        let _ = error.print();
+        // What was typed may have come from somewhere else; then it is shown without colours.
+        let _ = match safe(&text) == text.trim_end_matches('\n') {
+            true => error.print(),
+            false => writeln!(std::io::stderr(), "{}", safe(&text)),
+        };
         return ExitCode::from(u8::from(error.use_stderr()) * Kind::Usage.exit_code());
     }
-    let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     failed(&Failure::usage(first.trim_start_matches("error: ")).hint("see --help"), true)
 }
@@ -125,5 +161,15 @@ mod tests {
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(printable("x\u{202e}y\u{200b}"), "x\\u{202e}y\\u{200b}");
         assert_eq!(printable("\u{9b}31m"), "\\u{9b}31m");
+        assert_eq!(printable("a\u{e0041}"), "a\\u{e0041}");
+        assert_eq!(safe("a\u{7}\nb\n"), "a\\u{7}\nb");
+    }
+
+    #[test]
+    fn json_is_the_same_document_and_printable() {
+        let value = serde_json::json!({"a\u{9b}\u{202e}": ["\u{1b}[2J\u{e0041}", "ü模"]});
+        let text = json(&value);
+        assert!(!text.contains(hidden) && text.contains("ü模"), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

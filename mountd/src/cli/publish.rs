@@ -65,7 +65,7 @@ pub async fn publish(out: Out, args: Args) -> Result<(), Failure> {
 fn request(args: Args) -> Result<PublishRequest, Failure> {
     let registry = args.registry.filter(|r| !r.is_empty());
     let registry = registry.ok_or_else(|| Failure::no_registry("publish"))?;
-    if registry.contains("://") {
+    if modelfs::registry::is_url(&registry) {
         return Err(Failure::usage("a version can only be published into a registry's folder")
             .hint("publish into a folder and serve that, or copy it to where the URL leads"));
     }

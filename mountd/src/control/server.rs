@@ -1,7 +1,9 @@
 //! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
 //!
-//! Invariant: nobody but the daemon's user and root is answered; the socket exists for as long as a
-//! [`Bound`] lives, whoever answers there. One task per connection; a client that goes away stops what it asked for.
+//! Invariant: nobody but the daemon's user and root is answered; whoever asks is heard, whatever
+//! others do with their connections; the socket exists for as long as a [`Bound`] lives,
+//! whoever answers there. One task
+//! and one request per connection; a client that goes away stops what it asked for.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,23 +12,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::guests::{Guest, Guests, MOST, Patient};
 use super::ops::{Ops, Run};
 use super::types::{
     Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Restart, Unmount,
-    Unpin, Verify,
+    Unpin, Verify, parse,
 };
 use crate::error::{Failure, Kind};
 use crate::paths;
@@ -37,9 +41,11 @@ const MAX_BODY: usize = 64 << 10;
 /// How long a request may take to arrive; clients are on the same machine.
 const ARRIVE: Duration = Duration::from_secs(10);
 
-/// Connections at once: many scripts may ask, but a loop gone wild must not eat the daemon's
-/// descriptors.
-const MAX_CONNECTIONS: usize = 128;
+/// The largest head of a request: a path and a few headers.
+const MAX_HEAD: usize = 16 << 10;
+
+/// What is told to whom there is no room for.
+const CROWDED: &str = "the daemon is answering too many other requests; try again";
 
 /// How long answers under way may take to end when the daemon does.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -100,16 +106,23 @@ pub fn bind(path: &Path) -> Result<Bound, Failure> {
 pub async fn serve(listener: UnixListener, ops: Arc<Ops>, stop: impl Future<Output = ()>) {
     let router = router(ops);
     let mut connections = JoinSet::new();
+    let mut guests = Guests::default();
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) if may_ask(&stream) => {
-                connections.spawn(converse(stream, router.clone()));
+                if guests.make_room() {
+                    let guest = Guest::default();
+                    let task = connections.spawn(converse(stream, router.clone(), guest.clone()));
+                    guests.add(guest, task);
+                } else if connections.len() < 2 * MOST {
+                    connections.spawn(turn_away(stream));
+                }
             }
             Ok(_) => tracing::warn!("refused a control connection of another user"),
             Err(error) => {
@@ -130,11 +143,33 @@ fn may_ask(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == us || peer.uid() == 0)
 }
 
-async fn converse(stream: UnixStream, router: Router) {
+/// Says so at once, whatever the request is.
+async fn turn_away(mut stream: UnixStream) {
+    tracing::warn!("{CROWDED}");
+    let body = line(&Failure::new(Kind::General, CROWDED));
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let said = async {
+        stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+        stream.shutdown().await?;
+        // Until it is read: to close with a request unread breaks the connection for both.
+        stream.take(MAX_HEAD as u64).read_to_end(&mut Vec::new()).await
+    };
+    // A client that is gone wants no answer.
+    let _ = tokio::time::timeout(DRAIN, said).await;
+}
+
+async fn converse(stream: UnixStream, router: Router, guest: Guest) {
+    let router = router.layer(Extension(guest));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ARRIVE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a control connection broke off");
@@ -167,12 +202,15 @@ fn route<C: Run>() -> MethodRouter<Arc<Ops>> {
 }
 
 async fn read<C: Call>(request: Request) -> Result<C, Failure> {
+    let guest = request.extensions().get::<Guest>().cloned().unwrap_or_default();
     let body = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), MAX_BODY))
         .await
         .map_err(|_| Failure::usage("the request did not arrive in time"))?
         .map_err(|e| Failure::usage(format!("the request's body: {e}")))?;
-    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    serde_json::from_slice(body).map_err(|e| Failure::usage(format!("the request's body: {e}")))
+    match guest.has_asked() {
+        true => parse(&body),
+        false => Err(Failure::new(Kind::General, CROWDED)),
+    }
 }
 
 async fn plain<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
@@ -244,6 +282,21 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let turns_away = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            turn_away(stream).await;
+        };
+        let none: crate::control::types::ProgressSink = Arc::new(|_| {});
+        let client = crate::control::client::Client::new(&path);
+        let (failure, ()) = tokio::join!(client.call(&GetStatus {}, &none), turns_away);
+        assert_eq!(failure.unwrap_err().message, CROWDED);
     }
 
     #[tokio::test]

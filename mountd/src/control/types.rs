@@ -3,6 +3,7 @@
 //! Invariant: additions only within `/v1`. A [`Call`] ties a request to its path and answer, so that
 //! neither side can disagree. Plain values.
 
+use modelfs::base::text::{MESSAGE, brief};
 use modelfs::model::VersionRef;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,13 @@ pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
     const ONCE: bool = false;
     /// What comes back.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
+}
+
+/// Reads a request's body; none at all stands for one that says nothing.
+pub fn parse<C: Call>(body: &[u8]) -> Result<C, Failure> {
+    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|e| Failure::usage(brief(&format!("the request's body: {e}"), MESSAGE)))
 }
 
 macro_rules! calls {
@@ -108,7 +116,8 @@ impl Ref {
 
 impl std::fmt::Display for Ref {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}@{}", self.group, self.model, self.version)
+        let model = format_args!("{}/{}", self.group, self.model);
+        f.write_str(&modelfs::model::written(&model, &self.version))
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use modelfs::store::Store;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, Open};
 
@@ -105,7 +106,14 @@ where
         }
     }
 
-    pub(super) fn welcome(&self) {
+    pub(super) fn welcome(&mut self) {
+        // Somebody may have emptied the cache folder: then a worker that is gone locked it anew.
+        if !self.lock.still_ours() {
+            match Store::lock(&self.plan.root) {
+                Ok(lock) => self.lock = lock,
+                Err(error) => tracing::error!(%error, "the cache folder is another's by now"),
+            }
+        }
         let Some(worker) = &self.worker else { return };
         let welcome = Welcome {
             supervisor: std::process::id(),

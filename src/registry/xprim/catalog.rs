@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{CATALOG, MAX_CATALOG, shown};
+use crate::base::text::{MESSAGE, brief};
 use crate::model::{Catalog, CatalogBuilder, Digest, Name, VersionEntry, VersionRef};
 use crate::registry::RegistryError;
 
@@ -22,7 +23,7 @@ const MAX_ENTRIES: usize = 2_000_000;
 const MAX_METADATA: usize = 1 << 20;
 
 fn invalid(why: impl fmt::Display) -> RegistryError {
-    RegistryError::Invalid { what: CATALOG.into(), why: why.to_string() }
+    RegistryError::Invalid { what: CATALOG.into(), why: brief(&why.to_string(), MESSAGE) }
 }
 
 /// Reads a catalog.
@@ -315,6 +316,7 @@ mod tests {
         refused(&format!(r#"{{"g":{deep}}}"#), "an object of models");
         let big = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_METADATA));
         refused(&one(&format!(r#"{{"hash":"{HASH}","metadata":{big}}}"#)), "bytes");
+        refused(&format!(r#"{{"g":"{}"}}"#, "x".repeat(1 << 20)), "invalid type: string");
         let groups: Vec<_> = (0..=MAX_ENTRIES).map(|i| format!("\"{i}\":{{}}")).collect();
         refused(&format!("{{{}}}", groups.join(",")), "entries");
         refused(&" ".repeat(MAX_CATALOG as usize + 1), "more than 268435456 bytes");

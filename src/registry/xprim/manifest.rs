@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::MAX_MANIFEST;
 use crate::base::ObjectRange;
 use crate::model::{
-    Check, Digest, LeafDigest, Manifest, ManifestBuilder, ManifestError, Object, ObjectIx, Slice,
+    Check, Digest, LeafDigest, MAX_FILES, MAX_OBJECTS, Manifest, ManifestBuilder, ManifestError,
+    Object, ObjectIx, Slice,
 };
 use crate::registry::RegistryError;
 
@@ -223,13 +225,10 @@ impl<'de> Visitor<'de> for Doc {
             match key.as_str() {
                 "total_size" => set(&mut total_size, &key, map.next_value())?,
                 "chunk_size" => set(&mut chunk_size, &key, map.next_value())?,
-                "chunks" => set(&mut chunks, &key, map.next_value_seed(List::new("chunks")))?,
-                "files" => set(&mut files, &key, map.next_value_seed(List::new("files")))?,
-                "chunk_sizes" => {
-                    let list = map.next_value_seed(List::new("chunk_sizes"));
-                    set(&mut chunk_sizes, &key, list)?;
-                }
-                "leaves" => set(&mut leaves, &key, map.next_value_seed(List::new("leaves")))?,
+                "chunks" => set(&mut chunks, &key, map.next_value_seed(CHUNKS))?,
+                "files" => set(&mut files, &key, map.next_value_seed(FILES))?,
+                "chunk_sizes" => set(&mut chunk_sizes, &key, map.next_value_seed(CHUNK_SIZES))?,
+                "leaves" => set(&mut leaves, &key, map.next_value_seed(LEAVES))?,
                 "leaf_size" => set(&mut leaf_size, &key, map.next_value())?,
                 "leaf_digest" => set(&mut leaf_digest, &key, map.next_value())?,
                 _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
@@ -249,12 +248,22 @@ impl<'de> Visitor<'de> for Doc {
     }
 }
 
-/// A list whose errors say which item is wrong.
-struct List<T>(&'static str, std::marker::PhantomData<T>);
+/// A list whose errors say which item is wrong. It is read no further than it may be long: in
+/// memory an item can take many times what it takes in the document.
+struct List<T> {
+    field: &'static str,
+    most: usize,
+    items: PhantomData<T>,
+}
+
+const FILES: List<FileDoc> = List::new("files", MAX_FILES);
+const CHUNKS: List<Digest> = List::new("chunks", MAX_OBJECTS);
+const CHUNK_SIZES: List<u64> = List::new("chunk_sizes", MAX_OBJECTS);
+const LEAVES: List<Digest> = List::new("leaves", MAX_OBJECTS);
 
 impl<T> List<T> {
-    fn new(field: &'static str) -> Self {
-        Self(field, std::marker::PhantomData)
+    const fn new(field: &'static str, most: usize) -> Self {
+        Self { field, most, items: PhantomData }
     }
 }
 
@@ -277,10 +286,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
         let mut out = Vec::new();
         loop {
             match seq.next_element() {
+                Ok(Some(_)) if out.len() == self.most => {
+                    let (field, most) = (self.field, self.most);
+                    return Err(A::Error::custom(format!("{field}: more than {most} of them")));
+                }
                 Ok(Some(item)) => out.push(item),
                 Ok(None) => return Ok(out),
                 Err(e) => {
-                    return Err(A::Error::custom(format!("{}[{}]: {e}", self.0, out.len())));
+                    let (field, at) = (self.field, out.len());
+                    return Err(A::Error::custom(format!("{field}[{at}]: {e}")));
                 }
             }
         }

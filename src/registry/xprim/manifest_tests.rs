@@ -220,6 +220,41 @@ fn paths_are_checked() {
 }
 
 #[test]
+fn lists_and_folders_have_limits() {
+    let files = vec!["{\"path\":\"a\",\"size\":0}"; MAX_FILES + 1].join(",");
+    let body = |files: &str| {
+        format!("{{\"total_size\":0,\"chunk_size\":1,\"chunks\":[],\"files\":[{files}]}}")
+    };
+    let error = parse(d(0), body(&files).as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("files: more than 1000000 of them"), "{error}");
+    let sizes = vec!["1"; MAX_OBJECTS + 1].join(",");
+    let error = parse(d(0), format!("{{\"chunk_sizes\":[{sizes}]}}").as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("chunk_sizes: more than 4000000 of them"), "{error}");
+    let below = ["d"; 62].join("/");
+    let many: Vec<_> =
+        (0..17_000).map(|n| format!("{{\"path\":\"{n}/{below}/f\",\"size\":0}}")).collect();
+    let error = parse(d(0), body(&many.join(",")).as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("more than 1000000 folders"), "{error}");
+    assert_eq!(
+        parse(d(0), body(&many[..15_000].join(",")).as_bytes()).unwrap().files().len(),
+        15_000
+    );
+}
+
+#[test]
+fn errors_are_short_whatever_was_sent() {
+    let long = "x".repeat(1 << 20);
+    for body in [
+        format!("{{\"files\":\"{long}\"}}"),
+        format!("{{\"leaf_digest\":\"{long}\"}}"),
+        format!("{{\"leaf_digest\":\"a\\u001b\\nb{long}\"}}"),
+    ] {
+        let error = parse(d(0), body.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 600 && !error.contains(char::is_control), "{error:.900}");
+    }
+}
+
+#[test]
 fn documents_have_a_limit() {
     let big = vec![b' '; MAX_MANIFEST as usize + 1];
     let error = parse(d(0), &big).unwrap_err().to_string();

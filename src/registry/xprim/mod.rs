@@ -1,14 +1,17 @@
 //! XPRIM, the native format: a static tree of `models.json` and `data/<sha256>`.
 //!
-//! This module owns reading and writing its two documents; where their bytes come from is the
+//! This module owns reading and writing its documents; where their bytes come from is the
 //! business of the registries beside it. Invariant: whatever bytes come in, what goes out is a
-//! checked `Catalog` or `Manifest`, or an `invalid registry response` that names the field.
+//! checked `Catalog`, `Manifest` or leaf list, or an `invalid registry response` that names the
+//! field in one short line.
 //! Pure functions of bytes.
 
 mod catalog;
+mod leaves;
 mod manifest;
 
 pub use catalog::{Entry, parse as parse_catalog, with_entry};
+pub use leaves::parse as parse_leaves;
 pub use manifest::{FileDoc, ManifestDoc, parse as parse_manifest};
 
 use crate::model::Digest;

@@ -1,0 +1,4 @@
+//! See `lock_file` in `entries.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| modelfs_fuzz::lock_file(data));

@@ -1,0 +1,124 @@
+//! Tests of `layout.rs`.
+
+use super::*;
+use proptest::prelude::*;
+
+fn d(n: u8) -> Digest {
+    Digest::from_bytes([n; 32])
+}
+
+fn leaves(n: u8, size: u64) -> Check {
+    Check::Leaves { size, digest: LeafDigest::Blake3, list: d(n) }
+}
+
+#[test]
+fn a_file_that_starts_in_the_middle_of_a_leaf() {
+    // object 1 of 1000 bytes, leaves of 300; the file takes 250..1000, then all of object 2
+    let l = BlobLayout::new([
+        (leaves(1, 300), d(9), 1000, ObjectRange::new(250, 1000)),
+        (Check::Whole, d(2), 64, ObjectRange::new(0, 64)),
+    ])
+    .unwrap();
+    assert_eq!((l.len(), l.part_count(), l.segment_count()), (814, 5, 2));
+    let first = l.part(PartIx(0));
+    assert_eq!(
+        (first.leaf, first.file, first.object),
+        (0, FileRange::new(0, 50), ObjectRange::new(250, 300))
+    );
+    assert!(!first.is_whole_leaf());
+    assert!(l.part(PartIx(1)).is_whole_leaf());
+    assert_eq!(l.part(PartIx(3)).file, FileRange::new(650, 750));
+    assert_eq!(l.part(PartIx(4)).file, FileRange::new(750, 814));
+    assert_eq!(l.parts_in(FileRange::new(49, 51)), PartRange { start: 0, end: 2 });
+    assert!(l.parts_in(FileRange::new(814, 900)).is_empty());
+    assert_eq!(l.part_of_leaf(0, 3), Some(PartIx(3)));
+    assert_eq!(l.part_of_leaf(0, 4), None);
+}
+
+#[test]
+fn the_key_commits_to_what_is_checked_and_to_nothing_claimed() {
+    let of =
+        |check, object, len, range| BlobLayout::new([(check, object, len, range)]).unwrap().key();
+    let r = ObjectRange::new(0, 600);
+    let base = of(leaves(1, 300), d(9), 600, r);
+    assert_eq!(base, of(leaves(1, 300), d(8), 600, r), "a claimed chunk name joins nothing");
+    assert_ne!(base, of(leaves(2, 300), d(9), 600, r), "another leaf list");
+    assert_ne!(base, of(leaves(1, 600), d(9), 600, r), "another leaf size");
+    assert_ne!(base, of(leaves(1, 300), d(9), 900, r), "another object length");
+    assert_ne!(base, of(leaves(1, 300), d(9), 900, ObjectRange::new(300, 900)), "another offset");
+    assert_ne!(of(Check::Whole, d(1), 600, r), of(Check::Whole, d(2), 600, r));
+    assert_ne!(of(Check::Whole, d(1), 600, r), of(leaves(1, 600), d(1), 600, r));
+}
+
+#[test]
+fn damaged_encodings_are_refused() {
+    let l = BlobLayout::new([(leaves(1, 300), d(9), 1000, ObjectRange::new(250, 1000))]).unwrap();
+    let good = l.encode();
+    assert!(BlobLayout::decode(&good[..good.len() - 1]).is_err());
+    assert!(BlobLayout::decode(b"").is_err());
+    let mut bad = good.clone();
+    bad[57..65].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert!(BlobLayout::decode(&bad[..]).is_err());
+    // A layout has one encoding: whatever is accepted has the key of its bytes.
+    bad = good.clone();
+    bad[17..25].copy_from_slice(&u64::MAX.to_le_bytes());
+    bad[57..65].copy_from_slice(&(u64::MAX - 5).to_le_bytes());
+    bad[65..73].copy_from_slice(&9u64.to_le_bytes());
+    assert!(BlobLayout::decode(&bad[..]).is_err(), "past the largest offset");
+    let whole = BlobLayout::new([(Check::Whole, d(2), 64, ObjectRange::new(0, 64))]).unwrap();
+    let mut bad = whole.encode();
+    bad[9] = 1;
+    assert!(BlobLayout::decode(&bad[..]).is_err(), "a whole object with a leaf size");
+    bad = good;
+    bad[9..17].copy_from_slice(&0u64.to_le_bytes());
+    assert!(BlobLayout::decode(&bad[..]).is_err());
+}
+
+fn any_layout() -> impl Strategy<Value = BlobLayout> {
+    let piece = (1u64..5000, 1u64..2000, any::<bool>(), 0u64..5000, 1u64..5000, any::<u8>());
+    proptest::collection::vec(piece, 1..8).prop_map(|pieces| {
+        BlobLayout::new(pieces.into_iter().map(|(len, leaf, whole, a, b, n)| {
+            let start = a % len;
+            let check = if whole { Check::Whole } else { leaves(n, leaf) };
+            (check, d(n), len, ObjectRange::new(start, start + 1 + b % (len - start)))
+        }))
+        .unwrap()
+    })
+}
+
+proptest! {
+    #[test]
+    fn parts_tile_the_file(l in any_layout()) {
+        let mut at = 0;
+        for ix in l.all_parts().iter() {
+            let part = l.part(ix);
+            prop_assert_eq!(part.file.start(), at);
+            prop_assert!(!part.file.is_empty());
+            prop_assert!(part.leaf_range.contains(&part.object));
+            prop_assert_eq!(l.part_at(at), ix);
+            prop_assert_eq!(l.part_of_leaf(part.piece, part.leaf), Some(ix));
+            let seg = l.segment_of(ix);
+            let r = l.parts_of_segment(seg);
+            prop_assert!(r.start <= ix.0 && ix.0 < r.end);
+            at = part.file.end();
+        }
+        prop_assert_eq!(at, l.len());
+        let covered: u32 = (0..l.segment_count()).map(|s| l.parts_of_segment(SegmentIx(s)).len()).sum();
+        prop_assert_eq!(covered, l.part_count());
+    }
+
+    #[test]
+    fn encoding_round_trips(l in any_layout()) {
+        let back = BlobLayout::decode(&l.encode()).unwrap();
+        prop_assert_eq!(back.key(), l.key());
+        prop_assert_eq!(back.part_count(), l.part_count());
+    }
+
+    #[test]
+    fn decoding_anything_does_not_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if bytes.len() >= 8 { bytes[..8].copy_from_slice(MAGIC); }
+        let cut = bytes.len().saturating_sub(8) % 65;
+        bytes.truncate(bytes.len() - cut);
+        let _ = BlobLayout::decode(&bytes);
+    }
+}
