@@ -73,9 +73,16 @@ impl FromStr for ByteSize {
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let time = match text.trim().parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text).ok(),
+        Err(_) if fits(text) => humantime::parse_duration(text).ok(),
+        Err(_) => None,
     };
     time.filter(|time| *time <= LONGEST).ok_or_else(|| UnitError::Duration(brief(text, SHOWN)))
+}
+
+/// Whether the parts of a duration cannot add up to more than can be counted, where humantime
+/// panics: the longest, `9999999999y`, is 3·10¹⁷ seconds, and there is room for five.
+fn fits(text: &str) -> bool {
+    text.len() <= 64 && text.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= 10)
 }
 
 #[cfg(test)]
@@ -103,7 +110,13 @@ mod tests {
         assert!(parse_duration("soon").is_err());
         assert_eq!(parse_duration("36500days"), Ok(LONGEST));
         // A deadline that cannot be added to the clock would end every read in a panic.
-        for long in ["36501days", "18446744073709551615", "584542046090years"] {
+        for long in [
+            "36501days",
+            "18446744073709551615",
+            "584542046090years",
+            "18446744073709551615s500ms500ms",
+            &"9999999999y".repeat(60),
+        ] {
             assert!(parse_duration(long).is_err(), "{long}");
         }
     }
