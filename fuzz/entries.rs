@@ -18,7 +18,8 @@ use modelfs::model::{
 use modelfs::registry::xprim::{self, Entry, ManifestDoc};
 use modelfs::store::Holder;
 use modelfs_mountd::control::types::{
-    Call, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Ref, Unmount, Unpin, Verify,
+    Call, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Ref, Restart, Unmount, Unpin,
+    Verify,
 };
 
 /// A function that takes any bytes.
@@ -195,6 +196,7 @@ pub fn control(data: &[u8]) {
         Pin::PATH => asked::<Pin>(body, |c| Some(c.reference.clone())),
         Unpin::PATH => asked::<Unpin>(body, |c| Some(c.reference.clone())),
         Evict::PATH => asked::<Evict>(body, |c| c.reference.clone()),
+        Restart::PATH => asked::<Restart>(body, |_| None),
         Unmount::PATH => asked::<Unmount>(body, |_| None),
         _ => {}
     }

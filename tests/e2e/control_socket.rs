@@ -193,7 +193,7 @@ fn a_thousand_idle_connections_keep_nobody_from_an_answer() {
     let daemon = place.mount_folder(&[]);
     let socket = socket(&daemon);
     let descriptors =
-        || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it lives").count();
+        || std::fs::read_dir(format!("/proc/{}/fd", daemon.worker())).expect("it lives").count();
     let before = descriptors();
     let idle: Vec<_> = (0..IDLE).map(|_| connect(&socket)).collect();
     let asked = Instant::now();

@@ -291,7 +291,7 @@ fn a_folder_whose_name_is_not_utf_8_is_refused_in_words() {
 
 /// The most memory that the daemon ever had, in bytes.
 fn peak(daemon: &Daemon<'_>) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.worker())).expect("it lives");
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux says it");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
