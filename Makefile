@@ -20,8 +20,9 @@ test: deps
 # The long forms: minutes of what `test` tries for seconds. Prints what was tried.
 test-torture: deps
 	cargo build --workspace --bins --locked
-	MODELFS_POWER_CUTS=$${MODELFS_POWER_CUTS:-240} cargo test --workspace --locked --test e2e \
-		disk_power:: -- --nocapture
+	MODELFS_POWER_CUTS=$${MODELFS_POWER_CUTS:-240} \
+	MODELFS_TORTURE_SECONDS=$${MODELFS_TORTURE_SECONDS:-300} cargo test --workspace --locked \
+		--test e2e -- --nocapture disk_power:: torture::
 
 # Real programs (safetensors, tokenizers, onnxruntime) on a mount; downloads some 100 MB of wheels.
 test-clients: deps

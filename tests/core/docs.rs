@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// `file::test` as the documents write it.
+/// `file::test` as the tables of the documents write it.
 fn named(text: &str) -> Vec<(&str, &str)> {
-    let quoted = text.split('`').skip(1).step_by(2);
-    quoted.filter_map(|q| q.split_once("::")).filter(|(_, t)| t.contains('_')).collect()
+    let lines = text.lines().filter(|line| line.starts_with('|'));
+    let quoted = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    quoted.filter_map(|q| q.split_once("::")).collect()
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
