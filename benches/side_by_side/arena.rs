@@ -161,13 +161,20 @@ impl Mount {
         self.at.join("bench/model").join(version).join("model.safetensors")
     }
 
-    /// The most memory that the daemon had resident, in bytes.
+    /// The most memory that the daemon's processes had resident, in bytes: supervisor and worker.
     pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("own child");
-        let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("Linux says it");
-        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number") << 10
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        std::iter::once(pid).chain(children).map(peak_of).sum()
     }
+}
+
+fn peak_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("Linux says it");
+    line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number") << 10
 }
 
 impl Drop for Mount {
