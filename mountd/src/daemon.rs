@@ -91,7 +91,12 @@ pub async fn run(
     let served = serve(&options, joined, confinement).await;
     match &served {
         Ok(()) => supervisor.say(&FromWorker::Ended),
-        Err(failure) => supervisor.say(&FromWorker::Failed(failure.clone())),
+        Err(failure) => {
+            supervisor.say(&FromWorker::Failed(failure.clone()));
+            // Nothing is taken apart: a request dropped on the way would be answered with an
+            // error, where the next worker has the right answer.
+            std::process::exit(failure.exit_code.into());
+        }
     }
     served
 }

@@ -20,6 +20,7 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    user: Signal,
     ends_with_terminal: bool,
 }
 
@@ -34,6 +35,7 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
+            user: listen(SignalKind::user_defined1())?,
             ends_with_terminal,
         })
     }
@@ -48,6 +50,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Asked::End,
             _ = self.terminate.recv() => Asked::End,
+            _ = self.user.recv() => Asked::Restart,
             _ = self.hangup.recv() => match self.ends_with_terminal {
                 true => Asked::End,
                 false => Asked::Restart,

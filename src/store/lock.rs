@@ -29,6 +29,18 @@ fn path_of(root: &Path) -> PathBuf {
     root.join("lock")
 }
 
+/// Whoever may write in the folder must not lead us elsewhere, nor keep us waiting at a pipe.
+fn no_link(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags as i32);
+    }
+    #[cfg(not(unix))]
+    let _ = options;
+}
+
 fn said_in(file: &mut File) -> Holder {
     let mut text = Vec::new();
     // a holder that has not written yet is unknown: 0
@@ -65,6 +77,7 @@ impl StoreLock {
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        no_link(&mut options);
         let mut file = options.open(&path).map_err(StoreError::disk(&path, "open the lock"))?;
         for left in (0..TRIES).rev() {
             match file.try_lock() {
@@ -108,7 +121,7 @@ impl StoreLock {
     /// since is lost, since what lies there under our names may have holes where we have data.
     pub fn still_ours(&self) -> bool {
         let mut file = lock(&self.file);
-        match std::fs::metadata(&self.path) {
+        match std::fs::symlink_metadata(&self.path) {
             Ok(there) => file.metadata().map_or(true, |own| is_same(&own, &there)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 match self.take_again(&mut file) {
@@ -149,7 +162,9 @@ impl Holder {
 
     /// Who holds the store at `root` now; `None` if nobody does (asked by trying the lock).
     pub fn of(root: &Path) -> Option<Holder> {
-        let mut file = File::open(path_of(root)).ok()?;
+        let mut options = OpenOptions::new();
+        no_link(options.read(true));
+        let mut file = options.open(path_of(root)).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Some(said_in(&mut file)),
             _ => None,
@@ -160,6 +175,18 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join("other");
+        std::fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, dir.path().join("lock")).unwrap();
+        assert!(StoreLock::take(dir.path()).is_err());
+        assert_eq!(Holder::of(dir.path()), None);
+        assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+    }
 
     #[test]
     fn the_second_is_told_who_is_first_and_the_dead_are_ignored() {

@@ -136,7 +136,7 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
         None => Some(client.call(&Restart {}, &backend::none()).await?.worker),
         // Nobody answers there: the supervisor is asked by signal.
         Some(_) => {
-            hang_up(holder.pid)?;
+            ask_by_signal(holder.pid)?;
             None
         }
     };
@@ -160,13 +160,13 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
     out.say(&restarted, |r| format!("process {} serves now, version {}", r.worker, r.version))
 }
 
-fn hang_up(pid: u32) -> Result<(), Failure> {
+fn ask_by_signal(pid: u32) -> Result<(), Failure> {
     let gone = |e: rustix::io::Errno| {
         Failure::new(Kind::General, format!("the daemon, process {pid}, cannot be told: {e}"))
     };
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| gone(rustix::io::Errno::SRCH))?;
-    rustix::process::kill_process(pid, rustix::process::Signal::HUP).map_err(gone)
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1).map_err(gone)
 }
 
 #[derive(Serialize)]

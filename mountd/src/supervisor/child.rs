@@ -10,6 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -20,6 +21,9 @@ use crate::worker;
 
 /// How long a worker that hung up may take to end by itself.
 const LAST_BREATH: Duration = Duration::from_secs(2);
+
+/// How long a worker may keep us waiting to be heard: it has a thread that does nothing else.
+const LISTENS: Duration = Duration::from_secs(5);
 
 /// Which worker: they are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,7 @@ impl Program {
             Failure::new(Kind::General, format!("{}: starting a worker: {e}", path.display()))
         };
         let (link, theirs) = Link::pair().map_err(|e| failed(&self.path, e))?;
+        let link = link.bounded(LISTENS).map_err(|e| failed(&self.path, e))?;
         let child = Command::new(&self.path)
             .args(std::env::args_os().skip(1))
             .env(worker::VARIABLE, "1")
@@ -113,10 +118,15 @@ impl Worker {
         self.child.id()
     }
 
-    /// Tells it something; whoever is dead does not hear it.
+    /// Tells it something. Who does not hear it is of no use, and killed; its hang-up tells the rest.
     pub fn say(&self, message: &ToWorker, beside: &[BorrowedFd<'_>]) {
         if let Err(error) = self.link.send(message, beside) {
-            tracing::debug!(%error, "the worker does not listen");
+            tracing::error!(%error, "the worker does not listen");
+            let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+            if let Some(pid) = pid.and_then(Pid::from_raw) {
+                // Not yet waited for, so the number is still its own.
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
     }
 

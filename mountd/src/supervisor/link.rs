@@ -6,11 +6,12 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    sendmsg, socketpair, sockopt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,6 +31,12 @@ impl Link {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(ours), theirs))
+    }
+
+    /// Lets a send fail that the other end keeps waiting for so long.
+    pub fn bounded(self, most: Duration) -> io::Result<Self> {
+        sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(most))?;
+        Ok(self)
     }
 
     /// The end that this process was given.
@@ -112,5 +119,13 @@ mod tests {
     fn what_is_too_long_is_an_error_and_no_half_message() {
         let (ours, _theirs) = Link::pair().unwrap();
         assert!(ours.send(&"x".repeat(LARGEST), &[]).is_err());
+    }
+
+    #[test]
+    fn who_does_not_listen_blocks_nobody_for_ever() {
+        let (ours, _theirs) = Link::pair().unwrap();
+        let ours = ours.bounded(Duration::from_millis(50)).unwrap();
+        let all = (0..10_000).try_for_each(|_| ours.send(&"x".repeat(1000), &[]));
+        assert!(all.is_err(), "the socket is full at some time");
     }
 }

@@ -81,6 +81,8 @@ struct Supervisor<R> {
     worker: Option<Worker>,
     /// Started for a restart: waits for its predecessor to end.
     next: Option<Worker>,
+    /// When the one that makes room is killed.
+    retire_by: Option<tokio::time::Instant>,
     since: Option<String>,
     generations: u32,
     restarts: u32,
@@ -115,6 +117,7 @@ where
         reaper: None,
         worker: None,
         next: None,
+        retire_by: None,
         since: None,
         generations: 0,
         restarts: 0,
@@ -146,8 +149,10 @@ where
         loop {
             let pause = match &self.stage {
                 Stage::Pausing { until } => Some(*until),
-                Stage::Running | Stage::GivenUp(_) => None,
+                Stage::Running => None,
+                Stage::GivenUp(_) => Some(tokio::time::Instant::now() + LOOK),
             };
+            let retire_by = self.retire_by;
             let step = tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => Err(End::Asked),
@@ -158,15 +163,30 @@ where
                     Heard::HungUp => self.on_hung_up(generation).await,
                 },
                 () = watchdog.tick() => Ok(()),
-                () = sleep_until(pause) => {
-                    self.stage = Stage::Running;
-                    self.begin()
+                () = sleep_until(retire_by) => {
+                    tracing::error!("the worker does not make room and is killed");
+                    self.retire_by = None;
+                    self.worker.iter_mut().for_each(Worker::kill);
+                    Ok(())
                 }
+                () = sleep_until(pause) => self.on_pause(),
             };
             if let Err(end) = step {
                 return end;
             }
         }
+    }
+
+    /// A pause is over; or nobody serves, and perhaps nobody needs to any more.
+    fn on_pause(&mut self) -> Result<(), End> {
+        if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
+            return Err(End::Unmounted);
+        }
+        if let Stage::GivenUp(_) = self.stage {
+            return Ok(());
+        }
+        self.stage = Stage::Running;
+        self.begin()
     }
 
     /// Starts the worker that is to serve.
@@ -213,6 +233,10 @@ where
             self.say(&ToWorker::Restarted(Err("a worker is just starting".to_owned())));
             return Ok(());
         }
+        if self.connection.as_ref().is_some_and(|c| !c.can_be_taken_over()) {
+            self.say(&ToWorker::Restarted(Err(OLD_KERNEL.to_owned())));
+            return Ok(());
+        }
         match self.start() {
             Ok(next) => self.next = Some(next),
             Err(failure) => {
@@ -227,7 +251,8 @@ where
         if let Some(next) = self.next.take_if(|next| next.generation == generation) {
             let how = ended(next).await;
             tracing::error!(how, "the worker that was to take over died");
-            self.say(&ToWorker::Restarted(Err(format!("the new worker ended at once: {how}"))));
+            let why = self.failure.take().map_or(how, |failure| failure.message);
+            self.say(&ToWorker::Restarted(Err(format!("the new worker ended at once: {why}"))));
             return Ok(());
         }
         let Some(worker) = self.worker.take_if(|w| w.generation == generation) else {
@@ -246,7 +271,8 @@ where
                 Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
             })));
         };
-        if !connection.is_mounted() {
+        self.retire_by = None;
+        if connection.has_ended() {
             return Err(End::Unmounted);
         }
         if self.ready.is_some() {
@@ -256,9 +282,7 @@ where
             return Err(End::Failed(failure));
         }
         if !connection.can_be_taken_over() {
-            let why = format!(
-                "the worker died ({how}), and this kernel does not send requests again: Linux 6.9 does"
-            );
+            let why = format!("the worker died ({how}), and {OLD_KERNEL}");
             return Err(End::Failed(Failure::new(Kind::General, why)));
         }
         self.restarts += 1;
@@ -309,5 +333,9 @@ async fn sleep_until(when: Option<tokio::time::Instant>) {
     }
 }
 
+/// Why there is no taking over.
+const OLD_KERNEL: &str = "this kernel does not send requests again: Linux 6.9 does";
+/// How often it is looked whether a mount that nobody serves is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a worker may take to commit and end once its connection has ended.
 const COMMIT: Duration = Duration::from_secs(10);

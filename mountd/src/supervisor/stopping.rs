@@ -20,17 +20,24 @@ use crate::signals::Signals;
 
 /// How often the refusing thread looks whether it is still to.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long a killed worker is waited for.
+const LAST: Duration = Duration::from_secs(5);
 /// How long taking the mount away may take.
 const UNMOUNT: Duration = Duration::from_secs(5);
 
 /// Answers every request with an error, until dropped.
 pub(super) struct Refusing {
+    connection: Arc<Connection>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Refusing {
     pub(super) fn start(connection: Arc<Connection>, reason: String) -> Result<Self, Failure> {
+        // A request that went before it was read must not keep the thread.
+        let failed = |e| Failure::new(Kind::General, format!("refusing requests: {e}"));
+        connection.set_waiting(false).map_err(failed)?;
+        let kept = Arc::clone(&connection);
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let work = move || {
@@ -49,11 +56,9 @@ impl Refusing {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("refuse".into())
-            .spawn(work)
-            .map_err(|e| Failure::new(Kind::General, format!("refusing requests: {e}")))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let thread =
+            std::thread::Builder::new().name("refuse".into()).spawn(work).map_err(failed)?;
+        Ok(Self { connection: kept, stop, thread: Some(thread) })
     }
 }
 
@@ -62,6 +67,9 @@ impl Drop for Refusing {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        if let Err(error) = self.connection.set_waiting(true) {
+            tracing::error!(%error, "the next worker cannot wait for requests");
         }
     }
 }
@@ -87,9 +95,8 @@ where
                 Err(Failure::new(Kind::Interrupted, "ended at once; what was not committed is lost"))
             }
         };
-        if let Some(mut worker) = self.worker.take() {
+        if let Some(worker) = &mut self.worker {
             worker.kill();
-            let _ = worker.end().await;
         }
         let gone = match self.connection.take() {
             Some(connection) => {
@@ -101,6 +108,10 @@ where
             }
             None => Ok(()),
         };
+        // Only now: one that waits in the kernel may have waited for the connection's end.
+        if let Some(worker) = self.worker.take() {
+            let _ = tokio::time::timeout(LAST, worker.end()).await;
+        }
         if gone.is_ok()
             && let Some(reaper) = self.reaper.take()
         {
@@ -121,7 +132,8 @@ where
         hear: &mut UnboundedReceiver<(Generation, Heard)>,
     ) -> Result<(), Failure> {
         let Some(connection) = self.connection.clone() else { return Ok(()) };
-        tokio::time::timeout(UNMOUNT, unmount(&connection)).await.unwrap_or(Ok(()))?;
+        // Tried again at the end, which tells of the error.
+        let _ = tokio::time::timeout(UNMOUNT, unmount(&connection)).await;
         let Some(worker) = &self.worker else { return Ok(()) };
         let generation = worker.generation;
         if worker.serves && self.ended(hear, generation, GRACE).await {

@@ -12,10 +12,12 @@ use modelfs::store::Store;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, Open};
 
+use rustix::fs::OFlags;
+
 use super::child::{Generation, Worker};
 use super::messages::{FromWorker, OPEN_FILES, PROTOCOL, ToWorker, Welcome};
 use super::reaper::Reaper;
-use super::{End, Supervisor, service};
+use super::{COMMIT, End, Supervisor, service};
 use crate::control::ops::{blocking, rfc3339};
 use crate::daemon::Ready;
 use crate::error::Failure;
@@ -35,6 +37,11 @@ where
             return Ok(());
         }
         if !self.is_worker(generation) {
+            if let FromWorker::Failed(failure) = message
+                && self.next.as_ref().is_some_and(|next| next.generation == generation)
+            {
+                self.failure = Some(failure);
+            }
             return Ok(());
         }
         match message {
@@ -68,7 +75,11 @@ where
             FromWorker::Failed(failure) => self.failure = Some(failure),
             FromWorker::Unmount => return Err(End::Asked),
             FromWorker::Restart => return self.restart().await,
-            FromWorker::Ended => return Err(End::Unmounted),
+            // Its word alone does not end a mount: if the connection lives, the next one goes on.
+            FromWorker::Ended if self.connection.as_ref().is_none_or(|c| c.has_ended()) => {
+                return Err(End::Unmounted);
+            }
+            FromWorker::Ended => {}
         }
         Ok(())
     }
@@ -96,6 +107,7 @@ where
             tracing::info!(version, "another worker is there; the one that serves makes room");
             self.say(&ToWorker::Restarted(Ok(())));
             self.say(&ToWorker::Retire);
+            self.retire_by = Some(tokio::time::Instant::now() + COMMIT);
         } else {
             self.next = None;
             let why = format!(
@@ -126,7 +138,10 @@ where
                 let beside = [lock.as_fd(), self.bound.listener()];
                 worker.say(&ToWorker::Welcome(welcome), &beside);
             }
-            Err(error) => tracing::error!(%error, "the store's lock cannot be handed over"),
+            Err(error) => {
+                tracing::error!(%error, "the store's lock cannot be handed over");
+                self.worker.iter_mut().for_each(Worker::kill);
+            }
         }
     }
 
@@ -160,6 +175,15 @@ where
     fn register(&mut self, ino: Ino, mut beside: Vec<OwnedFd>) -> std::io::Result<BackingNumber> {
         let nothing = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
         let file = File::from(beside.pop().ok_or_else(nothing)?);
+        // What the worker may read itself, and nothing else: the kernel would use our rights.
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        let readable = flags & OFlags::ACCMODE == OFlags::RDONLY && !flags.contains(OFlags::PATH);
+        if !readable || !file.metadata()?.is_file() {
+            return Err(nothing());
+        }
+        if let Some(number) = self.registered.get(&ino) {
+            return Ok(*number);
+        }
         let number = self.connection.as_ref().ok_or_else(nothing)?.register(ino, &file)?;
         self.registered.insert(ino, number);
         Ok(number)

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::OFlags;
+
 use super::init::Init;
 use super::modes::{BackingNumber, Modes, Open};
 use super::{checks, device, mountinfo, negotiate, refuse, system};
@@ -138,6 +140,24 @@ impl Connection {
         })
     }
 
+    /// Whether the kernel has ended the connection: unmounted and closed, or cut off.
+    pub fn has_ended(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut look = [PollFd::from_borrowed_fd(self.device(), PollFlags::IN)];
+        poll(&mut look, Some(&Timespec::default())).is_ok()
+            && look[0].revents().contains(PollFlags::ERR)
+    }
+
+    /// Whether reading requests waits for one. Everybody who has the descriptor shares this.
+    pub fn set_waiting(&self, waits: bool) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&self.device)?;
+        let flags = match waits {
+            true => flags - OFlags::NONBLOCK,
+            false => flags | OFlags::NONBLOCK,
+        };
+        Ok(rustix::fs::fcntl_setfl(&self.device, flags)?)
+    }
+
     /// Takes the mount away, lazily if files are open; no error if it is gone.
     pub fn unmount(&self) -> Result<(), MountError> {
         if self.is_mounted() { system::unmount(&self.point).map(drop) } else { Ok(()) }
@@ -158,7 +178,7 @@ impl Connection {
     /// Answers one request with an error, for as long as nobody serves; `false`: the connection
     /// has ended. Waits for a request, for `most` at the longest.
     pub fn refuse(&self, reason: &str, most: std::time::Duration) -> io::Result<bool> {
-        refuse::one(self.device(), reason, most)
+        refuse::one(self.device(), reason, most, |ino, handle| self.released(ino, handle))
     }
 
     /// Asks for all requests again that were taken and not answered.

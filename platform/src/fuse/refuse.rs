@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use modelfs::vfs::{Handle, Ino};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -13,6 +14,8 @@ use rustix::io::Errno;
 const REQUEST: usize = 1 << 20 | 4096;
 /// `fuse_in_header`.
 const HEADER: usize = 40;
+/// The inode, in the header.
+const NODE: usize = 16;
 const FORGET: u32 = 2;
 const RELEASE: u32 = 18;
 const GETXATTR: u32 = 22;
@@ -27,6 +30,11 @@ const ERROR_ATTRIBUTE: &[u8] = b"user.modelfs.error";
 fn word(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
     word.map_or(0, u32::from_ne_bytes)
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    let long = bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
+    long.map_or(0, u64::from_ne_bytes)
 }
 
 /// The answer to a request; none where the kernel wants none.
@@ -60,7 +68,13 @@ fn answer(request: &[u8], reason: &str) -> Option<Vec<u8>> {
 }
 
 /// Answers the next request, if one comes in time; `false`: the connection has ended.
-pub(super) fn one(device: BorrowedFd<'_>, reason: &str, most: Duration) -> io::Result<bool> {
+/// `released` hears of closed files.
+pub(super) fn one(
+    device: BorrowedFd<'_>,
+    reason: &str,
+    most: Duration,
+    released: impl FnOnce(Ino, Handle),
+) -> io::Result<bool> {
     let mut ready = [PollFd::from_borrowed_fd(device, PollFlags::IN)];
     let most = Timespec::try_from(most).map_err(io::Error::other)?;
     match poll(&mut ready, Some(&most)) {
@@ -77,6 +91,9 @@ pub(super) fn one(device: BorrowedFd<'_>, reason: &str, most: Duration) -> io::R
         Err(error) => return Err(error.into()),
     };
     let request = &buffer[..len];
+    if word(request, 4) == RELEASE {
+        released(Ino(long(request, NODE)), Handle(long(request, HEADER)));
+    }
     if let Some(reply) = answer(request, reason) {
         match rustix::io::write(device, &reply) {
             Ok(_) | Err(Errno::NOENT) => {}

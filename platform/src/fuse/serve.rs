@@ -112,10 +112,11 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
     let len = rustix::io::read(&ours, &mut reply)?;
     keeper.answered(&reply[..len])?;
     device::swap_in(task.device.as_fd(), session.as_fd().as_raw_fd())?;
-    let ended = start(session, &vfs)?;
+    // Before any thread reads: what they take must not be sent a second time.
     if task.takes_over {
         device::send_again(&task.device)?;
     }
+    let ended = start(session, &vfs)?;
     Ok(Serving { agreed, ended })
 }
 
