@@ -114,6 +114,23 @@ fn after_too_many_deaths_reads_fail_with_a_reason_until_a_restart() {
 }
 
 #[test]
+fn a_worker_that_hangs_can_be_replaced() {
+    let place = Place::new();
+    let bytes = published(&place);
+    let daemon = place.mount_folder(&["--no-passthrough"]);
+    let file = File::open(daemon.path("org/net/v1/w.bin")).expect("opens");
+    assert!(signal(daemon.worker(), "STOP"));
+    let reading = std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        file.read_exact_at(&mut buffer, 5 << 20).map(|()| buffer)
+    });
+    place.ok(["restart"]);
+    let read = reading.join().expect("no panic").expect("the read is answered by the next one");
+    assert!(read == bytes[5 << 20..(5 << 20) + 4096]);
+    daemon.stop();
+}
+
+#[test]
 fn it_can_be_unmounted_after_it_has_given_up() {
     let place = Place::new();
     published(&place);

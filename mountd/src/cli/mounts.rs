@@ -27,6 +27,9 @@ const END: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a worker may take to make room before it is taken to hang.
+const HANGS: Duration = Duration::from_secs(8);
+
 /// How long a daemon that is only asked who it is may take.
 const ASK: Duration = Duration::from_secs(2);
 
@@ -132,10 +135,17 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
     let holder = backend::holder(&root).await?.ok_or_else(nothing)?;
     let socket = holder.socket.ok_or_else(nothing)?;
     let client = Client::new(&socket);
-    let former = match holder.trouble {
-        None => Some(client.call(&Restart {}, &backend::none()).await?.worker),
+    let (call, quiet) = (Restart {}, backend::none());
+    let asked = async {
+        match holder.trouble {
+            None => tokio::time::timeout(HANGS, client.call(&call, &quiet)).await.ok(),
+            Some(_) => None,
+        }
+    };
+    let former = match asked.await {
+        Some(answer) => Some(answer?.worker),
         // Nobody answers there: the supervisor is asked by signal.
-        Some(_) => {
+        None => {
             ask_by_signal(holder.pid)?;
             None
         }
