@@ -122,6 +122,15 @@ impl Mount {
     }
 }
 
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // The threads that serve hold the connection too, until it ends.
+        if let Err(error) = self.connection.unmount() {
+            tracing::warn!(%error, "unmounting failed");
+        }
+    }
+}
+
 /// Unmounts what modelfs mounted there, dead or alive.
 pub(crate) fn unmount(mountpoint: &Path) -> Result<(), MountError> {
     let point = checks::absolute(mountpoint)?;
