@@ -156,7 +156,7 @@ where
             let step = tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => Err(End::Asked),
-                    Asked::Restart => self.restart().await,
+                    Asked::Restart => self.restart(),
                 },
                 Some((generation, heard)) = hear.recv() => match heard {
                     Heard::Message(message, beside) => self.on(generation, *message, beside).await,
@@ -223,7 +223,7 @@ where
     }
 
     /// Starts a worker to take the place of the one that serves.
-    async fn restart(&mut self) -> Result<(), End> {
+    fn restart(&mut self) -> Result<(), End> {
         self.policy.forgive();
         if !matches!(self.stage, Stage::Running) {
             self.stage = Stage::Running;
@@ -265,14 +265,8 @@ where
                 connection.unregister(number);
             }
         }
-        let Some(connection) = &self.connection else {
-            let failure = self.failure.take();
-            return Err(End::Failed(failure.unwrap_or_else(|| {
-                Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
-            })));
-        };
         self.retire_by = None;
-        if connection.has_ended() {
+        if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
             return Err(End::Unmounted);
         }
         if self.ready.is_some() {
@@ -281,7 +275,7 @@ where
             });
             return Err(End::Failed(failure));
         }
-        if !connection.can_be_taken_over() {
+        if self.connection.as_ref().is_some_and(|c| !c.can_be_taken_over()) {
             let why = format!("the worker died ({how}), and {OLD_KERNEL}");
             return Err(End::Failed(Failure::new(Kind::General, why)));
         }

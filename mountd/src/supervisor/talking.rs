@@ -11,7 +11,6 @@ use std::time::{Instant, SystemTime};
 use modelfs::store::Store;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, Open};
-
 use rustix::fs::OFlags;
 
 use super::child::{Generation, Worker};
@@ -74,7 +73,7 @@ where
             FromWorker::Ready(ready) => return self.on_ready(&ready).map_err(End::Failed),
             FromWorker::Failed(failure) => self.failure = Some(failure),
             FromWorker::Unmount => return Err(End::Asked),
-            FromWorker::Restart => return self.restart().await,
+            FromWorker::Restart => return self.restart(),
             // Its word alone does not end a mount: if the connection lives, the next one goes on.
             FromWorker::Ended if self.connection.as_ref().is_none_or(|c| c.has_ended()) => {
                 return Err(End::Unmounted);
@@ -153,14 +152,11 @@ where
             None => {
                 let how = self.plan.mount.clone();
                 let made = Arc::new(blocking(move || Ok(Connection::open(&how)?)).await?);
-                self.reaper = Some(Reaper::start(&self.program.path, &made.mounted())?);
+                self.reaper = Some(Reaper::start(&self.program.path, made.mounted())?);
                 self.connection.insert(made).clone()
             }
         };
-        let no_passthrough = match self.plan.mount.passthrough {
-            true => connection.no_passthrough(),
-            false => Some("switched off".to_owned()),
-        };
+        let no_passthrough = connection.no_passthrough(self.plan.mount.passthrough);
         let Some(worker) = &mut self.worker else { return Ok(()) };
         for files in connection.open_files().chunks(OPEN_FILES) {
             let files = files.iter().map(|open| (*open).into()).collect();

@@ -25,9 +25,7 @@ const FIRST_REQUEST: usize = 8192;
 /// A connection to the kernel with its mount.
 pub struct Connection {
     device: OwnedFd,
-    point: PathBuf,
-    /// Its number, in sysfs and in the device number of its files.
-    number: Option<String>,
+    mounted: Mounted,
     init: Mutex<Init>,
     modes: Mutex<Modes>,
 }
@@ -46,9 +44,12 @@ impl Connection {
         }
         let number = mounted.and_then(|m| m.connection().map(str::to_owned));
         match first_request(&device) {
-            Ok(init) => {
-                Ok(Self { device, point, number, init: Mutex::new(init), modes: Mutex::default() })
-            }
+            Ok(init) => Ok(Self {
+                device,
+                mounted: Mounted { point, number },
+                init: Mutex::new(init),
+                modes: Mutex::default(),
+            }),
             Err(source) => {
                 system::unmount(&point).ok();
                 Err(MountError::Failed { path: point, source })
@@ -66,7 +67,7 @@ impl Connection {
 
     /// Where it is mounted.
     pub fn point(&self) -> &Path {
-        &self.point
+        &self.mounted.point
     }
 
     /// The descriptor, to hand to a process that serves.
@@ -84,9 +85,12 @@ impl Connection {
         self.init().can_send_again()
     }
 
-    /// Why the kernel cannot be asked to read files by itself, if so.
-    pub fn no_passthrough(&self) -> Option<String> {
-        negotiate::lacks_privilege()
+    /// Why the kernel is not to be asked to read files by itself, if so.
+    pub fn no_passthrough(&self, wanted: bool) -> Option<String> {
+        match wanted {
+            true => negotiate::lacks_privilege(),
+            false => Some("switched off".to_owned()),
+        }
     }
 
     /// Takes a process's answer to the first request; the first such answer goes to the kernel.
@@ -132,14 +136,6 @@ impl Connection {
         self.modes().iter().collect()
     }
 
-    /// Whether our mount is still there: by now, another may be.
-    pub fn is_mounted(&self) -> bool {
-        mountinfo::at(&self.point).is_some_and(|m| {
-            m.kind == mountinfo::TYPE
-                && self.number.as_deref().is_none_or(|ours| m.connection() == Some(ours))
-        })
-    }
-
     /// Whether the kernel has ended the connection: unmounted and closed, or cut off.
     pub fn has_ended(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -160,19 +156,17 @@ impl Connection {
 
     /// Takes the mount away, lazily if files are open; no error if it is gone.
     pub fn unmount(&self) -> Result<(), MountError> {
-        if self.is_mounted() { system::unmount(&self.point).map(drop) } else { Ok(()) }
+        self.mounted.unmount()
     }
 
     /// Cuts off files that are still open, if the system lets us: their readers get an error.
     pub fn abort(&self) {
-        if let Some(number) = &self.number {
-            abort(number);
-        }
+        self.mounted.abort();
     }
 
     /// What another process needs to take the mount away.
-    pub fn mounted(&self) -> Mounted {
-        Mounted { point: self.point.clone(), number: self.number.clone() }
+    pub fn mounted(&self) -> &Mounted {
+        &self.mounted
     }
 
     /// Answers one request with an error, for as long as nobody serves; `false`: the connection
@@ -201,34 +195,43 @@ fn first_request(device: &OwnedFd) -> io::Result<Init> {
     Init::new(&buffer[..len])
 }
 
-fn abort(number: &str) {
-    let path = format!("/sys/fs/fuse/connections/{number}/abort");
-    match std::fs::write(&path, "1") {
-        Ok(()) => tracing::info!("files were still open and have been cut off"),
-        Err(error) => tracing::debug!(%error, path, "open files stay until the last process ends"),
-    }
-}
-
 /// A mount by name, for a process that has no descriptor of it.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Mounted {
     /// Where.
     pub point: PathBuf,
-    /// Its connection's number.
+    /// Its connection's number, in sysfs and in the device number of its files.
     pub number: Option<String>,
 }
 
 impl Mounted {
-    /// Takes it away and cuts off who still reads there, if it is still that mount.
-    pub fn end(&self) -> Result<(), MountError> {
-        let there = mountinfo::at(&self.point).is_some_and(|m| {
+    /// Whether it is still there: by now, another may be.
+    fn is_there(&self) -> bool {
+        mountinfo::at(&self.point).is_some_and(|m| {
             m.kind == mountinfo::TYPE
                 && self.number.as_deref().is_none_or(|ours| m.connection() == Some(ours))
-        });
-        let unmounted = if there { system::unmount(&self.point).map(drop) } else { Ok(()) };
-        if let Some(number) = &self.number {
-            abort(number);
+        })
+    }
+
+    fn unmount(&self) -> Result<(), MountError> {
+        if self.is_there() { system::unmount(&self.point).map(drop) } else { Ok(()) }
+    }
+
+    fn abort(&self) {
+        let Some(number) = &self.number else { return };
+        let path = format!("/sys/fs/fuse/connections/{number}/abort");
+        match std::fs::write(&path, "1") {
+            Ok(()) => tracing::info!("files were still open and have been cut off"),
+            Err(error) => {
+                tracing::debug!(%error, path, "open files stay until the last process ends");
+            }
         }
+    }
+
+    /// Takes it away and cuts off who still reads there, if it is still that mount.
+    pub fn end(&self) -> Result<(), MountError> {
+        let unmounted = self.unmount();
+        self.abort();
         unmounted
     }
 }

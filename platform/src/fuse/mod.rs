@@ -67,16 +67,12 @@ impl Keeper for Connection {
 pub(crate) fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, MountError> {
     let connection = Arc::new(Connection::open(options)?);
     let failed = |source| MountError::Failed { path: connection.point().to_owned(), source };
-    let no_passthrough = match options.passthrough {
-        true => connection.no_passthrough(),
-        false => Some("switched off".to_owned()),
-    };
     let task = Task {
         device: connection.device().try_clone_to_owned().map_err(failed)?,
         offer: connection.offer(),
         open: Vec::new(),
         takes_over: false,
-        no_passthrough,
+        no_passthrough: connection.no_passthrough(options.passthrough),
         threads: options.threads,
     };
     let serving = serve(vfs, task, Arc::clone(&connection) as Arc<dyn Keeper>).map_err(failed)?;
