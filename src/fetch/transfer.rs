@@ -245,7 +245,9 @@ impl Transfers {
             std::future::pending().await
         };
         let heard = async {
+            // In this order: what is there already needs no timer.
             tokio::select! {
+                biased;
                 heard = &mut work => heard,
                 never = lending => never,
             }
