@@ -205,6 +205,7 @@ async fn live(
             () = serving.ended() => break false,
             wish = wishes.recv() => match wish {
                 Some(Wish::Restarted(outcome)) => asked.restarted(outcome),
+                Some(Wish::Ping) => supervisor.say(&FromWorker::Pong),
                 Some(Wish::Retire) => break true,
                 Some(Wish::Orphaned) | None => {
                     tracing::error!("the supervisor died: ending");

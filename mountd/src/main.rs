@@ -49,13 +49,7 @@ fn main() -> ExitCode {
 /// A worker's life. What goes wrong is said to the supervisor, who says it to the user.
 fn work(cli: cli::Cli) -> ExitCode {
     let cli::Command::Mount(args) = cli.command else { return ExitCode::FAILURE };
-    // A panic must not unwind: requests that are dropped on the way would be answered with errors,
-    // where the next worker has the right answer.
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        usual(panic);
-        std::process::abort();
-    }));
+    die_of_panics();
     let outcome = (|| {
         let options = cli::mounts::worker_options(&args).inspect_err(worker::cannot)?;
         let joined = worker::join(&options.root)?;
@@ -80,6 +74,16 @@ fn work(cli: cli::Cli) -> ExitCode {
     }
 }
 
+/// A panic must not unwind: requests that are dropped on the way would be answered with errors, where
+/// the next worker has the right answer.
+fn die_of_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        std::process::abort();
+    }));
+}
+
 fn run(cli: cli::Cli) -> Result<(), Failure> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(cli::run(cli));
@@ -94,4 +98,27 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Kind::General, format!("starting threads: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    /// Set for the process that is to die.
+    const DIES: &str = "MODELFS_TEST_DIES";
+
+    /// In a process of its own: this same test, which then panics where somebody would catch it.
+    #[test]
+    fn a_panic_on_any_thread_ends_the_process_and_nothing_unwinds() {
+        if std::env::var_os(DIES).is_some() {
+            super::die_of_panics();
+            let _ = std::thread::spawn(|| panic!("as a bug would")).join();
+            std::process::exit(0);
+        }
+        let name = "tests::a_panic_on_any_thread_ends_the_process_and_nothing_unwinds";
+        let program = std::env::current_exe().unwrap();
+        let dead = Command::new(program).args(["--exact", name]).env(DIES, "1").output().unwrap();
+        assert_eq!(dead.status.signal(), Some(6), "{dead:?}");
+    }
 }

@@ -55,6 +55,8 @@ pub struct Assignment {
 pub enum Wish {
     /// Commit and end without a word to the kernel.
     Retire,
+    /// A sign of life.
+    Ping,
     /// The restart that was asked for came to this.
     Restarted(Result<(), String>),
     /// Nothing more: it has died.
@@ -181,6 +183,7 @@ impl Supervisor {
                 }
                 ToWorker::Restarted(outcome) => drop(wish.send(Wish::Restarted(outcome))),
                 ToWorker::Retire => drop(wish.send(Wish::Retire)),
+                ToWorker::Ping => drop(wish.send(Wish::Ping)),
                 ToWorker::Welcome(_) => tracing::debug!("welcome twice"),
             }
         }

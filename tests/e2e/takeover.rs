@@ -224,3 +224,36 @@ fn when_the_supervisor_dies_the_mount_goes() {
         place.mount_folder(&[]).stop();
     }
 }
+
+#[test]
+fn a_worker_without_memory_is_replaced_and_no_read_fails() {
+    let place = Place::new();
+    let bytes = published(&place);
+    let server = Server::start(&place.registry());
+    let daemon = place.mount(&server.url(), &["--no-passthrough"]);
+    let worker = daemon.worker();
+    let pid = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw);
+    let none = rustix::process::Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Data, none).expect("root may");
+    // It gets no page more: the first large buffer or thread is its end.
+    let read = fs::read(daemon.path("org/net/v1/w.bin")).expect("no error reaches the reader");
+    assert!(read == bytes, "a wrong byte");
+    assert_ne!(daemon.worker(), worker, "it died of it");
+    daemon.stop();
+}
+
+#[test]
+fn a_worker_that_hangs_is_replaced_without_being_asked_to() {
+    let place = Place::new();
+    let bytes = published(&place);
+    let daemon = place.mount_folder(&["--no-passthrough", "--hang-timeout", "1500ms"]);
+    let worker = daemon.worker();
+    // One that answers is left alone for longer than that.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(daemon.worker(), worker);
+    assert!(signal(worker, "STOP"));
+    let read = fs::read(daemon.path("org/net/v1/w.bin")).expect("no error reaches the reader");
+    assert!(read == bytes, "a wrong byte");
+    assert_ne!(daemon.worker(), worker);
+    daemon.stop();
+}

@@ -69,6 +69,9 @@ pub struct Mount {
     /// How often in a row the process that serves may die at once before reads fail; 0: for ever
     #[arg(long, value_name = "N", default_value_t = MAX_RESTARTS)]
     pub max_restarts: u32,
+    /// Replace the process that serves if it hangs for so long; 0: never
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub hang_timeout: Duration,
     /// Let the process that serves keep its capabilities and reach every file of its user
     #[arg(long)]
     pub keep_privileges: bool,

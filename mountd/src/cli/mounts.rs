@@ -81,6 +81,7 @@ fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
         mount: mount_options(&args)?,
         root: paths::cache_root(args.places.cache_dir.as_deref())?,
         most_deaths: args.max_restarts,
+        silence: args.hang_timeout,
         ends_with_terminal: !args.background && std::io::stderr().is_terminal(),
     })
 }

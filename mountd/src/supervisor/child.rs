@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::link::Link;
 use super::messages::{FromWorker, ToWorker};
+use super::pulse::Pulse;
 use crate::error::{Failure, Kind};
 use crate::worker;
 
@@ -44,6 +45,8 @@ pub struct Worker {
     pub generation: Generation,
     /// Whether it answers the kernel's requests.
     pub serves: bool,
+    /// Once it is ready: what it answers to being asked.
+    pub pulse: Option<Pulse>,
     child: Child,
     link: Arc<Link>,
 }
@@ -90,7 +93,7 @@ impl Program {
             .name(format!("worker-{}", generation.0))
             .spawn(move || listen(&theirs, generation, &heard))
             .map_err(|e| failed(&self.path, e))?;
-        Ok(Worker { generation, serves: false, child, link })
+        Ok(Worker { generation, serves: false, pulse: None, child, link })
     }
 }
 

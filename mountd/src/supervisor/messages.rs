@@ -66,6 +66,8 @@ pub enum FromWorker {
     Released { ino: u64, handle: u64 },
     /// It answers requests.
     Ready(Ready),
+    /// It has heard a [`ToWorker::Ping`].
+    Pong,
     /// It cannot; it ends.
     Failed(Failure),
     /// Somebody asked for the end by command.
@@ -90,6 +92,8 @@ pub enum ToWorker {
     Answered(Result<(), String>),
     /// The number of a backing file, or the system's error.
     Registered { ask: u64, number: Result<u32, i32> },
+    /// Whether it is there; asked of one that is ready.
+    Ping,
     /// What became of the restart that it was asked for.
     Restarted(Result<(), String>),
     /// Commit and end, without a word to the kernel: the next one goes on.

@@ -9,6 +9,7 @@ mod child;
 pub mod link;
 pub mod messages;
 mod policy;
+mod pulse;
 pub mod reaper;
 mod service;
 mod stopping;
@@ -33,6 +34,7 @@ use crate::signals::{Asked, Signals};
 use child::{Generation, Heard, Program, Worker};
 use messages::ToWorker;
 use policy::{Next, Policy};
+use pulse::{Beat, Pulse};
 use reaper::Reaper;
 use stopping::Refusing;
 
@@ -44,6 +46,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// Quick deaths in a row after which reads fail; 0: never.
     pub most_deaths: u32,
+    /// How long a worker may be silent before it is taken to hang; zero: for ever.
+    pub silence: Duration,
     /// Whether losing the terminal ends it; else it asks for another worker.
     pub ends_with_terminal: bool,
 }
@@ -146,6 +150,7 @@ where
         hear: &mut UnboundedReceiver<(Generation, Heard)>,
     ) -> End {
         let mut watchdog = service::Watchdog::new();
+        let mut beaten = tokio::time::Instant::now();
         loop {
             let pause = match &self.stage {
                 Stage::Pausing { until } => Some(*until),
@@ -153,6 +158,7 @@ where
                 Stage::GivenUp(_) => Some(tokio::time::Instant::now() + LOOK),
             };
             let retire_by = self.retire_by;
+            let beat = Pulse::every(self.plan.silence).map(|every| beaten + every);
             let step = tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => Err(End::Asked),
@@ -170,9 +176,27 @@ where
                     Ok(())
                 }
                 () = sleep_until(pause) => self.on_pause(),
+                () = sleep_until(beat) => {
+                    beaten = tokio::time::Instant::now();
+                    self.beat();
+                    Ok(())
+                }
             };
             if let Err(end) = step {
                 return end;
+            }
+        }
+    }
+
+    /// Asks the worker whether it is there, or has it replaced if it does not answer.
+    fn beat(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        match worker.pulse.as_mut().map(Pulse::tick) {
+            None => {}
+            Some(Beat::Ask) => worker.say(&ToWorker::Ping, &[]),
+            Some(Beat::Hangs) => {
+                tracing::error!(pid = worker.pid(), "the worker does not answer and is killed");
+                worker.kill();
             }
         }
     }

@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::child::{Generation, Worker};
 use super::messages::{FromWorker, OPEN_FILES, PROTOCOL, ToWorker, Welcome};
+use super::pulse::Pulse;
 use super::reaper::Reaper;
 use super::{COMMIT, End, Supervisor, service};
 use crate::control::ops::{blocking, rfc3339};
@@ -69,6 +70,10 @@ where
                 if let Some(connection) = &self.connection {
                     connection.released(Ino(ino), Handle(handle));
                 }
+            }
+            FromWorker::Pong => {
+                let pulse = self.worker.as_mut().and_then(|w| w.pulse.as_mut());
+                pulse.into_iter().for_each(Pulse::answered);
             }
             FromWorker::Ready(ready) => return self.on_ready(&ready).map_err(End::Failed),
             FromWorker::Failed(failure) => self.failure = Some(failure),
@@ -187,6 +192,7 @@ where
 
     fn on_ready(&mut self, ready: &Ready) -> Result<(), Failure> {
         self.policy.ready(Instant::now());
+        self.worker.iter_mut().for_each(|worker| worker.pulse = Some(Pulse::default()));
         self.failure = None;
         if self.since.is_none() {
             self.since = Some(rfc3339(SystemTime::now()));
