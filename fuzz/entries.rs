@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use modelfs::base::units::{ByteSize, parse_duration};
 use modelfs::base::{FileRange, hash::sha256};
+use modelfs::model::tensors::{self, Header};
 use modelfs::model::{
     BlobLayout, FileIx, FilePath, MAX_TOTAL, Manifest, Name, PartIx, SegmentIx, VersionRef,
 };
@@ -26,7 +27,7 @@ use modelfs_mountd::control::types::{
 pub type Entrance = fn(&[u8]);
 
 /// All of them, by the name of their target and corpus.
-pub const TARGETS: [(&str, Entrance); 8] = [
+pub const TARGETS: [(&str, Entrance); 10] = [
     ("catalog", catalog),
     ("manifest", manifest),
     ("leaf_list", leaf_list),
@@ -35,6 +36,8 @@ pub const TARGETS: [(&str, Entrance); 8] = [
     ("units", units),
     ("blob_layout", blob_layout),
     ("lock_file", lock_file),
+    ("safetensors", safetensors),
+    ("gguf", gguf),
 ];
 
 /// The longest refusal that fits a log line, whatever was refused.
@@ -48,6 +51,40 @@ fn one_short_line(error: &impl Display) {
     let length = text.chars().count();
     assert!(length <= LINE, "{length} characters of error");
     assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// The first bytes of a weights file, of which there is more: whatever is asked for comes.
+fn weights(first: &[u8], len: u64) {
+    for have in [4, 16, first.len() / 2, first.len()] {
+        let have = &first[..have.min(first.len())];
+        match tensors::header(have, len) {
+            Header::Needs(more) => {
+                assert!(more > have.len() as u64 && more <= len.min(tensors::MAX_HEADER));
+            }
+            Header::Known(map) => {
+                let mut end = 0;
+                for extent in map.extents() {
+                    assert!(!extent.is_empty() && extent.start() >= end && extent.end() <= len);
+                    assert_eq!(map.begun_in(FileRange::at(extent.end(), 0)), None);
+                    end = extent.end();
+                }
+            }
+            Header::Unknown => {}
+        }
+    }
+}
+
+/// A safetensors file: the length of its header is the fuzzer's, or right.
+pub fn safetensors(data: &[u8]) {
+    weights(data, data.len() as u64 * 4);
+    let whole = [&(data.len() as u64).to_le_bytes()[..], data].concat();
+    weights(&whole, 1 << 30);
+}
+
+/// A GGUF file.
+pub fn gguf(data: &[u8]) {
+    weights(data, u64::MAX);
+    weights(&[&b"GGUF\x03\0\0\0"[..], data].concat(), 1 << 30);
 }
 
 /// `models.json`.

@@ -20,6 +20,7 @@ mod readahead;
 mod slots;
 mod source;
 mod table;
+mod tensors;
 mod transfer;
 mod urgency;
 
@@ -31,9 +32,10 @@ use deliver::Target;
 pub use error::FetchError;
 use flight::ObjectKey;
 pub use prefetch::PrefetchProgress;
-pub use readahead::Readahead;
+pub use readahead::{Course, Readahead};
 pub use source::{CatalogChange, Source};
 use table::Ride;
+pub use tensors::{Look, Tensors};
 use transfer::Transfers;
 pub use urgency::Priority;
 use urgency::Urgency;
@@ -145,6 +147,11 @@ impl Fetcher {
     /// Memory to read `len` bytes into.
     pub(crate) fn buffer(&self, len: usize) -> Buffer {
         self.transfers.buffers.take(len)
+    }
+
+    /// Where its tasks run.
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
     }
 
     /// Makes a file ready to be read. Fetches nothing.

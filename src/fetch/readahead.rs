@@ -1,15 +1,19 @@
 //! How far to read ahead of a reader: decided from the reads of one open file.
 //!
-//! Invariant: a reader that jumps about causes no readahead at all; one that goes on where it
+//! Invariant: a reader that jumps about causes no readahead at all, unless it jumps to the beginning
+//! of a tensor: then it gets the tensor, and what is likely the next one. One that goes on where it
 //! stopped gets a window that doubles. Pure: one value per handle, no I/O.
 
 use crate::base::FileRange;
+use crate::model::tensors::TensorMap;
 
 /// The first window. The kernel asks in pieces of 128 KiB, so this keeps eight ahead.
 const FIRST_WINDOW: u64 = 1 << 20;
 /// The largest window: what 1 Gbit/s holds in flight at 250 ms; also within the memory for
 /// fetches that nobody waits for.
 const MAX_WINDOW: u64 = 32 << 20;
+/// What the kernel reads at least.
+const PAGE: u64 = 4096;
 /// Requests of one sequential reader may come in another order when several threads take them
 /// from the kernel: this far from the expected place still counts as going on.
 const SLACK: u64 = 2 << 20;
@@ -25,11 +29,24 @@ pub struct Readahead {
     window: u64,
     /// Everything before this was already asked for.
     asked: u64,
+    /// Where reading on is not likely any more: the end of a tensor from which the reader will jump.
+    bound: u64,
+    /// The last tensor that was begun, and how far from the one before.
+    last: Option<(usize, isize)>,
+}
+
+/// What a read tells about those that follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Course {
+    /// It goes on where another stopped: this should be fetched ahead now, if anything.
+    On(Option<FileRange>),
+    /// It is elsewhere. A map of the file's tensors may tell why.
+    Jump,
 }
 
 impl Default for Readahead {
     fn default() -> Self {
-        Self { most: MAX_WINDOW, next: None, window: 0, asked: 0 }
+        Self { most: MAX_WINDOW, next: None, window: 0, asked: 0, bound: u64::MAX, last: None }
     }
 }
 
@@ -40,8 +57,8 @@ impl Readahead {
         Self { most: (limit / 8).clamp(FIRST_WINDOW, MAX_WINDOW), ..Self::default() }
     }
 
-    /// A read of `range` in a file of `len` bytes: what should be fetched ahead now, if anything.
-    pub fn on_read(&mut self, range: FileRange, len: u64) -> Option<FileRange> {
+    /// A read of `range` in a file of `len` bytes.
+    pub fn on_read(&mut self, range: FileRange, len: u64) -> Course {
         let expected = self.next;
         let goes_on = expected.is_some_and(|at| {
             range.start() + SLACK >= at && range.start() <= at + SLACK.min(self.window)
@@ -51,18 +68,49 @@ impl Readahead {
             self.next = Some(end);
             self.window = 0;
             self.asked = end;
-            return None;
+            self.bound = u64::MAX;
+            return Course::Jump;
+        }
+        if range.end() > self.bound {
+            self.bound = u64::MAX;
         }
         self.next = expected.map(|at| at.max(end));
         let behind_window = self.asked < end + self.window / 2;
         if !behind_window {
-            return None;
+            return Course::On(None);
         }
         self.window = (self.window * 2).clamp(FIRST_WINDOW, self.most);
         let start = self.asked.max(end);
-        let stop = (end + self.window).min(len);
+        let stop = (end + self.window).min(len).min(self.bound);
         self.asked = self.asked.max(stop);
-        (start < stop).then(|| FileRange::new(start, stop))
+        Course::On((start < stop).then(|| FileRange::new(start, stop)))
+    }
+
+    /// After a jump to `range`, in a file with these tensors: what should be fetched ahead now, the
+    /// most urgent first. Nothing if no tensor begins there.
+    pub fn on_jump(&mut self, range: FileRange, tensors: &TensorMap) -> Vec<FileRange> {
+        // A program's read begins where the tensor does, the kernel's with the page.
+        let page = FileRange::new(range.start().saturating_sub(PAGE), range.end());
+        let Some((ix, tensor)) = tensors.begun_in(page) else { return Vec::new() };
+        let step = self.last.map_or(1, |(last, _)| ix as isize - last as isize);
+        // Once is chance, twice is a habit; the file's own order is one from the beginning.
+        let usual = step == 1 || self.last.is_some_and(|(_, before)| before == step);
+        self.last = Some((ix, step));
+        self.window = tensor.len().clamp(FIRST_WINDOW, self.most);
+        self.asked = tensor.end().min(range.end() + self.most);
+        self.bound = if step == 1 { u64::MAX } else { tensor.end() };
+        let mut ahead = vec![FileRange::new(range.end(), self.asked)];
+        let next = ix.checked_add_signed(step).and_then(|ix| tensors.extents().get(ix));
+        if let Some(next) = next.filter(|_| usual && step != 0) {
+            let room = self.most.saturating_sub(ahead[0].len()).min(self.most / 2);
+            let likely = FileRange::new(next.start(), next.end().min(next.start() + room));
+            if step == 1 {
+                self.asked = self.asked.max(likely.end());
+            }
+            ahead.push(likely);
+        }
+        ahead.retain(|range| !range.is_empty());
+        ahead
     }
 }
 
@@ -78,7 +126,7 @@ mod tests {
         let mut r = Readahead::default();
         let len = 1 << 30;
         for at in [500 << 20, 3 << 20, 900 << 20, 100 << 20] {
-            assert_eq!(r.on_read(FileRange::at(at, KERNEL), len), None);
+            assert_eq!(r.on_read(FileRange::at(at, KERNEL), len), Course::Jump);
         }
     }
 
@@ -88,7 +136,7 @@ mod tests {
         let len = 256 << 20;
         let (mut largest, mut covered) = (0, 0);
         for at in (0..len).step_by(KERNEL as usize) {
-            if let Some(ahead) = r.on_read(FileRange::at(at, KERNEL), len) {
+            if let Course::On(Some(ahead)) = r.on_read(FileRange::at(at, KERNEL), len) {
                 assert!(ahead.start() >= covered && ahead.end() <= len);
                 covered = ahead.end();
                 largest = largest.max(ahead.end() - (at + KERNEL));
@@ -104,9 +152,73 @@ mod tests {
         for at in (0..8 << 20).step_by(KERNEL as usize) {
             r.on_read(FileRange::at(at, KERNEL), len);
         }
-        assert_eq!(r.on_read(FileRange::at(500 << 20, KERNEL), len), None);
-        let next = r.on_read(FileRange::at((500 << 20) + KERNEL, KERNEL), len).unwrap();
-        assert_eq!(next.len(), FIRST_WINDOW);
+        assert_eq!(r.on_read(FileRange::at(500 << 20, KERNEL), len), Course::Jump);
+        let next = r.on_read(FileRange::at((500 << 20) + KERNEL, KERNEL), len);
+        assert!(matches!(next, Course::On(Some(next)) if next.len() == FIRST_WINDOW));
+    }
+
+    /// Tensors of so many MiB, one after another behind a header of one.
+    fn tensors(mib: &[u64]) -> (TensorMap, u64) {
+        let mut end = 0;
+        let entries = mib.iter().enumerate().map(|(n, m)| {
+            let start = end;
+            end += m << 20;
+            format!(r#""{n:05}":{{"data_offsets":[{start},{end}]}}"#)
+        });
+        let json = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+        let json = json.clone() + &" ".repeat((1 << 20) - 8 - json.len());
+        let first = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
+        let len = (1 << 20) + end;
+        match crate::model::tensors::header(&first, len) {
+            crate::model::tensors::Header::Known(map) => (map, len),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn jump(r: &mut Readahead, map: &TensorMap, len: u64, at: u64) -> Vec<FileRange> {
+        let range = FileRange::at(at, KERNEL);
+        assert_eq!(r.on_read(range, len), Course::Jump);
+        r.on_jump(range, map)
+    }
+
+    #[test]
+    fn a_jump_to_a_tensor_fetches_it_and_the_likely_next() {
+        let (map, len) = tensors(&[4, 6, 8, 10, 2, 12]);
+        let at = |ix: usize| map.extents()[ix];
+        let rest = |ix: usize| FileRange::new(at(ix).start() + KERNEL, at(ix).end());
+        let with = |last| Readahead { last, ..Readahead::default() };
+        let mut r = with(None);
+        assert_eq!(jump(&mut r, &map, len, at(0).start()), [rest(0), at(1)], "the file's order");
+        assert_eq!(jump(&mut r, &map, len, at(3).start()), [rest(3)], "somewhere: no habit");
+        let mut r = with(Some((5, 2)));
+        assert_eq!(jump(&mut r, &map, len, at(3).start()), [rest(3)], "backwards, the first time");
+        assert_eq!(jump(&mut r, &map, len, at(1).start()), [rest(1)], "again, but none is left");
+        let mut r = with(Some((5, -1)));
+        assert_eq!(jump(&mut r, &map, len, at(4).start()), [rest(4), at(3)], "a habit");
+    }
+
+    #[test]
+    fn the_middle_of_a_tensor_fetches_nothing_more() {
+        let (map, len) = tensors(&[40, 60]);
+        let mut r = Readahead::default();
+        assert_eq!(jump(&mut r, &map, len, 20 << 20), []);
+        assert_eq!(jump(&mut r, &map, len, 70 << 20), []);
+    }
+
+    #[test]
+    fn who_jumps_from_tensor_to_tensor_gets_nothing_behind_them() {
+        let (map, len) = tensors(&[8, 8, 8, 8]);
+        let mut r = Readahead { last: Some((3, 5)), ..Readahead::default() };
+        let tensor = map.extents()[0];
+        let first = jump(&mut r, &map, len, tensor.start());
+        assert_eq!(first.len(), 1);
+        for at in (tensor.start() + KERNEL..tensor.end()).step_by(KERNEL as usize) {
+            let on = r.on_read(FileRange::at(at, KERNEL), len);
+            assert_eq!(on, Course::On(None), "all of it is asked for already");
+        }
+        // But one that then goes on gets on.
+        let on = r.on_read(FileRange::at(tensor.end(), KERNEL), len);
+        assert!(matches!(on, Course::On(Some(_))), "{on:?}");
     }
 
     proptest! {
@@ -115,7 +227,7 @@ mod tests {
             let mut r = Readahead::default();
             for (at, n) in reads {
                 let range = FileRange::at(at % len, n);
-                if let Some(ahead) = r.on_read(range, len) {
+                if let Course::On(Some(ahead)) = r.on_read(range, len) {
                     prop_assert!(ahead.end() <= len && !ahead.is_empty());
                     prop_assert!(ahead.len() <= MAX_WINDOW);
                 }

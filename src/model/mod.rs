@@ -9,6 +9,7 @@ mod layout;
 mod manifest;
 mod name;
 mod reference;
+pub mod tensors;
 
 pub use catalog::{Catalog, CatalogBuilder, VersionEntry};
 pub use digest::{ContentKey, Digest, DigestError, LeafDigest};

@@ -19,7 +19,7 @@ use super::repeats::Repeats;
 use super::sync::lock;
 use super::types::{Answer, Handle, Ino, Opened, VfsError};
 use crate::base::FileRange;
-use crate::fetch::{CachedFile, Fetcher, Readahead};
+use crate::fetch::{CachedFile, Course, Fetcher, Look, Readahead, Tensors};
 use crate::model::ContentKey;
 use crate::store::Hold;
 
@@ -43,6 +43,15 @@ pub(super) struct OpenFile {
     bytes: FileBytes,
     /// The kernel's requests for one handle come on several threads.
     ahead: Mutex<Readahead>,
+    tensors: Tensors,
+}
+
+/// What to fetch ahead of a read.
+enum Ahead {
+    /// These.
+    Ranges(Vec<FileRange>),
+    /// It depends on the file's header, which has to be read for that.
+    Ask,
 }
 
 #[derive(Clone)]
@@ -123,11 +132,16 @@ impl Files {
             }
         };
         let ahead = Readahead::within(self.fetcher.store().limit().0);
-        Ok(OpenFile { bytes, ahead: Mutex::new(ahead) })
+        Ok(OpenFile { bytes, ahead: Mutex::new(ahead), tensors: Tensors::default() })
     }
 
     /// At most `size` bytes from `offset`; fewer only at the end of the file.
-    pub(super) fn read(self: &Arc<Self>, open: &OpenFile, offset: u64, size: u32) -> Answer<Bytes> {
+    pub(super) fn read(
+        self: &Arc<Self>,
+        open: &Arc<OpenFile>,
+        offset: u64,
+        size: u32,
+    ) -> Answer<Bytes> {
         let file = match &open.bytes {
             FileBytes::Model(file) => Arc::clone(file),
             FileBytes::Document(body) => {
@@ -140,12 +154,12 @@ impl Files {
         if range.is_empty() {
             return Answer::Now(Ok(Bytes::new()));
         }
-        let ahead = lock(&open.ahead).on_read(range, len);
+        let ahead = open.on_read(&file, range, len);
         let mut buffer = self.fetcher.buffer(range.len() as usize);
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {
-                if let Some(ahead) = ahead.filter(|_| !is_complete(&file)) {
-                    self.readahead(&file, ahead);
+                if !is_complete(&file) {
+                    self.ahead(open, &file, range, ahead);
                 }
                 return Answer::Now(Ok(buffer.freeze()));
             }
@@ -159,7 +173,32 @@ impl Files {
             return Answer::Now(Err(error));
         }
         let this = Arc::clone(self);
-        Answer::Later(Box::pin(async move { this.fetch(&file, range, ahead).await }))
+        let open = Arc::clone(open);
+        Answer::Later(Box::pin(async move { this.fetch(&open, &file, range, ahead).await }))
+    }
+
+    /// Fetches ahead of a read.
+    fn ahead(
+        self: &Arc<Self>,
+        open: &Arc<OpenFile>,
+        file: &Arc<CachedFile>,
+        range: FileRange,
+        ahead: Ahead,
+    ) {
+        match ahead {
+            Ahead::Ranges(ranges) => {
+                ranges.into_iter().for_each(|range| self.readahead(file, range));
+            }
+            Ahead::Ask => {
+                let (this, open, file) = (Arc::clone(self), Arc::clone(open), Arc::clone(file));
+                self.fetcher.runtime().spawn_blocking(move || {
+                    if let Some(map) = open.tensors.ask(&this.fetcher, &file) {
+                        let ranges = lock(&open.ahead).on_jump(range, &map);
+                        ranges.into_iter().for_each(|range| this.readahead(&file, range));
+                    }
+                });
+            }
+        }
     }
 
     /// What fails ahead of a reader is told like what fails under it: it may never come that far.
@@ -175,17 +214,19 @@ impl Files {
 
     async fn fetch(
         self: &Arc<Self>,
+        open: &Arc<OpenFile>,
         file: &Arc<CachedFile>,
         range: FileRange,
-        mut ahead: Option<FileRange>,
+        ahead: Ahead,
     ) -> Result<Bytes, VfsError> {
         let begun = Instant::now();
+        let mut ahead = Some(ahead);
         let mut read = pin!(self.fetcher.read(file, range));
         let answer = poll_fn(|cx| {
             let answer = read.as_mut().poll(cx);
             // Only once what is waited for is on its way.
             if let Some(ahead) = ahead.take() {
-                self.readahead(file, ahead);
+                self.ahead(open, file, range, ahead);
             }
             answer
         })
@@ -209,6 +250,20 @@ impl Files {
                 }
                 Err(error)
             }
+        }
+    }
+}
+
+impl OpenFile {
+    fn on_read(&self, file: &CachedFile, range: FileRange, len: u64) -> Ahead {
+        let mut ahead = lock(&self.ahead);
+        match ahead.on_read(range, len) {
+            Course::On(range) => Ahead::Ranges(range.into_iter().collect()),
+            Course::Jump => match self.tensors.look(file) {
+                Look::Map(map) => Ahead::Ranges(ahead.on_jump(range, &map)),
+                Look::Never => Ahead::Ranges(Vec::new()),
+                Look::Ask => Ahead::Ask,
+            },
         }
     }
 }

@@ -171,7 +171,7 @@ impl Vfs {
             Answer::Later(file) => {
                 let files = Arc::clone(&self.files);
                 Answer::Later(Box::pin(async move {
-                    match files.read(&*file.await?, offset, size) {
+                    match files.read(&file.await?, offset, size) {
                         Answer::Now(answer) => answer,
                         Answer::Later(answer) => answer.await,
                     }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use modelfs_test_support::Server;
-use modelfs_test_support::{bytes, write_bytes};
+use modelfs_test_support::{bytes, safetensors, write_bytes};
 
-use crate::harness::Place;
+use crate::harness::{Place, eventually, xattr};
 
 const GIB: u64 = 1 << 30;
 
@@ -36,6 +36,55 @@ fn four_kib_from_the_middle_of_a_gib() {
         let sent = server.bytes_sent();
         println!("{sent} bytes in {} requests for 4096", server.requests().len());
         assert!(sent <= 1 << 20, "{sent} bytes");
+        daemon.stop();
+    }
+}
+
+/// The reader has seen the header; a fault at a tensor's beginning then brings the tensor, and what
+/// lies elsewhere stays where it is.
+#[test]
+fn the_first_page_of_a_tensor_brings_the_tensor_and_no_other() {
+    const TENSOR: usize = 4 << 20;
+    for mode in [&[][..], &["--no-passthrough"][..]] {
+        let place = Place::new();
+        let plain = place.path("plain");
+        fs::create_dir(&plain).expect("a folder");
+        let weights = safetensors(9, 10, TENSOR);
+        fs::write(plain.join("w.safetensors"), &weights).expect("a file");
+        place.publish(&plain, "org/net", "v1", &[]);
+        let server = Server::start(&place.registry());
+        let daemon = place.mount(&server.url(), mode);
+        let path = daemon.path("org/net/v1/w.safetensors");
+        let file = File::open(&path).expect("opens");
+        // No readahead of the kernel's, so that what comes is our doing.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).expect("fadvise");
+        let read = |at: usize, len: usize| {
+            let mut got = vec![0; len];
+            file.read_exact_at(&mut got, at as u64).expect("reads");
+            assert!(got == weights[at..at + len], "a wrong byte");
+        };
+        let behind = weights.len() - 10 * TENSOR;
+        read(0, behind);
+        let cached = || xattr(&path, "cached").and_then(|n| n.parse().ok()).unwrap_or(0usize);
+        eventually("the header is stored", || cached() >= behind);
+        let before = cached();
+        // Not the first: that one lies where a reader would go on anyway.
+        read(behind + 6 * TENSOR, 4096);
+        let whole = before + TENSOR;
+        eventually("the tensor comes", || cached() >= whole - (128 << 10));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let came = cached() - before;
+        println!("{came} bytes for a page of a tensor of {TENSOR}");
+        assert!(came <= TENSOR + (256 << 10), "{came} bytes: more than the tensor");
+        server.reset();
+        read(behind + 6 * TENSOR, TENSOR);
+        assert_eq!(objects(&server), 0, "all of it is there");
+        // A page from the middle of another brings its leaf.
+        let before = cached();
+        read(behind + 2 * TENSOR + TENSOR / 2, 4096);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(cached() - before <= 256 << 10, "{} bytes", cached() - before);
+        drop(file);
         daemon.stop();
     }
 }
