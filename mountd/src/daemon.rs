@@ -183,7 +183,7 @@ async fn live(
     let ops = Arc::new(Ops {
         store: store.clone(),
         source: Some(fetcher.source().clone()),
-        fetcher: Some(fetcher),
+        fetcher: Some(fetcher.clone()),
         daemon: Some(Live { status, keeper: asked.clone() }),
         options: options.fetch.clone(),
     });
@@ -219,6 +219,7 @@ async fn live(
     let _ = control.await;
     let committed = blocking(move || {
         drop(scrub);
+        fetcher.keep_traces();
         Ok(store.commit()?)
     })
     .await;

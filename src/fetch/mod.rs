@@ -8,11 +8,13 @@
 
 mod batches;
 mod copy;
+mod course;
 mod deliver;
 mod error;
 mod flight;
 mod gather;
 mod lists;
+mod loads;
 mod memory;
 mod prefetch;
 mod read;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use deliver::Target;
 pub use error::FetchError;
 use flight::ObjectKey;
+use loads::Loads;
 pub use prefetch::PrefetchProgress;
 pub use readahead::{Course, Readahead};
 pub use source::{CatalogChange, Source};
@@ -107,6 +110,7 @@ pub struct Fetcher {
     source: Arc<Source>,
     store: Store,
     transfers: Arc<Transfers>,
+    loads: Loads,
     deadline: Duration,
     runtime: tokio::runtime::Handle,
 }
@@ -119,6 +123,7 @@ impl Fetcher {
             source,
             store,
             transfers,
+            loads: Loads::default(),
             deadline: options.read_deadline,
             runtime: tokio::runtime::Handle::current(),
         })

@@ -10,6 +10,7 @@ mod manifest;
 mod name;
 mod reference;
 pub mod tensors;
+pub mod trace;
 
 pub use catalog::{Catalog, CatalogBuilder, VersionEntry};
 pub use digest::{ContentKey, Digest, DigestError, LeafDigest};

@@ -50,8 +50,25 @@ pub enum NameError {
 pub struct Name(Box<str>);
 
 /// The path of a file within its version: relative, normal, parts joined by `/`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(try_from = "Box<str>", into = "Box<str>")]
 pub struct FilePath(Box<str>);
+
+impl TryFrom<Box<str>> for FilePath {
+    type Error = NameError;
+
+    fn try_from(text: Box<str>) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+impl From<FilePath> for Box<str> {
+    fn from(path: FilePath) -> Self {
+        path.0
+    }
+}
 
 fn check_part(part: &str) -> Result<(), NameError> {
     if part.is_empty() {

@@ -29,6 +29,8 @@ use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
 const NODES: usize = 2048;
 /// What a saved document takes beside its bytes: half a page here and there, and its row.
 const PER_DOCUMENT: u64 = 16 << 10;
+/// Traces of loads that are kept: the models that one machine serves in turn, at some MiB at most.
+const MAX_TRACES: u32 = 64;
 
 /// The store. Cheap to clone; the last clone's drop commits and closes.
 #[derive(Debug, Clone)]
@@ -284,6 +286,24 @@ impl Store {
         }
         let grows = body.len() as u64 + PER_DOCUMENT;
         self.save(grows, |tx| names::set_manifest(tx, hash, body))
+    }
+
+    /// What a load of the version with this manifest touched, if that was kept.
+    pub fn trace(&self, manifest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.core().index.read(|c| names::trace(c, manifest))
+    }
+
+    /// Keeps what a load of a version touched, in place of what was kept before.
+    pub fn save_trace(&self, manifest: &Digest, body: &[u8]) -> Result<(), StoreError> {
+        let now = self.core().time.seconds();
+        self.save(body.len() as u64 + PER_DOCUMENT, |tx| {
+            names::set_trace(tx, manifest, body, now, MAX_TRACES)
+        })
+    }
+
+    /// Forgets it. Whether there was something.
+    pub fn forget_trace(&self, manifest: &Digest) -> Result<bool, StoreError> {
+        self.core().write_index(Durability::Normal, |tx| names::forget_trace(tx, manifest))
     }
 
     /// The ids of these, in order; made if new, many in one transaction.

@@ -155,6 +155,9 @@ impl Files {
             return Answer::Now(Ok(Bytes::new()));
         }
         let ahead = open.on_read(&file, range, len);
+        if !is_complete(&file) {
+            self.fetcher.touched(&file, range);
+        }
         let mut buffer = self.fetcher.buffer(range.len() as usize);
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {

@@ -25,4 +25,5 @@ mod service;
 mod takeover;
 mod tls;
 mod torture;
+mod traces;
 mod trees;

@@ -14,6 +14,7 @@ mod progress;
 mod publish;
 mod session;
 mod table;
+mod trace;
 
 use clap::{Parser, Subcommand};
 
@@ -152,6 +153,17 @@ Examples:
 
 The exit code is 6 if something was dropped; it is fetched again when it is read.")]
     Verify(args::Verify),
+    /// Show, export, import or forget the order in which a program loaded a version
+    #[command(after_help = "\
+Examples:
+  modelfs trace show org/my-model@v1
+  modelfs trace export org/my-model@v1 --output load.json
+  modelfs trace import load.json
+  modelfs trace forget org/my-model@v1
+
+The first load of a version is recorded; the next one that finds it uncached, here or on a machine \
+that imported it, is fetched ahead in that order.")]
+    Trace(trace::Trace),
     /// Publish a folder as a version in a registry's folder
     #[command(after_help = "\
 Examples:
@@ -178,6 +190,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Unpin(args) => change::unpin(out, args).await,
         Command::Evict(args) => check::evict(out, args).await,
         Command::Verify(args) => check::verify(out, args).await,
+        Command::Trace(args) => trace::trace(out, args).await,
         Command::Publish(args) => publish::publish(out, args).await,
     }
 }

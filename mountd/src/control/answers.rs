@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::Traffic;
 use modelfs::model::Digest;
+use modelfs::model::trace::TraceDoc;
 use modelfs::store::Usage;
 use serde::{Deserialize, Serialize};
 
@@ -247,6 +248,34 @@ pub struct Freed {
     pub kept_busy: ByteSize,
     /// The pins that kept it.
     pub pins: Vec<PinInfo>,
+}
+
+/// A recorded load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Traced {
+    /// Of which version, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Ref>,
+    /// Its manifest.
+    pub hash: Digest,
+    /// Files that it touched.
+    pub files: u64,
+    /// Runs of bytes that it touched.
+    pub steps: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// All of it, as it is exported.
+    pub document: TraceDoc,
+}
+
+/// A recorded load that is forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Untraced {
+    /// Of which version.
+    #[serde(flatten)]
+    pub reference: Ref,
+    /// Its manifest.
+    pub hash: Digest,
 }
 
 /// The worker that answered makes room for another.

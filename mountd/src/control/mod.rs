@@ -15,4 +15,5 @@ pub mod ops;
 pub mod prefetch;
 pub mod server;
 mod suggest;
+pub mod trace;
 pub mod types;

@@ -29,14 +29,11 @@ use tokio::task::JoinSet;
 use super::guests::{Guest, Guests, MOST, Patient};
 use super::ops::{Ops, Run};
 use super::types::{
-    Call, Event, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Restart, Unmount,
-    Unpin, Verify, parse,
+    Call, Event, Evict, ForgetTrace, GetInfo, GetList, GetPath, GetStatus, GetTrace, ImportTrace,
+    Pin, Prefetch, Restart, Unmount, Unpin, Verify, parse,
 };
 use crate::error::{Failure, Kind};
 use crate::paths;
-
-/// The largest request: references and owners are a few hundred bytes.
-const MAX_BODY: usize = 64 << 10;
 
 /// How long a request may take to arrive; clients are on the same machine.
 const ARRIVE: Duration = Duration::from_secs(10);
@@ -187,6 +184,9 @@ fn router(ops: Arc<Ops>) -> Router {
         .route(Pin::PATH, route::<Pin>())
         .route(Unpin::PATH, route::<Unpin>())
         .route(Evict::PATH, route::<Evict>())
+        .route(GetTrace::PATH, route::<GetTrace>())
+        .route(ImportTrace::PATH, route::<ImportTrace>())
+        .route(ForgetTrace::PATH, route::<ForgetTrace>())
         .route(Restart::PATH, route::<Restart>())
         .route(Unmount::PATH, route::<Unmount>())
         .fallback(async || failed(&Failure::usage("no such path in this API")))
@@ -203,7 +203,7 @@ fn route<C: Run>() -> MethodRouter<Arc<Ops>> {
 
 async fn read<C: Call>(request: Request) -> Result<C, Failure> {
     let guest = request.extensions().get::<Guest>().cloned().unwrap_or_default();
-    let body = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), MAX_BODY))
+    let body = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), C::MOST))
         .await
         .map_err(|_| Failure::usage("the request did not arrive in time"))?
         .map_err(|e| Failure::usage(format!("the request's body: {e}")))?;

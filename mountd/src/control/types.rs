@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{
-    Checked, Freed, Info, List, MountedPath, Pinned, Prefetched, Restarting, Status, Unmounting,
-    Unpinned,
+    Checked, Freed, Info, List, MountedPath, Pinned, Prefetched, Restarting, Status, Traced,
+    Unmounting, Unpinned, Untraced,
 };
 use crate::error::Failure;
 
@@ -24,6 +24,8 @@ pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
     const STREAMED: bool = false;
     /// Whether it must not be asked again when its answer is lost: a second time is another thing.
     const ONCE: bool = false;
+    /// The most bytes of a request: references and owners are a few hundred.
+    const MOST: usize = 64 << 10;
     /// What comes back.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
 }
@@ -55,8 +57,17 @@ calls! {
     Pin => "/v1/pin", Pinned;
     Unpin => "/v1/unpin", Unpinned;
     Evict => "/v1/evict", Freed;
+    GetTrace => "/v1/trace", Traced, READS;
+    ForgetTrace => "/v1/trace/forget", Untraced;
     Restart => "/v1/restart", Restarting, ONCE;
     Unmount => "/v1/unmount", Unmounting, ONCE;
+}
+
+impl Call for ImportTrace {
+    const PATH: &'static str = "/v1/trace/import";
+    // The document, with what JSON needs to carry JSON.
+    const MOST: usize = 2 * modelfs::model::trace::MAX_DOCUMENT;
+    type Answer = Traced;
 }
 
 /// One line of a streamed answer: any number of the first, then one of the others.
@@ -187,6 +198,27 @@ pub struct Evict {
     /// Also what is pinned.
     #[serde(default)]
     pub force: bool,
+}
+
+/// Asks for the recorded load of a version.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GetTrace {
+    /// Which.
+    pub reference: Ref,
+}
+
+/// Takes a load that was recorded elsewhere.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ImportTrace {
+    /// The document, as exported.
+    pub document: serde_json::Value,
+}
+
+/// Forgets the recorded load of a version.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgetTrace {
+    /// Which.
+    pub reference: Ref,
 }
 
 /// Asks for another worker, of the program that is now installed.

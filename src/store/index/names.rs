@@ -247,6 +247,34 @@ pub fn manifest(conn: &Connection, hash: &Digest) -> rusqlite::Result<Option<Vec
     Ok(body.filter(|b| hash::sha256(b) == *hash))
 }
 
+/// The trace of a version's load, if one was kept.
+pub fn trace(conn: &Connection, hash: &Digest) -> rusqlite::Result<Option<Vec<u8>>> {
+    conn.prepare_cached("SELECT body FROM traces WHERE hash = ?1")?
+        .query_row([hash.as_bytes()], |r| r.get(0))
+        .optional()
+}
+
+/// Keeps a trace, and of all of them the last so many.
+pub fn set_trace(
+    conn: &Connection,
+    hash: &Digest,
+    body: &[u8],
+    now: u32,
+    most: u32,
+) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO traces VALUES (?1, ?2, ?3)")?
+        .execute(rusqlite::params![hash.as_bytes(), body, now])?;
+    let old = "DELETE FROM traces WHERE hash NOT IN
+        (SELECT hash FROM traces ORDER BY used DESC, hash LIMIT ?1)";
+    conn.prepare_cached(old)?.execute([most]).map(drop)
+}
+
+/// Forgets a trace. Whether there was one.
+pub fn forget_trace(conn: &Connection, hash: &Digest) -> rusqlite::Result<bool> {
+    let mut delete = conn.prepare_cached("DELETE FROM traces WHERE hash = ?1")?;
+    delete.execute([hash.as_bytes()]).map(|n| n > 0)
+}
+
 /// Whether a manifest is there and still has its hash.
 pub fn has_manifest(conn: &Connection, hash: &Digest) -> rusqlite::Result<bool> {
     manifest(conn, hash).map(|m| m.is_some())
