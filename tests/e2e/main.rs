@@ -26,3 +26,4 @@ mod takeover;
 mod tls;
 mod torture;
 mod trees;
+mod worker_user;
