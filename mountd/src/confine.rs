@@ -1,8 +1,9 @@
-//! What a worker gives up before it reads the first byte of anybody's: capabilities, the way to get
-//! them back, and every file that is not its business.
+//! What a worker gives up before it reads the first byte of anybody's: its user, if that is root,
+//! capabilities, the way to get them back, and every file that is not its business.
 //!
 //! Invariant: called before threads are started, since most of it is the calling thread's alone.
-//! What the kernel lacks is told, not an error: it is a second wall.
+//! What the kernel lacks is told, not an error: it is a second wall. A user that cannot be taken on
+//! is an error.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,10 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
+use crate::error::Failure;
+use crate::handover::CERTIFICATES;
+use crate::identity::{self, User};
+
 /// The newest rules that this program knows; older kernels take what they know of them.
 const RULES: ABI = ABI::V5;
 /// What name resolution, certificates, time zones and the like are read from.
@@ -23,8 +28,6 @@ const SYSTEM: [&str; 5] = ["/etc", "/usr", "/lib", "/lib64", "/proc/self"];
 const RESOLVERS: [&str; 2] = ["/run/systemd/resolve", "/run/resolvconf"];
 /// What is written as well as read beside the cache.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/urandom", "/dev/random"];
-/// Certificates that the user brought.
-const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What came of it, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -33,6 +36,9 @@ pub struct Confinement {
     pub unprivileged: bool,
     /// Whether it reaches no files but its own.
     pub landlock: bool,
+    /// The number of its user; none: not said by that version.
+    #[serde(default)]
+    pub user: Option<u32>,
     /// What is missing, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
@@ -42,23 +48,47 @@ impl Confinement {
     /// None, as was asked for.
     pub fn off() -> Self {
         let missing = Some("switched off with --keep-privileges".to_owned());
-        Self { unprivileged: false, landlock: false, missing }
+        Self { unprivileged: false, landlock: false, user: ours(), missing }
     }
 }
 
-/// Gives up what a worker does not need. `own`: folders that it writes to; `read`: that it reads.
-pub fn confine(own: &[&Path], read: &[&Path]) -> Confinement {
+fn ours() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+/// Gives up what a worker does not need. `own`: folders that it writes to; `read`: that it reads;
+/// `user`: who it is from now on, if somebody else.
+pub fn confine(own: &[&Path], read: &[&Path], user: Option<&User>) -> Result<Confinement, Failure> {
     let mut missing = Vec::new();
-    let unprivileged = drop_privileges().inspect_err(|e| missing.push(format!("privileges: {e}")));
-    let landlock = fence(own, read).inspect_err(|e| missing.push(format!("Landlock: {e}")));
-    Confinement {
-        unprivileged: unprivileged.is_ok(),
-        landlock: landlock.is_ok(),
-        missing: (!missing.is_empty()).then(|| missing.join("; ")),
+    let forsworn = forswear().inspect_err(|e| missing.push(format!("privileges: {e}")));
+    // In between: forswearing takes privileges, and so does becoming somebody else.
+    if let Some(user) = user {
+        user.assume()?;
     }
+    let dropped = drop_capabilities().inspect_err(|e| missing.push(format!("capabilities: {e}")));
+    let landlock = fence(own, read).inspect_err(|e| missing.push(format!("Landlock: {e}")));
+    if ours() == Some(0) {
+        missing.push(format!("a user of its own: {}", rootly()));
+    }
+    Ok(Confinement {
+        unprivileged: forsworn.is_ok() && dropped.is_ok(),
+        landlock: landlock.is_ok(),
+        user: ours(),
+        missing: (!missing.is_empty()).then(|| missing.join("; ")),
+    })
 }
 
-fn drop_privileges() -> Result<(), rustix::io::Errno> {
+/// What to do about a worker with root's number.
+pub fn rootly() -> String {
+    format!(
+        "it has root's number, without capabilities; have a user {} ({}) or give --worker-user, and mount again",
+        identity::USUAL,
+        identity::MAKE
+    )
+}
+
+/// Gives up the ways to get more.
+fn forswear() -> Result<(), rustix::io::Errno> {
     set_no_new_privs(true)?;
     // From the bounding set first, while we may: then no program that we became could have them.
     for capability in CapabilitySet::all().iter() {
@@ -74,6 +104,10 @@ fn drop_privileges() -> Result<(), rustix::io::Errno> {
         Ok(()) | Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(error),
     }
+    Ok(())
+}
+
+fn drop_capabilities() -> Result<(), rustix::io::Errno> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
@@ -144,7 +178,7 @@ mod tests {
         std::fs::write(&other, "x").unwrap();
         let (ours, theirs) = (own.clone(), other.clone());
         let (confined, effective) = std::thread::spawn(move || {
-            let confined = confine(&[&ours], &[]);
+            let confined = confine(&[&ours], &[], None).unwrap();
             std::fs::write(ours.join("new"), "y").unwrap();
             std::fs::rename(ours.join("new"), ours.join("renamed")).unwrap();
             if confined.landlock {

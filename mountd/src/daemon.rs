@@ -47,14 +47,6 @@ pub struct Options {
     pub log: Option<PathBuf>,
 }
 
-impl Options {
-    /// The registry's folder, if it is one.
-    pub fn registry_folder(&self) -> Option<PathBuf> {
-        let registry = modelfs::registry::open(&self.registry).ok()?;
-        Some(PathBuf::from(registry.name())).filter(|path| path.is_absolute())
-    }
-}
-
 /// What is told when the mount is ready.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Ready {
@@ -65,6 +57,13 @@ pub struct Ready {
     /// Why it offers what was last seen, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// Where commands come from.
+struct Listener {
+    socket: std::os::unix::net::UnixListener,
+    /// Who may ask, beside root.
+    owner: u32,
 }
 
 /// Everything that is served.
@@ -102,7 +101,7 @@ pub async fn run(
 }
 
 async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> Result<(), Failure> {
-    let Joined { welcome, lock, listener, supervisor } = joined;
+    let Joined { welcome, lock, listener, supervisor, owner } = joined;
     let (assigned, mut wishes) = supervisor.listen()?;
     let parts = {
         let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
@@ -145,6 +144,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
         confinement,
         log: options.log.clone(),
     };
+    let listener = Listener { socket: listener, owner };
     live(options, parts, status, serving, listener, supervisor, &mut wishes).await
 }
 
@@ -167,7 +167,7 @@ async fn live(
     parts: Parts,
     status: DaemonStatus,
     serving: Serving,
-    listener: std::os::unix::net::UnixListener,
+    listener: Listener,
     supervisor: Arc<Supervisor>,
     wishes: &mut mpsc::UnboundedReceiver<Wish>,
 ) -> Result<(), Failure> {
@@ -187,11 +187,11 @@ async fn live(
         daemon: Some(Live { status, keeper: asked.clone() }),
         options: options.fetch.clone(),
     });
-    listener.set_nonblocking(true).map_err(|e| general("the control socket", e))?;
-    let listener =
-        UnixListener::from_std(listener).map_err(|e| general("the control socket", e))?;
+    let Listener { socket, owner } = listener;
+    socket.set_nonblocking(true).map_err(|e| general("the control socket", e))?;
+    let socket = UnixListener::from_std(socket).map_err(|e| general("the control socket", e))?;
     let (quit, quitting) = oneshot::channel::<()>();
-    let control = tokio::spawn(server::serve(listener, ops, async {
+    let control = tokio::spawn(server::serve(socket, owner, ops, async {
         let _ = quitting.await;
     }));
     let scrub = Scrub::start(store.clone(), options.scrub_rate)

@@ -7,5 +7,7 @@
 pub mod confine;
 pub mod control;
 pub mod error;
+pub mod handover;
+pub mod identity;
 pub mod paths;
 pub mod service;

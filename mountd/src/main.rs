@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use modelfs_mountd::{confine, control, error, paths, service};
+use modelfs_mountd::{confine, control, error, handover, identity, paths, service};
 
 use cli::output;
 use error::{Failure, Kind};
@@ -56,11 +56,13 @@ fn work(cli: cli::Cli) -> ExitCode {
         let confinement = match args.keep_privileges {
             true => confine::Confinement::off(),
             false => {
-                let registry = options.registry_folder();
+                let registry = service::registry_folder(&options.registry);
                 confine::confine(
                     &[&options.root],
                     &registry.as_deref().into_iter().collect::<Vec<_>>(),
+                    joined.welcome.user.as_ref(),
                 )
+                .inspect_err(worker::cannot)?
             }
         };
         runtime()?.block_on(daemon::run(options, joined, confinement))

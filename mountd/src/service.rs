@@ -2,7 +2,7 @@
 //!
 //! Invariant: every number that users cannot set has its reason here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,17 @@ pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
         commit_bytes: COMMIT_BYTES,
         commit_after: COMMIT_AFTER,
     }
+}
+
+/// The folder of a registry that is one.
+pub fn registry_folder(name: &str) -> Option<PathBuf> {
+    // Opening one that is none would look for certificates.
+    let scheme = name.split(':').next().unwrap_or_default();
+    if modelfs::registry::is_url(name) && !scheme.eq_ignore_ascii_case("file") {
+        return None;
+    }
+    let registry = modelfs::registry::open(name).ok()?;
+    Some(PathBuf::from(registry.name())).filter(|path| path.is_absolute())
 }
 
 /// What fetches from a registry into a store. Within the tokio runtime.
@@ -74,6 +85,14 @@ fn no_catalog(registry: &str, failure: Failure) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_known_from_a_server() {
+        let at = |name: &str| registry_folder(name).map(|p| p.display().to_string());
+        assert_eq!(at("/srv/models/").as_deref(), Some("/srv/models"));
+        assert_eq!(at("file:///srv/models").as_deref(), Some("/srv/models"));
+        assert_eq!((at("https://h/x"), at("http:x"), at("ftp://h/x")), (None, None, None));
+    }
 
     #[test]
     fn a_missing_catalog_is_the_networks_trouble_and_names_the_registry() {

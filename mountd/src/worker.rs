@@ -39,6 +39,8 @@ pub struct Joined {
     pub listener: UnixListener,
     /// The supervisor.
     pub supervisor: Arc<Supervisor>,
+    /// Whose the daemon is: the supervisor's user, who may ask for things.
+    pub owner: u32,
 }
 
 /// A connection to serve.
@@ -89,6 +91,7 @@ pub fn join(root: &Path) -> Result<Joined, Failure> {
     let link = Link::of(stdin);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     link.send(&FromWorker::Hello { protocol: PROTOCOL, version }, &[]).map_err(|e| broken(&e))?;
+    let owner = link.owner().map_err(|e| broken(&e))?;
     let gone = || Failure::new(Kind::Interrupted, "the supervisor does not want this worker");
     let (message, beside) = link.receive().map_err(|e| broken(&e))?.ok_or_else(gone)?;
     let mut beside = beside.into_iter();
@@ -106,6 +109,7 @@ pub fn join(root: &Path) -> Result<Joined, Failure> {
             waiting: Mutex::default(),
             asks: AtomicU64::new(0),
         }),
+        owner,
     })
 }
 

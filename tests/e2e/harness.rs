@@ -39,10 +39,11 @@ pub enum User {
     Ordinary,
 }
 
-/// The name and id of the ordinary user.
-const ORDINARY: &str = "modelfs-test";
+/// The name of the ordinary user.
+pub const ORDINARY: &str = "modelfs-test";
 
-fn ordinary_ids() -> (u32, u32) {
+/// The numbers of the ordinary user and of its group; it is made if it is not there.
+pub fn ordinary_ids() -> (u32, u32) {
     let id = |flag: &str| -> Option<u32> {
         let out = Command::new("id").args([flag, ORDINARY]).output().ok()?;
         String::from_utf8(out.stdout).ok()?.trim().parse().ok()

@@ -27,3 +27,4 @@ mod tls;
 mod torture;
 mod traces;
 mod trees;
+mod worker_user;

@@ -72,7 +72,11 @@ pub struct Mount {
     /// Replace the process that serves if it hangs for so long; 0: never
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     pub hang_timeout: Duration,
-    /// Let the process that serves keep its capabilities and reach every file of its user
+    /// As root: the user whom the process that serves becomes, who gets the cache folder [default:
+    /// modelfs, if there is one]
+    #[arg(long, value_name = "NAME|UID", conflicts_with = "keep_privileges")]
+    pub worker_user: Option<String>,
+    /// Let the process that serves keep its user, its capabilities and every file of that user
     #[arg(long)]
     pub keep_privileges: bool,
 }

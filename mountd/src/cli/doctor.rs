@@ -14,7 +14,8 @@ use crate::control::backend;
 use crate::control::client::Client;
 use crate::control::types::GetStatus;
 use crate::error::{Failure, Kind};
-use crate::{confine, paths};
+use crate::identity::Identity;
+use crate::{confine, handover, paths};
 
 /// Passthrough, and requests sent again to the next worker.
 const NEEDED: (u32, u32) = (6, 9);
@@ -51,8 +52,12 @@ pub async fn doctor(out: Out, args: DoctorArgs) -> Result<(), Failure> {
         device(std::fs::metadata("/dev/fuse").is_ok()),
         rights(rustix::process::geteuid().is_root(), in_path("fusermount3")),
         landlock(confine::landlock_is_there()),
-        cache(&root),
     ];
+    let identity = Identity::of_worker(None, false)?;
+    if rustix::process::geteuid().is_root() {
+        findings.push(worker(&identity));
+    }
+    findings.push(cache(&root, &identity));
     findings.push(daemon(&root).await?);
     let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
     out.show(&findings, |findings| {
@@ -128,7 +133,23 @@ fn landlock(there: bool) -> Finding {
     }
 }
 
-fn cache(root: &Path) -> Finding {
+fn worker(identity: &Identity) -> Finding {
+    match identity {
+        Identity::Other(user) => {
+            let text = format!("it becomes the user {}, who gets the cache folder", user.name);
+            finding("worker", Verdict::Good, text)
+        }
+        Identity::Bare | Identity::Kept => finding("worker", Verdict::Weaker, confine::rootly()),
+    }
+}
+
+fn cache(root: &Path, identity: &Identity) -> Finding {
+    if let Identity::Other(_) = identity
+        && let Err(failure) = handover::reachable(root, identity)
+    {
+        let hint = failure.hint.unwrap_or_default();
+        return finding("cache", Verdict::Bad, format!("{}: {hint}", failure.message));
+    }
     // Where it is to be made, if it is not there yet.
     let there = root.ancestors().find(|p| p.exists()).unwrap_or(root);
     let at = root.display();
@@ -178,6 +199,7 @@ fn in_path(program: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::User;
 
     #[test]
     fn what_is_found_says_what_to_do() {
@@ -193,8 +215,13 @@ mod tests {
             (landlock(true).verdict, landlock(false).verdict),
             (Verdict::Good, Verdict::Weaker)
         );
+        let (name, groups) = ("modelfs".to_owned(), Vec::new());
+        let other = Identity::Other(User { name, uid: 998, gid: 998, groups });
+        assert_eq!(worker(&other).verdict, Verdict::Good);
+        let bare = worker(&Identity::Bare);
+        assert!(bare.verdict == Verdict::Weaker && bare.text.contains("useradd"), "{bare:?}");
         let dir = tempfile::tempdir().unwrap();
-        let found = cache(&dir.path().join("to/be/made"));
+        let found = cache(&dir.path().join("to/be/made"), &Identity::Bare);
         assert!(found.verdict == Verdict::Good && found.text.contains("free"), "{found:?}");
     }
 }

@@ -19,7 +19,8 @@ use crate::control::ops::blocking;
 use crate::control::types::{Event, GetStatus, Restart, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
-use crate::{background, paths, scrub, supervisor};
+use crate::identity::Identity;
+use crate::{background, paths, scrub, service, supervisor};
 
 /// How long a daemon may take to end: it waits for its last commit to the disk.
 const END: Duration = Duration::from_secs(30);
@@ -76,10 +77,12 @@ fn mount_options(args: &MountArgs) -> Result<MountOptions, Failure> {
 
 /// What the supervisor keeps up. What is wrong with the rest, the worker says.
 fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
-    args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
+    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
     Ok(supervisor::Plan {
         mount: mount_options(&args)?,
         root: paths::cache_root(args.places.cache_dir.as_deref())?,
+        registry: service::registry_folder(&registry),
+        identity: Identity::of_worker(args.worker_user.as_deref(), args.keep_privileges)?,
         most_deaths: args.max_restarts,
         silence: args.hang_timeout,
         ends_with_terminal: !args.background && std::io::stderr().is_terminal(),

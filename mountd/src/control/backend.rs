@@ -13,6 +13,7 @@ use super::client::Client;
 use super::ops::{Ask, Ops, Run, blocking};
 use super::types::{GetStatus, ProgressSink};
 use crate::error::{Failure, Kind};
+use crate::handover::{self, TakeError};
 use crate::service;
 
 /// How often a store that another command holds is tried again, and for how long in all: commands
@@ -120,13 +121,16 @@ impl<E: Into<Failure>> From<E> for Opening {
 }
 
 async fn local(root: &Path, registry: Option<&str>, ask: Ask) -> Result<Ops, Opening> {
+    let folder = registry.and_then(service::registry_folder);
     let registry = registry.map(modelfs::registry::open).transpose()?;
     let options = service::store_options(root, None);
     // The lock's error is kept apart from failures, so that the caller can try again.
     let opened = blocking(move || {
-        Ok(match Store::open(options) {
-            Err(StoreError::Locked { holder, .. }) => Err(holder),
-            other => Ok(other?),
+        Ok(match handover::take_as_owner(&options.root, folder.as_deref()) {
+            Ok(lock) => Ok(Store::open_locked(options, lock)?),
+            Err(TakeError::Store(StoreError::Locked { holder, .. })) => Err(holder),
+            Err(TakeError::Store(error)) => return Err(error.into()),
+            Err(TakeError::Failed(failure)) => return Err(failure),
         })
     });
     let store = opened.await?.map_err(Opening::Locked)?;

@@ -1,6 +1,6 @@
 //! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
 //!
-//! Invariant: nobody but the daemon's user and root is answered; whoever asks is heard, whatever
+//! Invariant: nobody but who started the daemon and root is answered, whoever the worker is; whoever asks is heard, whatever
 //! others do with their connections; the socket exists for as long as a [`Bound`] lives,
 //! whoever answers there. One task
 //! and one request per connection; a client that goes away stops what it asked for.
@@ -99,8 +99,13 @@ pub fn bind(path: &Path) -> Result<Bound, Failure> {
     Ok(bound)
 }
 
-/// Answers until `stop` resolves, then lets answers under way end shortly.
-pub async fn serve(listener: UnixListener, ops: Arc<Ops>, stop: impl Future<Output = ()>) {
+/// Answers `owner` and root until `stop` resolves, then lets answers under way end shortly.
+pub async fn serve(
+    listener: UnixListener,
+    owner: u32,
+    ops: Arc<Ops>,
+    stop: impl Future<Output = ()>,
+) {
     let router = router(ops);
     let mut connections = JoinSet::new();
     let mut guests = Guests::default();
@@ -112,7 +117,7 @@ pub async fn serve(listener: UnixListener, ops: Arc<Ops>, stop: impl Future<Outp
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) if may_ask(&stream) => {
+            Ok((stream, _)) if may_ask(&stream, owner) => {
                 if guests.make_room() {
                     let guest = Guest::default();
                     let task = connections.spawn(converse(stream, router.clone(), guest.clone()));
@@ -135,9 +140,8 @@ pub async fn serve(listener: UnixListener, ops: Arc<Ops>, stop: impl Future<Outp
     connections.shutdown().await;
 }
 
-fn may_ask(stream: &UnixStream) -> bool {
-    let us = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == us || peer.uid() == 0)
+fn may_ask(stream: &UnixStream, owner: u32) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0)
 }
 
 /// Says so at once, whatever the request is.

@@ -44,6 +44,11 @@ impl Link {
         Self(end)
     }
 
+    /// The user who made it.
+    pub fn owner(&self) -> io::Result<u32> {
+        Ok(sockopt::socket_peercred(&self.0)?.uid.as_raw())
+    }
+
     /// Sends a message.
     pub fn send<T: Serialize>(&self, message: &T, beside: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::Ready;
 use crate::error::Failure;
+use crate::identity::User;
 
 /// The protocol of this program. Another number: the other one cannot be talked to.
 pub const PROTOCOL: u32 = 1;
@@ -111,6 +112,9 @@ pub struct Welcome {
     pub since: Option<String>,
     /// How many workers have gone before.
     pub restarts: u32,
+    /// Who it is to become; none: it stays who it is.
+    #[serde(default)]
+    pub user: Option<User>,
 }
 
 #[cfg(test)]

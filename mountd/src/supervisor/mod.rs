@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modelfs::store::{Holder, Store, StoreLock};
+use modelfs::store::{Holder, StoreLock};
 use modelfs::vfs::Ino;
 use modelfs_platform::{BackingNumber, Connection, MountOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -29,6 +29,8 @@ use crate::control::ops::blocking;
 use crate::control::server::{self, Bound};
 use crate::daemon::Ready;
 use crate::error::{Failure, Kind};
+use crate::handover;
+use crate::identity::Identity;
 use crate::paths;
 use crate::signals::{Asked, Signals};
 use child::{Generation, Heard, Program, Worker};
@@ -44,6 +46,10 @@ pub struct Plan {
     pub mount: MountOptions,
     /// The cache folder.
     pub root: PathBuf,
+    /// The registry's folder, if it is one.
+    pub registry: Option<PathBuf>,
+    /// As whom workers run.
+    pub identity: Identity,
     /// Quick deaths in a row after which reads fail; 0: never.
     pub most_deaths: u32,
     /// How long a worker may be silent before it is taken to hang; zero: for ever.
@@ -104,8 +110,9 @@ where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
     let mut signals = Signals::new(plan.ends_with_terminal)?;
-    let root = plan.root.clone();
-    let lock = blocking(move || Ok(Store::lock(&root)?)).await?;
+    let (root, identity, registry) =
+        (plan.root.clone(), plan.identity.clone(), plan.registry.clone());
+    let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;
     // As the worker will find it, now that the folder is there.
     let root = paths::absolute(&plan.root)?;
     let bound = server::bind(&paths::socket(&root))?;

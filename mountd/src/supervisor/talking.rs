@@ -21,6 +21,8 @@ use super::{COMMIT, End, Supervisor, service};
 use crate::control::ops::{blocking, rfc3339};
 use crate::daemon::Ready;
 use crate::error::Failure;
+use crate::handover;
+use crate::identity::Identity;
 
 impl<R> Supervisor<R>
 where
@@ -130,12 +132,20 @@ where
                 Err(error) => tracing::error!(%error, "the cache folder is another's by now"),
             }
         }
+        // One that was emptied is ours again.
+        if let Err(error) = handover::settle(&self.plan.root, &self.lock, &self.plan.identity) {
+            tracing::error!("{error}");
+        }
         let Some(worker) = &self.worker else { return };
         let welcome = Welcome {
             supervisor: std::process::id(),
             socket: self.bound.path().to_owned(),
             since: self.since.clone(),
             restarts: self.restarts,
+            user: match &self.plan.identity {
+                Identity::Other(user) => Some(user.clone()),
+                Identity::Kept | Identity::Bare => None,
+            },
         };
         match self.lock.share() {
             Ok(lock) => {
