@@ -75,6 +75,9 @@ pub struct Mount {
     /// Let the process that serves keep its capabilities and reach every file of its user
     #[arg(long)]
     pub keep_privileges: bool,
+    /// The systemd unit that this runs as: a restart of it keeps the mount
+    #[arg(long, value_name = "UNIT", env = "MODELFS_UNIT")]
+    pub unit: Option<String>,
 }
 
 /// `modelfs doctor`
