@@ -173,7 +173,9 @@ impl Place {
 
     /// Mounts a registry and waits until it is ready.
     pub fn mount(&self, registry: &str, more: &[&str]) -> Daemon<'_> {
-        Daemon::start(self, registry, more)
+        let mut command = self.modelfs(["mount"]);
+        command.arg(self.mountpoint()).args(["--registry", registry]).args(more);
+        Daemon::start(self, command)
     }
 
     /// Mounts this test's registry folder.
@@ -226,9 +228,8 @@ pub struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    fn start(place: &'a Place, registry: &str, more: &[&str]) -> Self {
-        let mut command = place.modelfs(["mount"]);
-        command.arg(place.mountpoint()).args(["--registry", registry]).args(more);
+    /// By a command of any kind that becomes a `modelfs mount`.
+    pub fn start(place: &'a Place, mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let mut err = child.stderr.take().expect("piped");
