@@ -296,6 +296,14 @@ impl<'a> Daemon<'a> {
         }
     }
 
+    /// Waits for the end of one that leaves its mount to another, and its guard, who holds the log.
+    pub fn leave(mut self) -> i32 {
+        eventually("it ends", || self.child.try_wait().expect("own child").is_some());
+        let status = self.child.wait().expect("own child");
+        std::mem::forget(self);
+        status.code().unwrap_or(-1)
+    }
+
     /// Ends it as a user would; it must end well and leave no mount.
     pub fn stop(self) -> String {
         let mountpoint = self.place.mountpoint();
