@@ -22,7 +22,12 @@ finish() {
     if [ -n "$first" ]; then kill -9 "$first" 2>/dev/null || true; fi
     if [ -n "$unshared" ]; then kill -9 "$unshared" 2>/dev/null || true; fi
     wait 2>/dev/null || true
-    [ ! -d "$groups" ] || find "$groups" -depth -type d -exec rmdir {} \; || true
+    # The dead leave their groups a moment later.
+    for _ in $(seq 50); do
+        find "$groups" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+        [ -d "$groups" ] || break
+        sleep 0.1
+    done
     rm -rf --one-file-system "$place"
 }
 trap finish EXIT
