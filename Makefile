@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
 # All that hostile documents can do, for FUZZ_SECONDS each:  make fuzz FUZZ_SECONDS=600
-.PHONY: demo test test-torture test-clients fuzz bench bench-quick deps fmt build clean
+.PHONY: demo test test-torture test-clients test-systemd fuzz bench bench-quick deps fmt build clean
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -28,6 +28,12 @@ test-torture: deps
 test-clients: deps
 	cargo build --release --locked --package modelfs-mountd
 	scripts/test-clients.sh
+
+# Our units under a systemd booted in namespaces, in a root of its own: it sees nothing of this machine
+# but /usr. Root, and the package systemd.
+test-systemd: deps
+	cargo build --workspace --bins --locked
+	scripts/test-systemd.sh
 
 # Needs cargo-fuzz (cargo install cargo-fuzz --locked) and no other toolchain.
 fuzz: deps

@@ -31,6 +31,8 @@ fn main() -> ExitCode {
     if let Some(task) = supervisor::reaper::task() {
         return supervisor::reaper::run(&task);
     }
+    // Before anything is opened. Whatever becomes of it: dropping it takes a former mount away.
+    let inherited = supervisor::Inheritance::take();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::wrong_arguments(&error),
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     if worker::is_worker() {
         return work(cli);
     }
-    match run(cli) {
+    match run(cli, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => output::failed(&failure, json),
     }
@@ -86,9 +88,9 @@ fn die_of_panics() {
     }));
 }
 
-fn run(cli: cli::Cli) -> Result<(), Failure> {
+fn run(cli: cli::Cli, inherited: supervisor::Inheritance) -> Result<(), Failure> {
     let runtime = runtime()?;
-    let outcome = runtime.block_on(cli::run(cli));
+    let outcome = runtime.block_on(cli::run(cli, inherited));
     runtime.shutdown_timeout(LINGER);
     outcome
 }

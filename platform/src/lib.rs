@@ -7,6 +7,8 @@
 pub mod allocator;
 #[cfg(target_os = "linux")]
 mod fuse;
+#[cfg(target_os = "linux")]
+pub mod inherited;
 #[cfg(not(target_os = "linux"))]
 mod none;
 
@@ -17,8 +19,8 @@ use modelfs::vfs::Vfs;
 
 #[cfg(target_os = "linux")]
 pub use fuse::{
-    BackingNumber, Connection, GRACE, Keeper, Mount, Mounted, Open, RequestNumber, Serving, Task,
-    serve,
+    BackingNumber, Connection, GRACE, Keeper, Kept, Mount, Mounted, Open, RequestNumber, Serving,
+    Task, serve,
 };
 #[cfg(not(target_os = "linux"))]
 pub use none::Mount;

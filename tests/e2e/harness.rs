@@ -174,7 +174,9 @@ impl Place {
 
     /// Mounts a registry and waits until it is ready.
     pub fn mount(&self, registry: &str, more: &[&str]) -> Daemon<'_> {
-        Daemon::start(self, registry, more)
+        let mut command = self.modelfs(["mount"]);
+        command.arg(self.mountpoint()).args(["--registry", registry]).args(more);
+        Daemon::start(self, command)
     }
 
     /// Mounts this test's registry folder.
@@ -227,9 +229,8 @@ pub struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    fn start(place: &'a Place, registry: &str, more: &[&str]) -> Self {
-        let mut command = place.modelfs(["mount"]);
-        command.arg(place.mountpoint()).args(["--registry", registry]).args(more);
+    /// By a command of any kind that becomes a `modelfs mount`.
+    pub fn start(place: &'a Place, mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let mut err = child.stderr.take().expect("piped");
@@ -294,6 +295,14 @@ impl<'a> Daemon<'a> {
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         }
+    }
+
+    /// Waits for the end of one that leaves its mount to another, and its guard, who holds the log.
+    pub fn leave(mut self) -> i32 {
+        eventually("it ends", || self.child.try_wait().expect("own child").is_some());
+        let status = self.child.wait().expect("own child");
+        std::mem::forget(self);
+        status.code().unwrap_or(-1)
     }
 
     /// Ends it as a user would; it must end well and leave no mount.

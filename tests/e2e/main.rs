@@ -22,6 +22,8 @@ mod passthrough;
 mod restarts;
 mod secrets;
 mod service;
+mod service_manager;
+mod service_restarts;
 mod takeover;
 mod tls;
 mod torture;

@@ -79,6 +79,9 @@ pub struct Mount {
     /// Let the process that serves keep its user, its capabilities and every file of that user
     #[arg(long)]
     pub keep_privileges: bool,
+    /// The systemd unit that this runs as: a restart of it keeps the mount
+    #[arg(long, value_name = "UNIT", env = "MODELFS_UNIT")]
+    pub unit: Option<String>,
 }
 
 /// `modelfs doctor`

@@ -19,6 +19,7 @@ mod trace;
 use clap::{Parser, Subcommand};
 
 use crate::error::Failure;
+use crate::supervisor::Inheritance;
 use output::Out;
 
 /// Mounts registries of model weights as a folder: lazy, verified, cached.
@@ -174,10 +175,10 @@ Examples:
 }
 
 /// Does what was said.
-pub async fn run(cli: Cli) -> Result<(), Failure> {
+pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
     let out = Out { json: cli.json, quiet: cli.quiet };
     match cli.command {
-        Command::Mount(args) => mounts::mount(out, args).await,
+        Command::Mount(args) => mounts::mount(out, args, inherited).await,
         Command::Doctor(args) => doctor::doctor(out, args).await,
         Command::Restart(args) => mounts::restart(out, args).await,
         Command::Unmount(args) => mounts::unmount(out, args).await,

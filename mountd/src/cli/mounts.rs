@@ -35,12 +35,16 @@ const HANGS: Duration = Duration::from_secs(8);
 const ASK: Duration = Duration::from_secs(2);
 
 /// `modelfs mount`
-pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
+pub async fn mount(
+    out: Out,
+    args: MountArgs,
+    inherited: supervisor::Inheritance,
+) -> Result<(), Failure> {
     if !background::is_child() {
         let in_background = args.background;
         let plan = plan(args)?;
         if !in_background {
-            return supervisor::run(plan, |ready| out.say(ready, ready_text)).await;
+            return supervisor::run(plan, inherited, |ready| out.say(ready, ready_text)).await;
         }
         let ready = blocking(move || background::start(&plan.root)).await?;
         return out.say(&ready, ready_text);
@@ -49,7 +53,7 @@ pub async fn mount(out: Out, args: MountArgs) -> Result<(), Failure> {
     let serve = async || {
         let plan = plan(args)?;
         background::detach();
-        supervisor::run(plan, |ready| {
+        supervisor::run(plan, inherited, |ready| {
             told = true;
             background::tell(&Event::Done(ready))
         })
@@ -86,6 +90,7 @@ fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
         most_deaths: args.max_restarts,
         silence: args.hang_timeout,
         ends_with_terminal: !args.background && std::io::stderr().is_terminal(),
+        unit: args.unit.map(supervisor::Unit::new),
     })
 }
 

@@ -6,6 +6,7 @@
 //! has the connection at a time. One task; each worker has a thread that listens to it.
 
 mod child;
+mod keeping;
 pub mod link;
 pub mod messages;
 mod policy;
@@ -14,6 +15,7 @@ pub mod reaper;
 mod service;
 mod stopping;
 mod talking;
+mod unit;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -34,11 +36,14 @@ use crate::identity::Identity;
 use crate::paths;
 use crate::signals::{Asked, Signals};
 use child::{Generation, Heard, Program, Worker};
+pub use keeping::Inheritance;
+use keeping::TakenUp;
 use messages::ToWorker;
 use policy::{Next, Policy};
 use pulse::{Beat, Pulse};
 use reaper::Reaper;
 use stopping::Refusing;
+pub use unit::Unit;
 
 /// What to keep up.
 pub struct Plan {
@@ -56,6 +61,8 @@ pub struct Plan {
     pub silence: Duration,
     /// Whether losing the terminal ends it; else it asks for another worker.
     pub ends_with_terminal: bool,
+    /// As which unit of a service manager we run: its restart keeps the mount.
+    pub unit: Option<Unit>,
 }
 
 /// What goes on.
@@ -70,8 +77,10 @@ enum Stage {
 
 /// Why it is over.
 enum End {
-    /// Somebody wants it.
+    /// Somebody wants it, by command.
     Asked,
+    /// Somebody wants it, or only us to go: by signal.
+    Signalled,
     /// Unmounted from outside.
     Unmounted,
     /// It cannot be.
@@ -103,9 +112,9 @@ struct Supervisor<R> {
     heard: UnboundedSender<(Generation, Heard)>,
 }
 
-/// Keeps a mount until it is to end. `ready` is called once; if it fails (nobody waits any more), all
-/// is taken down again.
-pub async fn run<R>(plan: Plan, ready: R) -> Result<(), Failure>
+/// Keeps a mount until it is to end: the inherited one if it can. `ready` is called once; if it fails
+/// (nobody waits any more), all is taken down again.
+pub async fn run<R>(plan: Plan, inherited: Inheritance, ready: R) -> Result<(), Failure>
 where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
@@ -115,6 +124,8 @@ where
     let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;
     // As the worker will find it, now that the folder is there.
     let root = paths::absolute(&plan.root)?;
+    let (mount, at) = (plan.mount.clone(), root.clone());
+    let taken = blocking(move || Ok(inherited.take_up(&mount, &at))).await?;
     let bound = server::bind(&paths::socket(&root))?;
     let (heard, mut hear) = unbounded_channel();
     let mut this = Supervisor {
@@ -135,8 +146,17 @@ where
         failure: None,
         registered: HashMap::new(),
         heard,
-        plan,
+        plan: Plan { root, ..plan },
     };
+    if let Some(TakenUp { connection, reaper, since, restarts }) = taken {
+        let reaper = match reaper {
+            Some(reaper) => reaper,
+            None => Reaper::start(&this.program.path, connection.mounted())?,
+        };
+        this.reaper = Some(reaper);
+        this.connection = Some(Arc::new(connection));
+        (this.since, this.restarts) = (Some(since), restarts);
+    }
     this.worker = Some(this.start()?);
     let end = this.watch(&mut signals, &mut hear).await;
     this.stop(end, signals, hear).await
@@ -168,7 +188,7 @@ where
             let beat = Pulse::every(self.plan.silence).map(|every| beaten + every);
             let step = tokio::select! {
                 asked = signals.next() => match asked {
-                    Asked::End => Err(End::Asked),
+                    Asked::End => Err(End::Signalled),
                     Asked::Restart => self.restart(),
                 },
                 Some((generation, heard)) = hear.recv() => match heard {
@@ -291,11 +311,7 @@ where
         };
         let (pid, served) = (worker.pid(), worker.serves);
         let how = ended(worker).await;
-        for (_, number) in self.registered.drain() {
-            if let Some(connection) = &self.connection {
-                connection.unregister(number);
-            }
-        }
+        self.take_back_unused();
         self.retire_by = None;
         if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
             return Err(End::Unmounted);
@@ -319,6 +335,15 @@ where
         tracing::error!(pid, how, served, "the worker died");
         let why = self.failure.take().map_or(how, |failure| failure.message);
         self.after_a_death(why)
+    }
+
+    /// Takes back what a worker that is gone had registered and not opened.
+    fn take_back_unused(&mut self) {
+        for (_, number) in self.registered.drain() {
+            if let Some(connection) = &self.connection {
+                connection.unregister(number);
+            }
+        }
     }
 
     fn after_a_death(&mut self, why: String) -> Result<(), End> {

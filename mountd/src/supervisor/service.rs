@@ -1,10 +1,13 @@
-//! What a service manager is told: ready, restarting, stopping, still there.
+//! What a service manager is told: ready, restarting, stopping, still there; and what it keeps for us.
 //!
 //! Invariant: the supervisor's own loop says that it is still there, so a loop that hangs falls
 //! silent. Without a service manager nothing is said.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
 
 /// Says something, if anybody listens.
@@ -27,6 +30,29 @@ pub fn status(status: &str) {
 /// It ends.
 pub fn stopping() {
     say(&[NotifyState::Stopping]);
+}
+
+/// Has it keep a descriptor by a name, for whoever comes next.
+pub fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[descriptor])
+}
+
+/// Has it let go of what it keeps by a name.
+pub fn let_go(name: &str) {
+    say(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+}
+
+/// Waits until it has heard everything said so far: it lets go of a pipe that it is sent.
+pub fn has_heard(most: Duration) -> io::Result<()> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    drop(theirs);
+    let most = Timespec { tv_sec: most.as_secs().cast_signed(), tv_nsec: 0 };
+    let mut look = [PollFd::new(&ours, PollFlags::IN)];
+    match poll(&mut look, Some(&most))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
 }
 
 /// When and how often to say that it is still there: half of what the manager waits.

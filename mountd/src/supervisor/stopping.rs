@@ -87,6 +87,15 @@ where
     ) -> Result<(), Failure> {
         self.next = None;
         service::stopping();
+        if matches!(end, End::Signalled) {
+            let left = tokio::select! {
+                left = self.leave(&mut hear) => left,
+                () = signals.end() => false,
+            };
+            if left {
+                return Ok(());
+            }
+        }
         let taken_down = tokio::select! {
             outcome = self.take_down(&mut hear) => outcome,
             // The second signal: somebody has waited long enough.
@@ -118,10 +127,10 @@ where
             reaper.dismiss();
         }
         match end {
-            End::Asked if self.since.is_none() => {
+            End::Asked | End::Signalled if self.since.is_none() => {
                 Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"))
             }
-            End::Asked | End::Unmounted => taken_down.and(gone),
+            End::Asked | End::Signalled | End::Unmounted => taken_down.and(gone),
             End::Failed(failure) => Err(failure),
         }
     }

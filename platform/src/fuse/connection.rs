@@ -1,12 +1,14 @@
 //! A mount as whoever keeps it sees it: made, taken away, its descriptor handed to those that serve.
 //!
 //! Invariant: one descriptor, never cloned: what a cloned one had read would be lost with it. A
-//! dropped connection has been unmounted. Concurrency: shared; nothing waits but for the kernel.
+//! dropped connection has been unmounted, unless it was left to whoever comes next. Concurrency: shared;
+//! nothing waits but for the kernel.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
@@ -28,6 +30,25 @@ pub struct Connection {
     mounted: Mounted,
     init: Mutex<Init>,
     modes: Mutex<Modes>,
+    allow_other: bool,
+    /// Others hold the descriptor too, and will go on.
+    left: AtomicBool,
+}
+
+/// What a process needs, beside the descriptor and the list of open files, to go on with a mount that
+/// another one made.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Kept {
+    mounted: Mounted,
+    init: Init,
+    allow_other: bool,
+}
+
+impl Kept {
+    /// What it takes to take it away.
+    pub fn mounted(&self) -> &Mounted {
+        &self.mounted
+    }
 }
 
 impl Connection {
@@ -49,12 +70,57 @@ impl Connection {
                 mounted: Mounted { point, number },
                 init: Mutex::new(init),
                 modes: Mutex::default(),
+                allow_other: options.allow_other,
+                left: AtomicBool::new(false),
             }),
             Err(source) => {
                 system::unmount(&point).ok();
                 Err(MountError::Failed { path: point, source })
             }
         }
+    }
+
+    /// Goes on with a mount that another process made, if it is there and as wanted. The error says why
+    /// not; then nothing has been changed.
+    pub fn take_up(
+        device: OwnedFd,
+        kept: Kept,
+        open: impl Iterator<Item = Open>,
+        options: &MountOptions,
+    ) -> Result<Self, MountError> {
+        let Kept { mounted, init, allow_other } = kept;
+        let point = checks::absolute(&options.mountpoint)?;
+        let unless = |holds: bool, why: &str| match holds {
+            true => Ok(()),
+            false => Err(MountError::Mountpoint { path: mounted.point.clone(), why: why.into() }),
+        };
+        unless(mounted.point == point, "is another mount point than the one wanted now")?;
+        unless(allow_other == options.allow_other, "was mounted for other readers than now")?;
+        unless(mounted.number.is_some() && mounted.is_there(), "is not mounted any more")?;
+        unless(device::is_one(&device), "comes with a descriptor that is none of a mount")?;
+        unless(init.is_answered() && init.can_send_again(), "was left before it was served")?;
+        let mut modes = Modes::default();
+        open.for_each(|file| modes.opened(file));
+        unless(!has_ended(&device), "was cut off")?;
+        Ok(Self {
+            device,
+            mounted,
+            init: Mutex::new(init),
+            modes: Mutex::new(modes),
+            allow_other,
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// What to tell a process that is to go on.
+    pub fn kept(&self) -> Kept {
+        let (mounted, init) = (self.mounted.clone(), self.init().clone());
+        Kept { mounted, init, allow_other: self.allow_other }
+    }
+
+    /// Leaves the mount as it is when this value goes: somebody else holds the descriptor.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 
     fn init(&self) -> MutexGuard<'_, Init> {
@@ -138,10 +204,7 @@ impl Connection {
 
     /// Whether the kernel has ended the connection: unmounted and closed, or cut off.
     pub fn has_ended(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut look = [PollFd::from_borrowed_fd(self.device(), PollFlags::IN)];
-        poll(&mut look, Some(&Timespec::default())).is_ok()
-            && look[0].revents().contains(PollFlags::ERR)
+        has_ended(&self.device)
     }
 
     /// Whether reading requests waits for one. Everybody who has the descriptor shares this.
@@ -183,10 +246,20 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.left.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = self.unmount() {
             tracing::warn!(%error, "unmounting failed");
         }
     }
+}
+
+fn has_ended(device: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut look = [PollFd::new(device, PollFlags::IN)];
+    poll(&mut look, Some(&Timespec::default())).is_ok()
+        && look[0].revents().contains(PollFlags::ERR)
 }
 
 fn first_request(device: &OwnedFd) -> io::Result<Init> {

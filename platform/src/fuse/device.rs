@@ -8,10 +8,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use fuser::BackingId;
+use rustix::fs::FileType;
 use rustix::ioctl::{Setter, opcode};
 
 use super::modes::BackingNumber;
 
+/// `/dev/fuse` in the kernel's list of devices.
+const DEVICE: (u32, u32) = (10, 229);
 /// `FUSE_DEV_IOC_BACKING_CLOSE`, `_IOW(229, 2, uint32_t)`.
 const BACKING_CLOSE: rustix::ioctl::Opcode = opcode::write::<u32>(229, 2);
 /// `fuse_out_header` of a notification without a body: length 16, code FUSE_NOTIFY_RESEND, no
@@ -42,6 +45,14 @@ pub(super) fn swap_in(device: BorrowedFd<'_>, session: RawFd) -> io::Result<()> 
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Whether it is the device at all, of whatever connection.
+pub(super) fn is_one(device: impl AsFd) -> bool {
+    rustix::fs::fstat(device).is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+            && found.st_rdev == rustix::fs::makedev(DEVICE.0, DEVICE.1)
+    })
 }
 
 /// Asks the kernel for all requests again that were taken and not answered.

@@ -27,7 +27,7 @@ const INIT_EXT: u32 = 1 << 30;
 const HAS_RESEND: u32 = 1 << (39 - 32);
 
 /// A connection's first request and what was agreed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Init {
     asked: Vec<u8>,
     given: Option<(u32, u32)>,

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use modelfs::vfs::{Handle, Ino, Vfs};
 
 use crate::{Agreed, MountError, MountOptions};
-pub use connection::{Connection, Mounted};
+pub use connection::{Connection, Kept, Mounted};
 pub use modes::{BackingNumber, Open, RequestNumber};
 pub use serve::{Keeper, Serving, Task, serve};
 

@@ -1,0 +1,291 @@
+//! A mount from one supervisor to the next: between them the service manager keeps its descriptors.
+//!
+//! Invariant: a mount is left only when the manager has everything that the next supervisor needs, the
+//! guard's pipe among it, so that a manager that lets go has the guard take the mount away. What
+//! cannot be gone on with is taken away before anything else is mounted.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelfs_platform::{Connection, Kept, MountOptions, Mounted, inherited};
+use rustix::fs::MemfdFlags;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::child::{Generation, Heard, Worker};
+use super::messages::{OpenFile, ToWorker};
+use super::reaper::Reaper;
+use super::{COMMIT, Stage, Supervisor, ended, service};
+use crate::control::ops::blocking;
+use crate::daemon::Ready;
+use crate::error::{Failure, Kind};
+
+/// By which names the manager keeps them.
+const DEVICE: &str = "modelfs-device";
+const STATE: &str = "modelfs-state";
+const GUARD: &str = "modelfs-guard";
+const NAMES: [&str; 3] = [DEVICE, STATE, GUARD];
+
+/// The form of [`State`], and what its numbers mean. Another one is not understood.
+const FORM: u32 = 1;
+/// The largest state that is read: a million open files.
+const LARGEST: u64 = 128 << 20;
+/// How long a manager may take to hear us.
+const HEARS: Duration = Duration::from_secs(3);
+/// How long a killed worker may take to be gone.
+const DIES: Duration = Duration::from_secs(5);
+
+/// All that the next supervisor has to know.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct State {
+    form: u32,
+    /// The cache folder: inodes are places in its index.
+    root: PathBuf,
+    since: String,
+    restarts: u32,
+    mount: Kept,
+    open: Vec<OpenFile>,
+}
+
+/// What a former supervisor left with the manager. Dropping it takes the mount away.
+#[derive(Default)]
+pub struct Inheritance {
+    device: Option<OwnedFd>,
+    state: Option<OwnedFd>,
+    guard: Option<OwnedFd>,
+    /// Once the state is read: where it is, should there be no guard to ask.
+    mounted: Option<Mounted>,
+}
+
+/// A mount to go on with.
+pub(super) struct TakenUp {
+    pub(super) connection: Connection,
+    pub(super) reaper: Option<Reaper>,
+    pub(super) since: String,
+    pub(super) restarts: u32,
+}
+
+impl Inheritance {
+    /// What there is. To be called before anything is opened.
+    pub fn take() -> Self {
+        let mut this = Self::default();
+        // Nobody logs yet; without its pipe the guard does what is to be done.
+        for (name, descriptor) in inherited::take().unwrap_or_default() {
+            match name.as_str() {
+                DEVICE => this.device = Some(descriptor),
+                STATE => this.state = Some(descriptor),
+                GUARD => this.guard = Some(descriptor),
+                _ => {}
+            }
+        }
+        this
+    }
+
+    fn is_empty(&self) -> bool {
+        self.device.is_none() && self.state.is_none() && self.guard.is_none()
+    }
+
+    /// The mount, if there is one to go on with; else whatever there was is taken away.
+    pub(super) fn take_up(mut self, mount: &MountOptions, root: &PathBuf) -> Option<TakenUp> {
+        if self.is_empty() {
+            return None;
+        }
+        match self.go_on(mount, root) {
+            Ok(taken) => {
+                tracing::info!(mountpoint = %mount.mountpoint.display(), "going on with the mount");
+                forget();
+                Some(taken)
+            }
+            Err(why) => {
+                tracing::warn!(
+                    "what was kept over the restart cannot be used, mounting anew: {why}"
+                );
+                None
+            }
+        }
+    }
+
+    fn go_on(&mut self, mount: &MountOptions, root: &PathBuf) -> Result<TakenUp, Failure> {
+        let lacks = |what| move || Failure::new(Kind::General, format!("{what} is missing"));
+        let state = self.state.take().ok_or_else(lacks("the state"))?;
+        let state = read(state)?;
+        self.mounted = Some(state.mount.mounted().clone());
+        if state.root != *root {
+            let why = format!("it was served from the cache folder {}", state.root.display());
+            return Err(Failure::new(Kind::General, why));
+        }
+        let device = self.device.as_ref().ok_or_else(lacks("the mount's descriptor"))?;
+        let device = device.try_clone().map_err(|e| Failure::new(Kind::General, e.to_string()))?;
+        let open = state.open.into_iter().map(Into::into);
+        let connection = Connection::take_up(device, state.mount, open, mount)?;
+        self.device = None;
+        let reaper = self.guard.take().and_then(Reaper::of);
+        Ok(TakenUp { connection, reaper, since: state.since, restarts: state.restarts })
+    }
+}
+
+impl Drop for Inheritance {
+    fn drop(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        let mut gone = self.guard.take().and_then(Reaper::of).is_some_and(Reaper::take_away);
+        if let (false, Some(mounted)) = (gone, &self.mounted) {
+            gone = mounted.end().is_ok();
+        }
+        tracing::info!(gone, "the mount of the former daemon was to be taken away");
+        forget();
+    }
+}
+
+fn forget() {
+    NAMES.iter().for_each(|name| service::let_go(name));
+}
+
+fn read(state: OwnedFd) -> Result<State, Failure> {
+    let bad = |e: &dyn std::fmt::Display| {
+        Failure::new(Kind::General, format!("the state is not understood: {e}"))
+    };
+    let mut file = File::from(state);
+    let mut text = Vec::new();
+    file.rewind().map_err(|e| bad(&e))?;
+    file.take(LARGEST).read_to_end(&mut text).map_err(|e| bad(&e))?;
+    // The form first: another one may have nothing else in common.
+    #[derive(serde::Deserialize)]
+    struct Form {
+        form: u32,
+    }
+    let Form { form } = serde_json::from_slice(&text).map_err(|e| bad(&e))?;
+    if form != FORM {
+        return Err(bad(&format!("it has form {form}, this program knows {FORM}")));
+    }
+    serde_json::from_slice(&text).map_err(|e| bad(&e))
+}
+
+fn write(state: &State) -> std::io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create(STATE, MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(state)?)?;
+    Ok(file)
+}
+
+impl<R> Supervisor<R>
+where
+    R: FnOnce(&Ready) -> Result<(), Failure>,
+{
+    /// Leaves the mount to the next supervisor, if there is to be one; else nothing has changed, or
+    /// there is no worker any more.
+    pub(super) async fn leave(
+        &mut self,
+        hear: &mut UnboundedReceiver<(Generation, Heard)>,
+    ) -> bool {
+        let (Some(unit), Some(connection)) = (self.plan.unit.clone(), self.connection.clone())
+        else {
+            return false;
+        };
+        let can = self.since.is_some() && connection.can_be_taken_over();
+        if !can || connection.has_ended() || !unit.is_restarting().await {
+            return false;
+        }
+        tracing::info!("restarting: the mount stays for the next daemon");
+        if !self.end_worker(hear).await {
+            return false;
+        }
+        let kept = match self.hand_over(&connection).await {
+            Ok(()) => unit.kept().await.unwrap_or(0) >= NAMES.len(),
+            Err(failure) => {
+                tracing::error!("{failure}");
+                false
+            }
+        };
+        match kept {
+            true => connection.leave(),
+            false => {
+                tracing::error!("the service manager keeps no descriptors for us: unmounting");
+                forget();
+            }
+        }
+        kept
+    }
+
+    /// Ends the worker, hearing all that it has to say. `false`: somebody wants the mount to go.
+    async fn end_worker(&mut self, hear: &mut UnboundedReceiver<(Generation, Heard)>) -> bool {
+        // Nobody may answer requests that nobody would note.
+        self.stage = Stage::Running;
+        let mut goes = true;
+        if let Some(worker) = &mut self.worker {
+            let (generation, mut until) = (worker.generation, tokio::time::Instant::now() + COMMIT);
+            match worker.serves {
+                true => worker.say(&ToWorker::Retire, &[]),
+                false => worker.kill(),
+            }
+            let mut killed = false;
+            loop {
+                match tokio::time::timeout_at(until, hear.recv()).await {
+                    Ok(Some((from, Heard::Message(message, beside)))) => {
+                        goes &= self.on(from, *message, beside).await.is_ok();
+                    }
+                    Ok(Some((from, Heard::HungUp))) if from == generation => break,
+                    Ok(Some((_, Heard::HungUp))) => {}
+                    Err(_) if !killed => {
+                        tracing::error!("the worker does not end and is killed");
+                        self.worker.iter_mut().for_each(Worker::kill);
+                        (killed, until) = (true, tokio::time::Instant::now() + DIES);
+                    }
+                    Ok(None) | Err(_) => return false,
+                }
+            }
+        }
+        if let Some(worker) = self.worker.take() {
+            let how = ended(worker).await;
+            tracing::debug!(how, "the worker has made room");
+        }
+        self.next = None;
+        self.take_back_unused();
+        goes
+    }
+
+    /// Gives the manager everything, and waits until it has it.
+    async fn hand_over(&self, connection: &Arc<Connection>) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| {
+            Failure::new(Kind::General, format!("handing the mount to the service manager: {e}"))
+        };
+        let Some(guard) = &self.reaper else {
+            return Err(Failure::new(Kind::General, "the mount has no guard"));
+        };
+        let state = State {
+            form: FORM,
+            root: self.plan.root.clone(),
+            since: self.since.clone().unwrap_or_default(),
+            restarts: self.restarts + 1,
+            mount: connection.kept(),
+            open: connection.open_files().into_iter().map(Into::into).collect(),
+        };
+        let state = write(&state).map_err(failed)?;
+        service::keep(GUARD, guard.pipe()).map_err(failed)?;
+        service::keep(STATE, state.as_fd()).map_err(failed)?;
+        service::keep(DEVICE, connection.device()).map_err(failed)?;
+        blocking(move || service::has_heard(HEARS).map_err(failed)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reads(text: &str) -> String {
+        let mut file = File::from(rustix::fs::memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all(text.as_bytes()).unwrap();
+        read(file.into()).err().map_or_else(String::new, |failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_state_of_another_form_is_refused_by_its_form() {
+        assert!(reads("").contains("not understood"));
+        assert!(reads("{}").contains("not understood"));
+        assert!(reads(r#"{"form":9}"#).contains("form 9"));
+        assert!(reads(r#"{"form":1}"#).contains("missing field"));
+    }
+}
