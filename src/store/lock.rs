@@ -18,6 +18,9 @@ use super::types::Holder;
 const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(5);
 
+/// The most that is read of it: paths are a few thousand bytes at most.
+const MOST: u64 = 64 << 10;
+
 /// The lock, held.
 #[derive(Debug)]
 pub struct StoreLock {
@@ -44,15 +47,18 @@ fn no_link(options: &mut OpenOptions) {
 fn said_in(file: &mut File) -> Holder {
     let mut text = Vec::new();
     // a holder that has not written yet is unknown: 0
-    let _ = file.rewind().and_then(|()| file.take(64 << 10).read_to_end(&mut text));
+    let _ = file.rewind().and_then(|()| file.take(MOST).read_to_end(&mut text));
     Holder::parse(&text).unwrap_or_default()
 }
 
 fn say_in(file: &mut File, holder: &Holder) -> std::io::Result<()> {
-    let text = serde_json::to_string(holder).expect("paths and numbers are JSON");
-    file.set_len(0)?;
+    let mut text = serde_json::to_string(holder).expect("paths and numbers are JSON");
+    // in one write and never shorter: who reads meanwhile finds the old or the new, not nothing
+    let before = file.metadata()?.len().min(MOST) as usize;
+    text.extend(std::iter::repeat_n(' ', before.saturating_sub(text.len())));
     file.rewind()?;
-    file.write_all(text.as_bytes())
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
@@ -218,5 +224,29 @@ mod tests {
         drop(heir);
         assert_eq!(Holder::of(dir.path()), None);
         StoreLock::take(dir.path()).unwrap();
+    }
+
+    /// Fails with any way of writing that leaves the file empty for a moment.
+    #[test]
+    fn who_looks_while_it_is_written_finds_the_old_or_the_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = StoreLock::take(dir.path()).unwrap();
+        let with = |socket: &str| Holder {
+            pid: 7,
+            mountpoint: None,
+            socket: Some(socket.into()),
+            trouble: None,
+        };
+        let both = [with("/s"), with("/a/much/longer/socket")];
+        lock.say(&both[0]).unwrap();
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                (0..3000).map(|_| Holder::of(dir.path()).unwrap()).find(|h| !both.contains(h))
+            });
+            while !looking.is_finished() {
+                both.iter().for_each(|holder| lock.say(holder).unwrap());
+            }
+            assert_eq!(looking.join().unwrap(), None);
+        });
     }
 }
