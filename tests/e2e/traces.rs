@@ -52,7 +52,7 @@ fn a_load_is_recorded_and_leads_the_next_one_here_and_elsewhere() {
     let none = place.run(["trace", "show", "org/net@v1"]);
     assert_eq!(none.code, 4, "{}", none.err);
     assert!(none.err.contains("nothing of org/net@v1 is cached"), "{}", none.err);
-    assert_eq!(fs::read_dir(daemon.path("org/net/v1")).expect("lists").count(), 3);
+    assert_eq!(fs::read_dir(daemon.path("org/net/v1")).expect("lists").count(), 2);
     let none = place.run(["trace", "show", "org/net@v1"]);
     assert!(none.code == 4 && none.err.contains("no load of org/net@v1 was"), "{}", none.err);
 
