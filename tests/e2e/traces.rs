@@ -64,7 +64,7 @@ fn a_load_is_recorded_and_leads_the_next_one_here_and_elsewhere() {
     let want = ORDER.iter().flat_map(|piece| [(piece * PIECE) as u64; 2]);
     assert!(starts.iter().copied().eq(want), "{starts:?}");
     let text = place.ok(["trace", "show", "org/net@v1"]);
-    assert!(text.starts_with("org/net@v1: 2 files, 16 steps, 8 MiB"), "{text}");
+    assert!(text.starts_with("org/net@v1: 2 files, 16 steps, 8.0 MiB"), "{text}");
     let exported = place.path("load.json");
     place.ok(["trace", "export", "org/net@v1", "-o", exported.to_str().expect("UTF-8")]);
     daemon.stop();
@@ -74,7 +74,7 @@ fn a_load_is_recorded_and_leads_the_next_one_here_and_elsewhere() {
     place.ok(["trace", "forget", "org/net@v1"]);
     assert_eq!(place.run(["trace", "forget", "org/net@v1"]).code, 4);
     let told = place.ok(["trace", "import", exported.to_str().expect("UTF-8")]);
-    assert!(told.contains("2 files, 16 steps, 8 MiB"), "{told}");
+    assert!(told.contains("2 files, 16 steps, 8.0 MiB"), "{told}");
     let daemon = place.mount(&server.url(), &["--no-passthrough"]);
     // It only begins, and the rest comes.
     load(&daemon, &files, &ORDER[..1]);
