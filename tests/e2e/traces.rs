@@ -82,7 +82,8 @@ fn a_load_is_recorded_and_leads_the_next_one_here_and_elsewhere() {
     eventually("what the other load touched", || (0..2).all(|n| cached(&daemon, n) >= all));
     std::thread::sleep(Duration::from_millis(300));
     let came = cached(&daemon, 0) + cached(&daemon, 1);
-    assert!(came <= 2 * all + (1 << 20), "{came} bytes for a load of {}", 2 * all);
+    // Beside it, what is read ahead of the two reads that were made; the files have 32 MiB.
+    assert!(came <= 2 * all + (4 << 20), "{came} bytes for a load of {}", 2 * all);
     server.reset();
     load(&daemon, &files, &ORDER);
     assert_eq!(server.requests_for("/data/"), 0, "all of it is there before it is read");
