@@ -67,7 +67,7 @@ impl Scale {
         passes: 4,
         stream_cache: "256MiB",
         catalog_models: 1000,
-        objects: 1_000_000,
+        objects: 200_000,
     };
     /// Whether each case works at all; its figures mean nothing.
     pub const TINY: Self = Self {

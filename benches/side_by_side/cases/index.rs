@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use modelfs::base::ObjectRange;
-use modelfs::store::Store;
+use modelfs::store::{Reservation, Store};
 
 use super::mib;
 use crate::arena::{Arena, User, drop_caches};
@@ -50,21 +50,33 @@ fn look_up(root: &Path, objects: usize) -> Result<f64, String> {
     Ok(started.elapsed().as_secs_f64() * 1e6 / LOOKUPS as f64)
 }
 
-/// Makes room for a thousand objects in a full store; ms.
-fn evict(root: &Path) -> Result<f64, String> {
-    let used = Store::open(options(root, ROOM)).map_err(text)?.usage().used.0;
-    let store = Store::open(options(root, used)).map_err(text)?;
-    let (before, wanted) = (store.usage().data.0, PER_BLOB as u64 * OBJECT_BYTES);
-    let started = Instant::now();
-    let room = store.reserve(wanted).map_err(text)?;
-    let ms = started.elapsed().as_secs_f64() * 1e3;
-    drop(room);
-    let gone = before.saturating_sub(store.usage().data.0);
-    eprintln!("  {} objects went", gone / OBJECT_BYTES);
-    if gone < wanted / 2 {
-        return Err(format!("only {:.1} MiB went", mib(gone)));
+/// A full store. What was reserved in it stays so, and each further reservation has to evict.
+struct Full {
+    store: Store,
+    kept: Vec<Reservation>,
+}
+
+impl Full {
+    fn open(root: &Path) -> Result<Self, String> {
+        let used = Store::open(options(root, ROOM)).map_err(text)?.usage().used.0;
+        let store = Store::open(options(root, used)).map_err(text)?;
+        Ok(Self { store, kept: Vec::new() })
     }
-    Ok(ms)
+
+    /// Makes room for a thousand objects; ms.
+    fn evict(&mut self) -> Result<f64, String> {
+        let (before, wanted) = (self.store.usage().data.0, PER_BLOB as u64 * OBJECT_BYTES);
+        let started = Instant::now();
+        self.kept.push(self.store.reserve(wanted).map_err(text)?);
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        let gone = before.saturating_sub(self.store.usage().data.0);
+        eprintln!("  {} objects went", gone / OBJECT_BYTES);
+        // What the last eviction freed beyond its need is still there.
+        if gone < wanted / 2 {
+            return Err(format!("only {:.1} MiB went", mib(gone)));
+        }
+        Ok(ms)
+    }
 }
 
 pub fn run(arena: &Arena, all: &mut Vec<Case>) {
@@ -93,6 +105,13 @@ pub fn run(arena: &Arena, all: &mut Vec<Case>) {
         vec![Entrant::new("in the store", || look_up(&root()?, objects)).within(LOOKUP_US)]
     });
     super::case(arena, all, rounds, super::heading(THEME, evicts, "ms"), || {
-        vec![Entrant::new("in the store", || evict(&root()?)).within(EVICTION_MS)]
+        let mut full = None;
+        let evict = move || {
+            if full.is_none() {
+                full = Some(Full::open(&root()?)?);
+            }
+            full.as_mut().expect("opened above").evict()
+        };
+        vec![Entrant::new("in the store", evict).within(EVICTION_MS)]
     });
 }
