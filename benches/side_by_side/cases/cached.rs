@@ -56,14 +56,17 @@ const READS: [Read; 7] = [
     read_of(Reading::OpenClose, "open, read 4 KiB, close", false, Aim::Most(10.0)),
 ];
 
-/// What stands mounted while these cases run: each with everything in its cache.
+/// A mount with everything in its cache, and the file to read; or why there is none.
+type Filled<M> = Result<(M, PathBuf), String>;
+
+/// What stands mounted while these cases run.
 struct Standing {
     native: PathBuf,
-    mounts: Vec<(By, Result<(Mount, PathBuf), String>)>,
-    rclone: Result<(Rclone, PathBuf), String>,
+    mounts: Vec<(By, Filled<Mount>)>,
+    rclone: Filled<Rclone>,
 }
 
-fn filled(arena: &Arena, model: &Model, by: By) -> Result<(Mount, PathBuf), String> {
+fn filled(arena: &Arena, model: &Model, by: By) -> Filled<Mount> {
     let (url, cache) = (arena.nginx().direct().registry(), format!("warm-{by:?}"));
     let mount = Mount::fresh(arena, Setting { by, url: &url, cache: &cache, size: ROOMY })?;
     let path = mount.file(model);
