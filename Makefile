@@ -39,7 +39,9 @@ test-systemd: deps
 fuzz: deps
 	scripts/fuzz.sh
 
-# Ratios against the native file, curl and peers, medians; rewrites docs/performance.md's figures.
+# Ratios against the native file, curl and rclone, medians, some twenty minutes as root; rewrites the
+# figures of docs/performance.md, .json and .svg. The quick one takes under three minutes and writes
+# nothing. Some cases only: scripts/bench.sh WORDS OF A TITLE. Parts: cargo bench -p modelfs-benches
 bench: deps
 	cargo build --release --locked --package modelfs-mountd --package modelfs-benches
 	scripts/bench.sh
