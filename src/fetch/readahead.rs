@@ -2,13 +2,20 @@
 //!
 //! Invariant: a reader that jumps about causes no readahead at all, unless it jumps to the beginning
 //! of a tensor: then it gets the tensor, and what is likely the next one. One that goes on where it
-//! stopped gets a window that doubles. Pure: one value per handle, no I/O.
+//! stopped gets a window that grows. Pure: one value per handle, no I/O.
 
 use crate::base::FileRange;
 use crate::model::tensors::TensorMap;
 
-/// The first window. The kernel asks in pieces of 128 KiB, so this keeps eight ahead.
-const FIRST_WINDOW: u64 = 1 << 20;
+/// The first window, in requests: the kernel asks for more the longer it believes in a reader. So
+/// who reads a header in small pieces gets a leaf or two, and who reads a file a MiB at a time
+/// needs few round trips until the line is full.
+const FIRST_REQUESTS: u64 = 8;
+/// The least that a first window has: the usual leaf.
+const FIRST_WINDOW: u64 = 128 << 10;
+/// How much larger a window is than the one before it, at most: a line of 1 Gbit/s and 50 ms is
+/// full after the third.
+const GROWTH: u64 = 4;
 /// The largest window: what 1 Gbit/s holds in flight at 250 ms; also within the memory for
 /// fetches that nobody waits for.
 const MAX_WINDOW: u64 = 32 << 20;
@@ -79,7 +86,8 @@ impl Readahead {
         if !behind_window {
             return Course::On(None);
         }
-        self.window = (self.window * 2).clamp(FIRST_WINDOW, self.most);
+        let first = (range.len() * FIRST_REQUESTS).max(FIRST_WINDOW);
+        self.window = (self.window * GROWTH).clamp(first.min(self.most), self.most);
         let start = self.asked.max(end);
         let stop = (end + self.window).min(len).min(self.bound);
         self.asked = self.asked.max(stop);
@@ -154,7 +162,7 @@ mod tests {
         }
         assert_eq!(r.on_read(FileRange::at(500 << 20, KERNEL), len), Course::Jump);
         let next = r.on_read(FileRange::at((500 << 20) + KERNEL, KERNEL), len);
-        assert!(matches!(next, Course::On(Some(next)) if next.len() == FIRST_WINDOW));
+        assert!(matches!(next, Course::On(Some(next)) if next.len() == FIRST_REQUESTS * KERNEL));
     }
 
     /// Tensors of so many MiB, one after another behind a header of one.

@@ -35,6 +35,9 @@ pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String
         // Attributes along with lists, where the reader turns out to want them.
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_READDIRPLUS_AUTO,
+        // `ls -l` asks each file for its access list: with this, the kernel remembers that there is
+        // none. It brings checks of modes along, which every mount asks for anyway.
+        InitFlags::FUSE_POSIX_ACL,
     ] {
         if let Err(lacks) = config.add_capabilities(wish) {
             tracing::debug!(?lacks, "the kernel lacks something");
