@@ -13,6 +13,7 @@ use std::time::Instant;
 use modelfs::base::units::{ByteSize, parse_duration};
 use modelfs::base::{FileRange, hash::sha256};
 use modelfs::model::tensors::{self, Header};
+use modelfs::model::trace::TraceDoc;
 use modelfs::model::{
     BlobLayout, FileIx, FilePath, MAX_TOTAL, Manifest, Name, PartIx, SegmentIx, VersionRef,
 };
@@ -27,7 +28,7 @@ use modelfs_mountd::control::types::{
 pub type Entrance = fn(&[u8]);
 
 /// All of them, by the name of their target and corpus.
-pub const TARGETS: [(&str, Entrance); 10] = [
+pub const TARGETS: [(&str, Entrance); 11] = [
     ("catalog", catalog),
     ("manifest", manifest),
     ("leaf_list", leaf_list),
@@ -38,6 +39,7 @@ pub const TARGETS: [(&str, Entrance); 10] = [
     ("lock_file", lock_file),
     ("safetensors", safetensors),
     ("gguf", gguf),
+    ("trace", trace),
 ];
 
 /// The longest refusal that fits a log line, whatever was refused.
@@ -85,6 +87,21 @@ pub fn safetensors(data: &[u8]) {
 pub fn gguf(data: &[u8]) {
     weights(data, u64::MAX);
     weights(&[&b"GGUF\x03\0\0\0"[..], data].concat(), 1 << 30);
+}
+
+/// A recorded load from another machine.
+pub fn trace(data: &[u8]) {
+    let doc = match TraceDoc::parse(data) {
+        Ok(doc) => doc,
+        Err(error) => return one_short_line(&error),
+    };
+    assert_eq!(TraceDoc::parse(&doc.to_json()).as_ref(), Ok(&doc), "what is written is read back");
+    // Of a version with none of its files: nothing of it is followed.
+    let empty = modelfs::model::ManifestBuilder::new(doc.manifest).build().expect("no files");
+    assert!(doc.steps(&empty).is_empty());
+    for (file, _, _) in doc.listed() {
+        assert_eq!(FilePath::new(file.as_str()).as_ref(), Ok(file));
+    }
 }
 
 /// `models.json`.
