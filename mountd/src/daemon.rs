@@ -205,7 +205,11 @@ async fn live(
             () = serving.ended() => break false,
             wish = wishes.recv() => match wish {
                 Some(Wish::Restarted(outcome)) => asked.restarted(outcome),
-                Some(Wish::Ping) => supervisor.say(&FromWorker::Pong),
+                // On a thread of the pool: that is what must not hang.
+                Some(Wish::Ping) => {
+                    let supervisor = supervisor.clone();
+                    tokio::spawn(async move { supervisor.say(&FromWorker::Pong) });
+                }
                 Some(Wish::Retire) => break true,
                 Some(Wish::Orphaned) | None => {
                     tracing::error!("the supervisor died: ending");

@@ -49,7 +49,6 @@ pub fn take(
         }
         reachable(root, identity)?;
         readable(identity, registry)?;
-        lock_is_no_trap(root)?;
     }
     let lock = Store::lock(root)?;
     settle(root, &lock, identity)?;
@@ -87,7 +86,6 @@ pub fn take_as_owner(root: &Path, registry: Option<&Path>) -> Result<StoreLock, 
     let identity = Identity::Other(user.clone());
     reachable(root, &identity)?;
     readable(&identity, registry)?;
-    lock_is_no_trap(root)?;
     // As root, so that one that is held can be waited for, and its daemon be asked.
     let lock = Store::lock(root)?;
     settle(root, &lock, &identity)?;
@@ -116,6 +114,10 @@ pub fn settle(root: &Path, lock: &StoreLock, identity: &Identity) -> Result<(), 
     if stat.st_uid == user.uid && lock_owner == user.uid {
         return Ok(());
     }
+    // Neither root's nor theirs by now: what lies there is none of ours to give.
+    if stat.st_uid != 0 && stat.st_uid != user.uid {
+        return Err(belongs(root, stat.st_uid, user));
+    }
     let mut hand = Hand { user, device: stat.st_dev, kept: 0 };
     hand.content(&folder, DEPTH).map_err(failed)?;
     // Before those two: else a power cut could keep the last step and lose one before it.
@@ -137,18 +139,6 @@ fn belongs(root: &Path, owner: u32, but: &User) -> Failure {
     let (root, but) = (root.display(), &but.name);
     Failure::new(Kind::Storage, format!("{root}: the cache belongs to {name}, not to {but}"))
         .hint(format!("give another with --cache-dir, or --worker-user {name}"))
-}
-
-/// A file under the lock's name that is another one's, too, would be emptied.
-fn lock_is_no_trap(root: &Path) -> Result<(), Failure> {
-    let lock = root.join("lock");
-    match std::fs::symlink_metadata(&lock) {
-        Ok(meta) if meta.nlink() > 1 => {
-            let message = format!("{}: the lock has another name, too", lock.display());
-            Err(Failure::new(Kind::Storage, message).hint("remove it"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Makes the folders above, so that another user can come through: a store closes those it makes.
@@ -322,14 +312,5 @@ mod tests {
         assert_eq!((owner(&root), owner(&root.join("lock"))), (THEIRS, 0));
         settle(&root, &lock, &theirs).unwrap();
         assert_eq!(owner(&shelf.join("later")), THEIRS, "root's files may have come meanwhile");
-    }
-
-    #[test]
-    fn a_lock_that_is_somebody_elses_file_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(lock_is_no_trap(dir.path()).is_ok(), "not there yet");
-        fs::write(dir.path().join("precious"), "x").unwrap();
-        fs::hard_link(dir.path().join("precious"), dir.path().join("lock")).unwrap();
-        assert_eq!(lock_is_no_trap(dir.path()).unwrap_err().exit_code, 7);
     }
 }

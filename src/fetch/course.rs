@@ -14,6 +14,12 @@ use crate::model::trace::{MAX_STEPS, Step};
 /// one goes another way: more than a program has threads that look around before they load.
 const STRAYS: u32 = 16;
 
+/// Readers of one load who read side by side: a few more than a machine has accelerators. What each
+/// reads on is one step, up to a length that is an order of magnitude below the window, or the order
+/// between them would be lost.
+const SIDE_BY_SIDE: usize = 32;
+const LONGEST: u64 = 4 << 20;
+
 /// What was touched first, in order.
 #[derive(Debug, Default)]
 pub struct Recording {
@@ -47,20 +53,18 @@ impl Recording {
         if at < range.end() {
             fresh.push(FileRange::new(at, range.end()));
         }
-        for new in &fresh {
-            self.note(file, *new);
-        }
-        !fresh.is_empty()
+        fresh.into_iter().fold(false, |noted, new| self.note(file, new) | noted)
     }
 
-    fn note(&mut self, file: FileIx, new: FileRange) {
-        let goes_on =
-            self.steps.last().is_some_and(|s| s.file == file && s.range.end() == new.start());
-        if !goes_on && self.steps.len() >= MAX_STEPS {
-            return;
-        }
-        match self.steps.last_mut().filter(|_| goes_on) {
-            Some(last) => last.range = FileRange::new(last.range.start(), new.end()),
+    fn note(&mut self, file: FileIx, new: FileRange) -> bool {
+        let goes_on = |s: &&mut Step| {
+            s.file == file && s.range.end() == new.start() && s.range.len() < LONGEST
+        };
+        let recent = self.steps.len().saturating_sub(SIDE_BY_SIDE);
+        let full = self.steps.len() >= MAX_STEPS;
+        match self.steps[recent..].iter_mut().rev().find(goes_on) {
+            Some(step) => step.range = FileRange::new(step.range.start(), new.end()),
+            None if full => return false,
             None => self.steps.push(Step { file, range: new }),
         }
         self.bytes += new.len();
@@ -71,6 +75,7 @@ impl Recording {
             Some((_, before)) => *before = end,
             None => drop(seen.insert(new.start(), end)),
         }
+        true
     }
 
     /// The steps so far.
@@ -99,6 +104,8 @@ pub struct Guide {
     led: u64,
     window: u64,
     strays: u32,
+    /// Where a touch far ahead was: the load is there only if it goes on from there.
+    jump: Option<u64>,
 }
 
 impl Guide {
@@ -111,7 +118,7 @@ impl Guide {
             end = end.saturating_add(step.range.len());
             places.entry(step.file).or_default().entry(step.range.start()).or_insert(ix);
         }
-        Self { steps, marks, places, end, at: 0, led: 0, window, strays: 0 }
+        Self { steps, marks, places, end, at: 0, led: 0, window, strays: 0, jump: None }
     }
 
     /// Bytes of the earlier load.
@@ -135,9 +142,16 @@ impl Guide {
                 self.strays = 0;
                 self.at = self.at.max(mark);
             }
-            // It went there later, last time; if it goes on from there, so do we.
+            // It went there later, last time. Once is a look around; if it goes on from there, so
+            // do we.
             Some(mark) => {
-                self.strays += 1;
+                let goes_on = |from: u64| mark > from && mark - from <= self.window;
+                let begins = (self.at, self.led) == (0, 0);
+                if !begins && !self.jump.is_some_and(goes_on) {
+                    (self.jump, self.strays) = (Some(mark), self.strays + 1);
+                    return Vec::new();
+                }
+                self.jump = None;
                 (self.at, self.led) = (mark, mark);
             }
             None => {
@@ -205,14 +219,7 @@ mod tests {
             step(0, 50, 60),
             step(0, 40, 70),
         ]);
-        let want = [
-            step(0, 0, 20),
-            step(1, 0, 5),
-            step(0, 20, 30),
-            step(0, 50, 60),
-            step(0, 40, 50),
-            step(0, 60, 70),
-        ];
+        let want = [step(0, 0, 30), step(1, 0, 5), step(0, 50, 70), step(0, 40, 50)];
         assert_eq!((all.steps(), all.bytes()), (&want[..], 65));
     }
 
@@ -251,6 +258,25 @@ mod tests {
         }
         assert!(guide.has_lost());
         assert_eq!(guide.touch(FileIx(0), FileRange::new(500, 510)), []);
+    }
+
+    #[test]
+    fn a_look_far_ahead_changes_nothing_until_it_goes_on_there() {
+        let mut guide = Guide::new(vec![step(0, 0, 1000), step(1, 0, 1000)], 100);
+        assert_eq!(guide.touch(FileIx(0), FileRange::new(0, 50)), [step(0, 50, 150)]);
+        assert_eq!(guide.touch(FileIx(1), FileRange::new(0, 10)), [], "a header");
+        assert_eq!(guide.touch(FileIx(0), FileRange::new(50, 100)), [step(0, 150, 200)]);
+        assert_eq!(guide.touch(FileIx(1), FileRange::new(500, 510)), [], "far from there, too");
+        assert_eq!(guide.touch(FileIx(1), FileRange::new(510, 550)), [step(1, 550, 650)]);
+        assert!(!guide.has_lost());
+    }
+
+    #[test]
+    fn readers_side_by_side_make_a_step_each() {
+        let touches: Vec<_> =
+            (0..100).flat_map(|n| (0..8).map(move |f| step(f, n * 10, n * 10 + 10))).collect();
+        let all = record(&touches);
+        assert_eq!((all.steps().len(), all.bytes()), (8, 8000));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::course::{Guide, Recording};
 use super::transfer::blocking;
 use super::{CachedFile, Fetcher};
 use crate::base::FileRange;
-use crate::model::trace::{Step, TraceDoc};
-use crate::model::{Digest, Manifest};
+use crate::model::trace::{MAX_DOCUMENT, Step, TraceDoc};
+use crate::model::{Digest, FileIx, Manifest};
 use crate::store::Store;
 
 /// A program that loads a model may compute for some seconds between two tensors.
@@ -34,6 +34,8 @@ struct Load {
     recording: Recording,
     /// The load before, once read.
     guide: Option<Guide>,
+    /// Whether it is known if there was one.
+    begun: bool,
     touched: Instant,
     /// Whether something was recorded since it was kept.
     changed: bool,
@@ -48,7 +50,7 @@ impl Load {
             Some(guide) if guide.has_lost() => bytes >= guide.bytes() / 2,
             Some(guide) => bytes > guide.bytes(),
         };
-        self.changed && bytes >= LEAST && better
+        self.begun && self.changed && bytes >= LEAST && better
     }
 }
 
@@ -62,14 +64,19 @@ impl Loads {
         let due: Vec<_> = {
             let mut loads = self.lock();
             let due = loads.values_mut().filter(|load| load.worth_keeping());
-            let doc = |load: &mut Load| {
+            let taken = |load: &mut Load| {
                 load.changed = false;
-                TraceDoc::new(&load.manifest, load.recording.steps())
+                (load.manifest.clone(), load.recording.steps().to_vec())
             };
-            due.map(doc).collect()
+            due.map(taken).collect()
         };
-        for doc in due {
-            if let Err(error) = store.save_trace(&doc.manifest, &doc.to_json()) {
+        for (manifest, steps) in due {
+            let body = TraceDoc::new(&manifest, &steps).to_json();
+            // More than could be read again: paths of many files that are all very long.
+            if body.len() > MAX_DOCUMENT {
+                continue;
+            }
+            if let Err(error) = store.save_trace(&manifest.hash(), &body) {
                 tracing::debug!(%error, "a load's trace could not be kept");
             }
         }
@@ -79,7 +86,14 @@ impl Loads {
 /// From a load's first touch to its end. Keeps nothing alive that others have let go.
 async fn accompany(fetcher: Weak<Fetcher>, manifest: Arc<Manifest>) {
     let (of, hash) = (fetcher.clone(), manifest.hash());
-    let _ = blocking(move || of.upgrade().map(|this| this.begin(&manifest))).await;
+    let begin = move || {
+        let Some(this) = of.upgrade() else { return };
+        this.begin(&manifest);
+        if let Some(load) = this.loads.lock().get_mut(&manifest.hash()) {
+            load.begun = true;
+        }
+    };
+    let _ = blocking(begin).await;
     loop {
         tokio::time::sleep(KEEP).await;
         let of = fetcher.clone();
@@ -105,6 +119,7 @@ impl Fetcher {
                 manifest: file.manifest.clone(),
                 recording: Recording::default(),
                 guide: None,
+                begun: false,
                 touched: Instant::now(),
                 changed: false,
             }
@@ -153,12 +168,16 @@ impl Fetcher {
         }
         let (this, manifest) = (self.clone(), manifest.clone());
         self.runtime.spawn_blocking(move || {
+            let mut files: HashMap<FileIx, Option<Arc<CachedFile>>> = HashMap::new();
             for step in steps {
-                match this.file(&manifest, step.file) {
-                    Ok(file) => this.readahead(&file, step.range, |error| {
+                let file = files.entry(step.file).or_insert_with(|| {
+                    let file = this.file(&manifest, step.file);
+                    file.inspect_err(|e| tracing::debug!(error = %e, "a load cannot be led")).ok()
+                });
+                if let Some(file) = file {
+                    this.readahead(file, step.range, |error| {
                         tracing::debug!(%error, "what an earlier load needed does not come");
-                    }),
-                    Err(error) => tracing::debug!(%error, "a load cannot be led"),
+                    });
                 }
             }
         });

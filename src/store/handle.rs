@@ -296,7 +296,9 @@ impl Store {
     /// Keeps what a load of a version touched, in place of what was kept before.
     pub fn save_trace(&self, manifest: &Digest, body: &[u8]) -> Result<(), StoreError> {
         let now = self.core().time.seconds();
-        self.save(body.len() as u64 + PER_DOCUMENT, |tx| {
+        let before = self.core().index.read(|c| names::trace_len(c, manifest))?;
+        let before = before.map_or(0, |len| len + PER_DOCUMENT);
+        self.save((body.len() as u64 + PER_DOCUMENT).saturating_sub(before), |tx| {
             names::set_trace(tx, manifest, body, now, MAX_TRACES)
         })
     }

@@ -100,6 +100,16 @@ impl StoreLock {
                 }
             }
         }
+        #[cfg(unix)]
+        {
+            // what is written here would be written into somebody else's file
+            use std::os::unix::fs::MetadataExt;
+            let meta = file.metadata().map_err(StoreError::disk(&path, "look at the lock"))?;
+            if meta.nlink() > 1 {
+                let why = std::io::Error::other("it has another name, too: remove it");
+                return Err(StoreError::disk(&path, "use the lock")(why));
+            }
+        }
         let lock = Self { path, file: Mutex::new(file) };
         lock.say(&Holder { pid: std::process::id(), ..Holder::default() })?;
         Ok(lock)
@@ -191,6 +201,11 @@ mod tests {
         std::os::unix::fs::symlink(&other, dir.path().join("lock")).unwrap();
         assert!(StoreLock::take(dir.path()).is_err());
         assert_eq!(Holder::of(dir.path()), None);
+        assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+        std::fs::remove_file(dir.path().join("lock")).unwrap();
+        std::fs::hard_link(&other, dir.path().join("lock")).unwrap();
+        let refused = StoreLock::take(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("another name"), "{refused}");
         assert_eq!(std::fs::read(&other).unwrap(), b"precious");
     }
 

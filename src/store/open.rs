@@ -38,16 +38,7 @@ struct Read {
 fn read(conn: &Connection) -> rusqlite::Result<Read> {
     let blobs: Vec<_> =
         rows::blobs(conn)?.into_iter().map(|b| (b.id, Arc::new(b.layout))).collect();
-    let place: HashMap<i64, usize> = blobs.iter().enumerate().map(|(i, b)| (b.0, i)).collect();
-    let mut segments = Vec::new();
-    rows::segments(conn, |blob, row| {
-        let at = *place.get(&blob)?;
-        if row.segment >= blobs[at].1.segment_count() {
-            return None;
-        }
-        segments.push((at, row.clone()));
-        Some(blobs[at].1.key())
-    })?;
+    let segments = rows::segments(conn, &blobs)?;
     let pinned = pins::count(names::pinned_blobs(conn)?);
     let limit = rows::meta(conn, "limit")?.and_then(|n| u64::try_from(n).ok());
     Ok(Read { blobs, segments, pinned, limit })

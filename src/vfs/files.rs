@@ -264,7 +264,7 @@ impl OpenFile {
             Course::On(range) => Ahead::Ranges(range.into_iter().collect()),
             Course::Jump => match self.tensors.look(file) {
                 Look::Map(map) => Ahead::Ranges(ahead.on_jump(range, &map)),
-                Look::Never => Ahead::Ranges(Vec::new()),
+                Look::Nothing => Ahead::Ranges(Vec::new()),
                 Look::Ask => Ahead::Ask,
             },
         }

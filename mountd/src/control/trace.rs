@@ -42,9 +42,8 @@ impl Run for GetTrace {
 impl Run for ImportTrace {
     async fn run(self, ops: Arc<Ops>, _: ProgressSink) -> Result<Traced, Failure> {
         blocking(move || {
-            let body = self.document.to_string();
-            let document =
-                TraceDoc::parse(body.as_bytes()).map_err(|e| Failure::usage(e.to_string()))?;
+            let document = TraceDoc::parse(self.document.get().as_bytes())
+                .map_err(|e| Failure::usage(e.to_string()))?;
             ops.store.save_trace(&document.manifest, &document.to_json())?;
             Ok(traced(None, document))
         })

@@ -211,7 +211,7 @@ pub struct GetTrace {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ImportTrace {
     /// The document, as exported.
-    pub document: serde_json::Value,
+    pub document: Box<serde_json::value::RawValue>,
 }
 
 /// Forgets the recorded load of a version.

@@ -141,7 +141,8 @@ impl Drop for Inheritance {
     }
 }
 
-fn forget() {
+/// The manager need not keep anything for us any more.
+pub(super) fn forget() {
     NAMES.iter().for_each(|name| service::let_go(name));
 }
 

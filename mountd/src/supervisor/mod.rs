@@ -316,7 +316,8 @@ where
         if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
             return Err(End::Unmounted);
         }
-        if self.ready.is_some() {
+        // A mount that was taken over from a former daemon is kept, unless the worker says why not.
+        if self.ready.is_some() && (self.since.is_none() || self.failure.is_some()) {
             let failure = self.failure.take().unwrap_or_else(|| {
                 Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
             });

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::child::{Generation, Heard};
 use super::messages::{FromWorker, ToWorker};
-use super::{COMMIT, End, Supervisor, service};
+use super::{COMMIT, End, Supervisor, keeping, service};
 use crate::control::ops::blocking;
 use crate::daemon::Ready;
 use crate::error::{Failure, Kind};
@@ -90,7 +90,10 @@ where
         if matches!(end, End::Signalled) {
             let left = tokio::select! {
                 left = self.leave(&mut hear) => left,
-                () = signals.end() => false,
+                () = signals.end() => {
+                    keeping::forget();
+                    false
+                }
             };
             if left {
                 return Ok(());

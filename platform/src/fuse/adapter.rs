@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use fuser::{
@@ -20,7 +20,7 @@ use modelfs::vfs::{Answer, Handle, Ino, Opened, Vfs};
 
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
-use super::modes::{Modes, Open, RequestNumber};
+use super::modes::{Modes, Open, RequestNumber, lock};
 use super::replies::{MAX_NAME, opened_passthrough, refused, send_attribute, text};
 use super::serve::Keeper;
 use super::{lists, negotiate};
@@ -46,10 +46,6 @@ pub(super) struct Adapter {
     /// Held while the keeper is told, so that it hears of opens and releases in our order.
     pub(super) modes: Arc<Mutex<Modes>>,
     pub(super) keeper: Arc<dyn Keeper>,
-}
-
-fn lock(modes: &Mutex<Modes>) -> MutexGuard<'_, Modes> {
-    modes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Adapter {

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::OFlags;
 
 use super::init::Init;
-use super::modes::{BackingNumber, Modes, Open};
+use super::modes::{BackingNumber, Modes, Open, lock};
 use super::{checks, device, mountinfo, negotiate, refuse, system};
 use crate::{MountError, MountOptions};
 
@@ -128,7 +128,7 @@ impl Connection {
     }
 
     fn modes(&self) -> MutexGuard<'_, Modes> {
-        self.modes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.modes)
     }
 
     /// Where it is mounted.
@@ -224,7 +224,10 @@ impl Connection {
 
     /// Cuts off files that are still open, if the system lets us: their readers get an error.
     pub fn abort(&self) {
-        self.mounted.abort();
+        // The number of one that has ended may be another's by now.
+        if !self.has_ended() {
+            self.mounted.abort();
+        }
     }
 
     /// What another process needs to take the mount away.
@@ -303,6 +306,10 @@ impl Mounted {
 
     /// Takes it away and cuts off who still reads there, if it is still that mount.
     pub fn end(&self) -> Result<(), MountError> {
+        // Without a mount there is nobody left who could read, and the number may be another's.
+        if !self.is_there() {
+            return Ok(());
+        }
         let unmounted = self.unmount();
         self.abort();
         unmounted

@@ -13,6 +13,9 @@ use crate::base::FileRange;
 /// 256,000 tokens in a GGUF header has 8.
 pub const MAX_HEADER: u64 = 16 << 20;
 
+/// The most tensors of one file that are kept in mind: ten times those of the largest models, 2 MiB.
+const MOST: usize = 1 << 17;
+
 /// The extents of a file's tensors, in the order in which they lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorMap(Box<[FileRange]>);
@@ -83,6 +86,7 @@ pub fn header(first: &[u8], len: u64) -> Header {
         _ => safetensors::extents(first, len),
     };
     match found {
+        Ok(extents) if extents.len() > MOST => Header::Unknown,
         Ok(extents) => Header::Known(TensorMap::new(extents, len)),
         Err(Stop::Short(needs)) => {
             let have = first.len() as u64;

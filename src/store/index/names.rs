@@ -254,6 +254,14 @@ pub fn trace(conn: &Connection, hash: &Digest) -> rusqlite::Result<Option<Vec<u8
         .optional()
 }
 
+/// Bytes of the trace of a version's load, if one was kept.
+pub fn trace_len(conn: &Connection, hash: &Digest) -> rusqlite::Result<Option<u64>> {
+    conn.prepare_cached("SELECT length(body) FROM traces WHERE hash = ?1")?
+        .query_row([hash.as_bytes()], |r| r.get::<_, u32>(0))
+        .optional()
+        .map(|len| len.map(u64::from))
+}
+
 /// Keeps a trace, and of all of them the last so many.
 pub fn set_trace(
     conn: &Connection,
@@ -262,8 +270,8 @@ pub fn set_trace(
     now: u32,
     most: u32,
 ) -> rusqlite::Result<()> {
-    conn.prepare_cached("INSERT OR REPLACE INTO traces VALUES (?1, ?2, ?3)")?
-        .execute(rusqlite::params![hash.as_bytes(), body, now])?;
+    conn.prepare_cached("INSERT OR REPLACE INTO traces (hash, used, body) VALUES (?1, ?2, ?3)")?
+        .execute(params![hash.as_bytes(), now, body])?;
     let old = "DELETE FROM traces WHERE hash NOT IN
         (SELECT hash FROM traces ORDER BY used DESC, hash LIMIT ?1)";
     conn.prepare_cached(old)?.execute([most]).map(drop)

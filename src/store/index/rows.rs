@@ -2,6 +2,9 @@
 //!
 //! Functions of a connection; the caller decides on transaction and durability.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::hash;
@@ -76,11 +79,13 @@ pub fn remove_blob(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
 }
 
 /// What a segment's row is sealed with: a flipped bit in the bitmap would be a wrong byte.
-fn seal(key: &ContentKey, segment: u32, parts: &[u8]) -> i64 {
-    let mut text = key.digest().as_bytes().to_vec();
+/// `text` is room to write in: a million rows need not ask for it each.
+fn seal(key: &ContentKey, segment: u32, parts: &[u8], text: &mut Vec<u8>) -> i64 {
+    text.clear();
+    text.extend_from_slice(key.digest().as_bytes());
     text.extend_from_slice(&segment.to_le_bytes());
     text.extend_from_slice(parts);
-    let d = hash::blake3(&text);
+    let d = hash::blake3(text);
     i64::from(u32::from_le_bytes(d.as_bytes()[..4].try_into().expect("four of 32 bytes")))
 }
 
@@ -97,7 +102,7 @@ pub fn set_segment(
             .execute(params![blob, row.segment])
             .map(drop);
     }
-    let seal = seal(key, row.segment, &row.parts);
+    let seal = seal(key, row.segment, &row.parts, &mut Vec::new());
     conn.prepare_cached("INSERT OR REPLACE INTO segments VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![blob, row.segment, row.parts, seal, row.used])
         .map(drop)
@@ -154,20 +159,32 @@ pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
     .collect()
 }
 
-/// All segments, by blob; `f` gets the blob's row number and says the blob's key if it knows it.
-/// A row of no blob or with a broken seal is damage.
+/// All segments of these blobs, each with its blob's place among them. A row of no blob, beyond its
+/// blob or with a broken seal is damage.
 pub fn segments(
     conn: &Connection,
-    mut f: impl FnMut(i64, &SegmentRow) -> Option<ContentKey>,
-) -> rusqlite::Result<()> {
+    blobs: &[(i64, Arc<BlobLayout>)],
+) -> rusqlite::Result<Vec<(usize, SegmentRow)>> {
+    let places: HashMap<i64, usize> = blobs.iter().enumerate().map(|(i, b)| (b.0, i)).collect();
     let mut select = conn.prepare("SELECT blob, segment, parts, used, seal FROM segments")?;
     let mut rows = select.query([])?;
+    let (mut found, mut last, mut text) = (Vec::new(), None, Vec::new());
     while let Some(r) = rows.next()? {
         let row = SegmentRow { segment: r.get(1)?, parts: r.get(2)?, used: r.get(3)? };
-        match f(r.get(0)?, &row) {
-            Some(key) if seal(&key, row.segment, &row.parts) == r.get::<_, i64>(4)? => {}
-            _ => return Err(rusqlite::Error::IntegralValueOutOfRange(4, 0)),
-        }
+        let blob: i64 = r.get(0)?;
+        // in the order of the key, so one look-up serves all of a blob
+        let at = last.filter(|(of, _)| *of == blob).map(|(_, at)| at);
+        let at = at.or_else(|| places.get(&blob).copied());
+        let sealed = at.filter(|at| {
+            let layout = &blobs[*at].1;
+            row.segment < layout.segment_count()
+                && r.get(4) == Ok(seal(&layout.key(), row.segment, &row.parts, &mut text))
+        });
+        let Some(at) = sealed else {
+            return Err(rusqlite::Error::IntegralValueOutOfRange(4, 0));
+        };
+        last = Some((blob, at));
+        found.push((at, row));
     }
-    Ok(())
+    Ok(found)
 }

@@ -39,8 +39,9 @@ pub const MIGRATIONS: &[&str] = &[
          source TEXT NOT NULL, grp TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
          hash BLOB NOT NULL,
          UNIQUE (source, grp, model, version, hash));",
-    // 2. What loads of a version touched first, in order, as `model::trace` writes it.
-    "CREATE TABLE traces (hash BLOB PRIMARY KEY, body BLOB NOT NULL, used INTEGER NOT NULL);",
+    // 2. What loads of a version touched first, in order, as `model::trace` writes it. The body comes
+    // last, so that nobody who looks for the rest reads it.
+    "CREATE TABLE traces (hash BLOB PRIMARY KEY, used INTEGER NOT NULL, body BLOB NOT NULL);",
 ];
 
 /// The version of an open index.
