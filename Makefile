@@ -39,7 +39,7 @@ test-systemd: deps
 fuzz: deps
 	scripts/fuzz.sh
 
-# Ratios against the native file, curl and rclone, medians, some twenty minutes as root; rewrites the
+# Ratios against the native file, curl and rclone, medians, some forty minutes as root; rewrites the
 # figures of docs/performance.md, .json and .svg. The quick one takes under three minutes and writes
 # nothing. Some cases only: scripts/bench.sh WORDS OF A TITLE. Parts: cargo bench -p modelfs-benches
 bench: deps

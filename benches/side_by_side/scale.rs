@@ -33,7 +33,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// What the page of figures is made of: some twenty minutes.
+    /// What the page of figures is made of: some forty minutes.
     pub const FULL: Self = Self {
         quick: false,
         rounds: 5,

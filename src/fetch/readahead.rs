@@ -19,6 +19,9 @@ const GROWTH: u64 = 4;
 /// The largest window: what 1 Gbit/s holds in flight at 250 ms; also within the memory for
 /// fetches that nobody waits for.
 const MAX_WINDOW: u64 = 32 << 20;
+/// How far a large window may lag behind its reader before it is moved on. Requests side by side
+/// share the line and end together: who asked again only then would leave it empty for a round trip.
+const STEP: u64 = 8 << 20;
 /// What the kernel reads at least.
 const PAGE: u64 = 4096;
 /// Requests of one sequential reader may come in another order when several threads take them
@@ -82,7 +85,7 @@ impl Readahead {
             self.bound = u64::MAX;
         }
         self.next = expected.map(|at| at.max(end));
-        let behind_window = self.asked < end + self.window / 2;
+        let behind_window = self.asked + (self.window / 2).min(STEP) < end + self.window;
         if !behind_window {
             return Course::On(None);
         }
