@@ -155,13 +155,14 @@ impl Files {
             return Answer::Now(Ok(Bytes::new()));
         }
         let ahead = open.on_read(&file, range, len);
-        if !is_complete(&file) {
+        let complete = is_complete(&file);
+        if !complete {
             self.fetcher.touched(&file, range);
         }
         let mut buffer = self.fetcher.buffer(range.len() as usize);
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {
-                if !is_complete(&file) {
+                if !complete {
                     self.ahead(open, &file, range, ahead);
                 }
                 return Answer::Now(Ok(buffer.freeze()));

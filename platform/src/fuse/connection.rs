@@ -310,7 +310,7 @@ impl Mounted {
         if !self.is_there() {
             return Ok(());
         }
-        let unmounted = self.unmount();
+        let unmounted = system::unmount(&self.point).map(drop);
         self.abort();
         unmounted
     }
