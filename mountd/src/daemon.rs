@@ -156,6 +156,7 @@ fn unprepared(error: VfsError) -> Failure {
         | VfsError::NotFolder
         | VfsError::IsFolder
         | VfsError::NoAttribute
+        | VfsError::NoAttributes
         | VfsError::Stale => Kind::General,
     };
     Failure::new(kind, format!("preparing the tree: {error}"))

@@ -135,6 +135,8 @@ async fn a_complete_file_has_a_backing_and_one_mode_at_a_time() {
     assert_eq!(value("user.modelfs.cached").await.unwrap(), b"5");
     assert_eq!(value("user.modelfs.pinned").await.unwrap(), b"no");
     assert_eq!(value("user.modelfs.error").await, Err(VfsError::NoAttribute));
+    assert_eq!(value("user.other").await, Err(VfsError::NoAttribute));
+    assert_eq!(value("security.selinux").await, Err(VfsError::NoAttributes));
 }
 
 #[tokio::test(flavor = "multi_thread")]

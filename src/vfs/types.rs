@@ -69,6 +69,9 @@ pub enum VfsError {
     /// No such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
+    /// No attribute of that kind on any inode.
+    #[error("attributes of that kind are not kept")]
+    NoAttributes,
     /// An inode that never was.
     #[error("stale")]
     Stale,

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
@@ -20,9 +20,9 @@ use modelfs::vfs::{Answer, Handle, Ino, Opened, Vfs};
 
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
-use super::modes::{Modes, Open, RequestNumber, lock};
+use super::modes::RequestNumber;
+use super::opens::{KEEP, Opens, lock};
 use super::replies::{MAX_NAME, opened_passthrough, refused, send_attribute, text};
-use super::serve::Keeper;
 use super::{lists, negotiate};
 use crate::Agreed;
 
@@ -44,8 +44,7 @@ pub(super) struct Adapter {
     pub(super) no_passthrough: Option<String>,
     pub(super) agreed: Arc<Mutex<Agreed>>,
     /// Held while the keeper is told, so that it hears of opens and releases in our order.
-    pub(super) modes: Arc<Mutex<Modes>>,
-    pub(super) keeper: Arc<dyn Keeper>,
+    pub(super) opens: Arc<Mutex<Opens>>,
 }
 
 impl Adapter {
@@ -118,25 +117,17 @@ impl Filesystem for Adapter {
         }
         let ino = Ino(ino.0);
         let request = RequestNumber::new(request.unique().0);
-        let (vfs, modes) = (Arc::clone(&self.vfs), Arc::clone(&self.modes));
-        let (agreed, keeper) = (Arc::clone(&self.agreed), Arc::clone(&self.keeper));
+        let (vfs, opens) = (Arc::clone(&self.vfs), Arc::clone(&self.opens));
+        let agreed = Arc::clone(&self.agreed);
         self.respond(self.vfs.open(ino), reply, move |opened, reply| {
             let Opened { handle, backing } = match opened {
                 Ok(opened) => opened,
                 Err(error) => return reply.error(error),
             };
-            let mut modes = lock(&modes);
-            // The inode's mode, also one of a former process's making; else the tree's wish.
-            let backing = modes.of(ino).unwrap_or_else(|| {
-                let registered = keeper.register(ino, &*backing?);
-                registered.inspect_err(|error| refused(error, &vfs, &agreed)).ok()
-            });
-            let open = Open { ino, handle, request, backing };
-            modes.opened(open);
-            keeper.opened(open);
-            drop(modes);
+            let refused = |error: &io::Error| refused(error, &vfs, &agreed);
             let fh = FileHandle(handle.0);
-            match backing {
+            let number = lock(&opens).open(ino, handle, request, backing, refused);
+            match number {
                 Some(number) => opened_passthrough(reply, fh, number),
                 None => reply.opened(fh, FILE_FLAGS),
             }
@@ -172,14 +163,20 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
-        {
-            // The kernel's number first: while it lives, the tree keeps the file from eviction.
-            let mut modes = lock(&self.modes);
-            modes.released(ino, handle);
-            self.keeper.released(ino, handle);
-        }
+        // First here: while the kernel may read it, the tree keeps the file from eviction.
+        let to_sweep = lock(&self.opens).release(ino, handle, Instant::now());
         self.vfs.release(ino, handle);
         reply.ok();
+        if to_sweep {
+            let opens = Arc::downgrade(&self.opens);
+            self.runtime.spawn(async move {
+                let mut left = true;
+                while left {
+                    tokio::time::sleep(KEEP).await;
+                    left = opens.upgrade().is_some_and(|o| lock(&o).sweep(Instant::now()));
+                }
+            });
+        }
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
