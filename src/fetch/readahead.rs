@@ -2,7 +2,8 @@
 //!
 //! Invariant: a reader that jumps about causes no readahead at all, unless it jumps to the beginning
 //! of a tensor: then it gets the tensor, and what is likely the next one. One that goes on where it
-//! stopped gets a window that grows. Pure: one value per handle, no I/O.
+//! stopped gets a window that grows; so do a few that read at different places through one handle, as
+//! threads do with one descriptor or one map. Pure: one value per handle, no I/O.
 
 use crate::base::FileRange;
 use crate::model::tensors::TensorMap;
@@ -22,6 +23,9 @@ const MAX_WINDOW: u64 = 32 << 20;
 /// How far a large window may lag behind its reader before it is moved on. Requests side by side
 /// share the line and end together: who asked again only then would leave it empty for a round trip.
 const STEP: u64 = 8 << 20;
+/// Places of one file that are remembered as being read on from: the threads that tools load one file
+/// with. More would only make it likelier that a read at random looks like going on.
+const STREAMS: usize = 4;
 /// What the kernel reads at least.
 const PAGE: u64 = 4096;
 /// Requests of one sequential reader may come in another order when several threads take them
@@ -33,16 +37,30 @@ const SLACK: u64 = 2 << 20;
 pub struct Readahead {
     /// The largest window.
     most: u64,
-    /// Where the next sequential read would start; none before the first.
-    next: Option<u64>,
-    /// The current window; 0 while reads are random.
+    /// Where somebody may read on, the latest first.
+    streams: Vec<Stream>,
+    /// The last tensor that was begun, and how far from the one before.
+    last: Option<(usize, isize)>,
+}
+
+/// One who reads on from where it stopped, or has read once.
+#[derive(Debug, Clone)]
+struct Stream {
+    /// Where the next sequential read would start.
+    next: u64,
+    /// The current window; 0 until it has read on.
     window: u64,
     /// Everything before this was already asked for.
     asked: u64,
     /// Where reading on is not likely any more: the end of a tensor from which the reader will jump.
     bound: u64,
-    /// The last tensor that was begun, and how far from the one before.
-    last: Option<(usize, isize)>,
+}
+
+impl Stream {
+    fn goes_on(&self, range: FileRange) -> bool {
+        let farthest = self.next + SLACK.min(self.window);
+        range.start() + SLACK >= self.next && range.start() <= farthest
+    }
 }
 
 /// What a read tells about those that follow.
@@ -56,7 +74,7 @@ pub enum Course {
 
 impl Default for Readahead {
     fn default() -> Self {
-        Self { most: MAX_WINDOW, next: None, window: 0, asked: 0, bound: u64::MAX, last: None }
+        Self { most: MAX_WINDOW, streams: Vec::new(), last: None }
     }
 }
 
@@ -69,31 +87,28 @@ impl Readahead {
 
     /// A read of `range` in a file of `len` bytes.
     pub fn on_read(&mut self, range: FileRange, len: u64) -> Course {
-        let expected = self.next;
-        let goes_on = expected.is_some_and(|at| {
-            range.start() + SLACK >= at && range.start() <= at + SLACK.min(self.window)
-        });
         let end = range.end().min(len);
-        if !goes_on {
-            self.next = Some(end);
-            self.window = 0;
-            self.asked = end;
-            self.bound = u64::MAX;
+        let Some(ix) = self.streams.iter().position(|stream| stream.goes_on(range)) else {
+            self.streams.truncate(STREAMS - 1);
+            let stream = Stream { next: end, window: 0, asked: end, bound: u64::MAX };
+            self.streams.insert(0, stream);
             return Course::Jump;
+        };
+        self.streams[..=ix].rotate_right(1);
+        let stream = &mut self.streams[0];
+        if range.end() > stream.bound {
+            stream.bound = u64::MAX;
         }
-        if range.end() > self.bound {
-            self.bound = u64::MAX;
-        }
-        self.next = expected.map(|at| at.max(end));
-        let behind_window = self.asked + (self.window / 2).min(STEP) < end + self.window;
+        stream.next = stream.next.max(end);
+        let behind_window = stream.asked + (stream.window / 2).min(STEP) < end + stream.window;
         if !behind_window {
             return Course::On(None);
         }
         let first = (range.len() * FIRST_REQUESTS).max(FIRST_WINDOW);
-        self.window = (self.window * GROWTH).clamp(first.min(self.most), self.most);
-        let start = self.asked.max(end);
-        let stop = (end + self.window).min(len).min(self.bound);
-        self.asked = self.asked.max(stop);
+        stream.window = (stream.window * GROWTH).clamp(first.min(self.most), self.most);
+        let start = stream.asked.max(end);
+        let stop = (end + stream.window).min(len).min(stream.bound);
+        stream.asked = stream.asked.max(stop);
         Course::On((start < stop).then(|| FileRange::new(start, stop)))
     }
 
@@ -103,20 +118,23 @@ impl Readahead {
         // A program's read begins where the tensor does, the kernel's with the page.
         let page = FileRange::new(range.start().saturating_sub(PAGE), range.end());
         let Some((ix, tensor)) = tensors.begun_in(page) else { return Vec::new() };
+        // Who has read on meanwhile, or jumped again and again, is past being helped.
+        let jumped = |s: &&mut Stream| s.window == 0 && s.next == range.end();
+        let Some(stream) = self.streams.iter_mut().find(jumped) else { return Vec::new() };
         let step = self.last.map_or(1, |(last, _)| ix as isize - last as isize);
         // Once is chance, twice is a habit; the file's own order is one from the beginning.
         let usual = step == 1 || self.last.is_some_and(|(_, before)| before == step);
         self.last = Some((ix, step));
-        self.window = tensor.len().clamp(FIRST_WINDOW, self.most);
-        self.asked = tensor.end().min(range.end() + self.most);
-        self.bound = if step == 1 { u64::MAX } else { tensor.end() };
-        let mut ahead = vec![FileRange::new(range.end(), self.asked)];
+        stream.window = tensor.len().clamp(FIRST_WINDOW, self.most);
+        stream.asked = tensor.end().min(range.end() + self.most);
+        stream.bound = if step == 1 { u64::MAX } else { tensor.end() };
+        let mut ahead = vec![FileRange::new(range.end(), stream.asked)];
         let next = ix.checked_add_signed(step).and_then(|ix| tensors.extents().get(ix));
         if let Some(next) = next.filter(|_| usual && step != 0) {
             let room = self.most.saturating_sub(ahead[0].len()).min(self.most / 2);
             let likely = FileRange::new(next.start(), next.end().min(next.start() + room));
             if step == 1 {
-                self.asked = self.asked.max(likely.end());
+                stream.asked = stream.asked.max(likely.end());
             }
             ahead.push(likely);
         }
@@ -166,6 +184,41 @@ mod tests {
         assert_eq!(r.on_read(FileRange::at(500 << 20, KERNEL), len), Course::Jump);
         let next = r.on_read(FileRange::at((500 << 20) + KERNEL, KERNEL), len);
         assert!(matches!(next, Course::On(Some(next)) if next.len() == FIRST_REQUESTS * KERNEL));
+    }
+
+    #[test]
+    fn threads_that_share_a_handle_get_a_window_each() {
+        let mut r = Readahead::default();
+        let (len, share) = (1 << 30, 256 << 20);
+        let mut ahead = [0; STREAMS];
+        for at in (0..64 << 20).step_by(KERNEL as usize) {
+            for thread in [2, 0, 3, 1] {
+                let range = FileRange::at(thread * share + at, KERNEL);
+                match r.on_read(range, len) {
+                    Course::Jump => assert_eq!(at, 0),
+                    Course::On(Some(more)) => {
+                        assert!(more.start() >= range.end() && more.end() <= (thread + 1) * share);
+                        ahead[thread as usize] = more.end() - range.end();
+                    }
+                    Course::On(None) => {}
+                }
+            }
+        }
+        assert_eq!(ahead, [MAX_WINDOW; STREAMS]);
+        // One more takes the place of the one that was idle longest.
+        assert_eq!(r.on_read(FileRange::at(200 << 20, KERNEL), len), Course::Jump);
+        assert_eq!(r.on_read(FileRange::at(2 * share + (64 << 20), KERNEL), len), Course::Jump);
+    }
+
+    #[test]
+    fn a_map_that_comes_too_late_leads_nobody_astray() {
+        let (map, len) = tensors(&[40, 60]);
+        let mut r = Readahead::default();
+        let range = FileRange::at(map.extents()[1].start(), KERNEL);
+        assert_eq!(r.on_read(range, len), Course::Jump);
+        let next = FileRange::at(range.end(), KERNEL);
+        assert!(matches!(r.on_read(next, len), Course::On(Some(_))));
+        assert_eq!(r.on_jump(range, &map), [], "it reads on already");
     }
 
     /// Tensors of so many MiB, one after another behind a header of one.

@@ -13,6 +13,7 @@ mod files;
 mod handles;
 mod ino;
 mod known;
+mod lists;
 mod namespace;
 mod repeats;
 mod resolve;
@@ -21,7 +22,6 @@ mod tree;
 mod types;
 mod watch;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -31,8 +31,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 pub use types::{
-    Answer, Attr, Entry, Handle, Ino, Invalidation, Kind, Later, Opened, Space, VfsError,
-    VfsOptions, stable_time,
+    Answer, Attr, Entry, Handle, Ino, Invalidation, Kind, Later, ListPlace, Listing, Opened, Space,
+    VfsError, VfsOptions, stable_time,
 };
 
 use crate::fetch::Fetcher;
@@ -40,6 +40,7 @@ use attributes::Facts;
 use errors::of_fetch;
 use files::Files;
 use known::{Known, Need, Step};
+use lists::Lists;
 use namespace::{Content, Namespace};
 use resolve::Nodes;
 use sync::lock;
@@ -55,8 +56,7 @@ pub struct Vfs {
     names: Arc<Namespace>,
     known: Arc<Known>,
     files: Arc<Files>,
-    /// Lists as they were when first asked for.
-    folders: Mutex<HashMap<Handle, Arc<[Entry]>>>,
+    lists: Lists,
     next_handle: AtomicU64,
     poke: Arc<Poke>,
     watcher: AbortHandle,
@@ -85,7 +85,7 @@ impl Vfs {
             fetcher,
             names,
             known,
-            folders: Mutex::default(),
+            lists: Lists::new(),
             next_handle: AtomicU64::new(first),
             poke,
             watcher: tokio::spawn(watch).abort_handle(),
@@ -109,32 +109,12 @@ impl Vfs {
         self.answer(move |vfs| vfs.names.attr(ino))
     }
 
-    /// Opens a folder for listing.
-    pub fn open_folder(self: &Arc<Self>, ino: Ino) -> Answer<Handle> {
-        self.answer(move |vfs| match vfs.names.attr(ino)?.kind {
-            Kind::Folder => Ok(vfs.new_handle()),
-            Kind::File => Err(VfsError::NotFolder.into()),
-        })
-    }
-
-    /// The folder's entries without `.` and `..`, in one order for as long as the handle lives
-    /// (and after a restart, as long as the catalog did not change).
-    pub fn list(self: &Arc<Self>, ino: Ino, handle: Handle) -> Answer<Arc<[Entry]>> {
+    /// A folder's list for a reader at `place`: from the beginning as the folder is now, else in the
+    /// edition in which the reader began (after a restart: as long as the catalog did not change).
+    pub fn list(self: &Arc<Self>, ino: Ino, place: ListPlace) -> Answer<Listing> {
         self.answer(move |vfs| {
-            if let Some(list) = lock(&vfs.folders).get(&handle) {
-                return Ok(Arc::clone(list));
-            }
-            let list = vfs.names.list(ino)?;
-            Ok(Arc::clone(lock(&vfs.folders).entry(handle).or_insert(list)))
-        })
-    }
-
-    /// The same, made anew: for a reader that went back to the beginning.
-    pub fn list_again(self: &Arc<Self>, ino: Ino, handle: Handle) -> Answer<Arc<[Entry]>> {
-        self.answer(move |vfs| {
-            let list = vfs.names.list(ino)?;
-            lock(&vfs.folders).insert(handle, Arc::clone(&list));
-            Ok(list)
+            let (edition, entries) = vfs.lists.get(ino, place, || vfs.names.list(ino))?;
+            Ok(Listing { edition, entries })
         })
     }
 
@@ -180,10 +160,9 @@ impl Vfs {
         }
     }
 
-    /// Closes a file or folder. Handles of a former process are none of ours.
+    /// Closes a file. Handles of a former process are none of ours.
     pub fn release(&self, ino: Ino, handle: Handle) {
         self.files.release(ino, handle);
-        lock(&self.folders).remove(&handle);
     }
 
     /// The value of an extended attribute.
@@ -263,7 +242,6 @@ impl Vfs {
     pub fn close(&self) {
         self.watcher.abort();
         self.files.clear();
-        lock(&self.folders).clear();
     }
 
     fn new_handle(&self) -> Handle {

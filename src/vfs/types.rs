@@ -54,6 +54,53 @@ pub struct Entry {
     pub attr: Attr,
 }
 
+/// Where the reader of a folder's list is: in which edition of the list, after how many entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListPlace(u64);
+
+impl ListPlace {
+    /// At the beginning, of whatever the list is then.
+    pub const START: Self = Self(0);
+    /// Bits for entries: no catalog or manifest has as many names in a folder.
+    const BITS: u32 = 24;
+    /// Editions have numbers below this: what is left of a positive 64-bit number.
+    pub(super) const EDITIONS: u64 = 1 << (63 - Self::BITS);
+
+    /// After the entry at `index` of an edition.
+    pub fn after(edition: u64, index: usize) -> Self {
+        Self(edition << Self::BITS | (index as u64 + 1))
+    }
+
+    /// From a number that a kernel kept; any number is one.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// For a kernel to keep: at most `i64::MAX`, 0 only at the beginning.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// How many entries lie before it.
+    pub fn index(self) -> usize {
+        (self.0 & ((1 << Self::BITS) - 1)) as usize
+    }
+
+    /// The edition; none at the beginning.
+    pub(super) fn edition(self) -> Option<u64> {
+        (self.index() > 0).then_some(self.0 >> Self::BITS)
+    }
+}
+
+/// A folder's list in one edition, without `.` and `..`.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// Which one, for [`ListPlace::after`].
+    pub edition: u64,
+    /// All of it.
+    pub entries: Arc<[Entry]>,
+}
+
 /// What can go wrong, for adapters to turn into their kernel's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VfsError {

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use modelfs::vfs::{Answer, Handle, Ino, Opened, Vfs};
+use modelfs::vfs::{Answer, Handle, Ino, ListPlace, Opened, Vfs};
 
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
@@ -43,6 +43,8 @@ pub(super) struct Adapter {
     pub(super) owner: Owner,
     pub(super) no_passthrough: Option<String>,
     pub(super) agreed: Arc<Mutex<Agreed>>,
+    /// The kernel can do without opening folders.
+    pub(super) without_opendir: bool,
     /// Held while the keeper is told, so that it hears of opens and releases in our order.
     pub(super) opens: Arc<Mutex<Opens>>,
 }
@@ -62,23 +64,13 @@ impl Adapter {
             }
         }
     }
-
-    fn list(
-        &self,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-    ) -> Answer<Arc<[modelfs::vfs::Entry]>> {
-        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
-        // A reader that starts, or starts again (rewinddir), sees the folder as it is now.
-        if offset == 0 { self.vfs.list_again(ino, handle) } else { self.vfs.list(ino, handle) }
-    }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let agreed = negotiate::negotiate(config, self.no_passthrough.clone());
         self.vfs.set_passthrough(agreed.passthrough);
+        self.without_opendir = config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = agreed;
         Ok(())
     }
@@ -179,26 +171,28 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.respond(self.vfs.open_folder(Ino(ino.0)), reply, |opened, reply| match opened {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FOLDER_FLAGS),
-            Err(error) => reply.error(error),
-        });
+    /// Listing needs no handle: a place in a list says it all. A kernel that understands this asks
+    /// never again.
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.without_opendir {
+            true => reply.error(Errno::ENOSYS),
+            false => reply.opened(FileHandle(0), FOLDER_FLAGS),
+        }
     }
 
     fn readdir(
         &self,
         _: &Request,
         ino: INodeNo,
-        fh: FileHandle,
+        _: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let parent = self.vfs.parent(Ino(ino.0));
-        let answer = self.list(ino, fh, offset);
-        self.respond(answer, reply, move |list, mut reply| match list {
+        let (ino, place) = (Ino(ino.0), ListPlace::from_number(offset));
+        let parent = self.vfs.parent(ino);
+        self.respond(self.vfs.list(ino, place), reply, move |list, mut reply| match list {
             Ok(list) => {
-                lists::fill(&mut reply, offset, Ino(ino.0), parent, &list);
+                lists::fill(&mut reply, place, ino, parent, &list);
                 reply.ok();
             }
             Err(error) => reply.error(error),
@@ -209,30 +203,22 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        fh: FileHandle,
+        _: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let (owner, parent) = (self.owner, self.vfs.parent(Ino(ino.0)));
-        let answer = self.list(ino, fh, offset);
-        self.respond(answer, reply, move |list, mut reply| match list {
+        let (ino, place) = (Ino(ino.0), ListPlace::from_number(offset));
+        let (owner, parent) = (self.owner, self.vfs.parent(ino));
+        self.respond(self.vfs.list(ino, place), reply, move |list, mut reply| match list {
             Ok(list) => {
-                lists::fill_plus(&mut reply, offset, Ino(ino.0), parent, &list, owner);
+                lists::fill_plus(&mut reply, place, ino, parent, &list, owner);
                 reply.ok();
             }
             Err(error) => reply.error(error),
         });
     }
 
-    fn releasedir(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.vfs.release(Ino(ino.0), Handle(fh.0));
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         reply.ok();
     }
 

@@ -38,6 +38,8 @@ pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String
         // `ls -l` asks each file for its access list: with this, the kernel remembers that there is
         // none. It brings checks of modes along, which every mount asks for anyway.
         InitFlags::FUSE_POSIX_ACL,
+        // A list needs no handle, so the kernel need not ask for one.
+        InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     ] {
         if let Err(lacks) = config.add_capabilities(wish) {
             tracing::debug!(?lacks, "the kernel lacks something");

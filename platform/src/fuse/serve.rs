@@ -97,6 +97,7 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
         },
         no_passthrough: task.no_passthrough,
         agreed: Arc::clone(&agreed),
+        without_opendir: false,
         opens: Arc::new(Mutex::new(opens)),
     };
     let mut config = Config::default();

@@ -129,13 +129,28 @@ impl LoopFs {
         must("mount", ["-o".as_ref(), "loop".as_ref(), image.as_os_str(), at]);
     }
 
-    /// Unmounts it, once nobody uses it any more.
+    /// Unmounts it, once nobody uses it any more. A copy of the mount in another namespace of mounts
+    /// would keep what is in memory of it, a cut-off one cut off: waits until there is none.
     pub fn unmount(&self) {
         let started = Instant::now();
-        while let Err(why) = run("umount", [&self.at]) {
+        let wait = |why: &str| {
             assert!(started.elapsed() < PATIENCE, "{why}");
             std::thread::sleep(Duration::from_millis(10));
+        };
+        while let Err(why) = run("umount", [&self.at]) {
+            wait(&why);
         }
+        while self.is_attached() {
+            wait("the file system lives on after it was unmounted");
+        }
+    }
+
+    /// Whether a loop device has the image.
+    fn is_attached(&self) -> bool {
+        let devices = std::fs::read_dir("/sys/block").expect("/sys is mounted").flatten();
+        let images = devices.map(|d| d.path().join("loop/backing_file"));
+        let image = self.image();
+        images.flat_map(std::fs::read_to_string).any(|of| Path::new(of.trim_end()) == image)
     }
 
     /// Cuts it off at this instant as a power failure does: what was not made durable is gone, and
@@ -285,5 +300,21 @@ mod tests {
             assert!(wrote.is_err(), "{kind:?}: the device took more than it has");
             fs.feed();
         }
+    }
+
+    #[test]
+    fn a_copy_of_the_mount_in_another_namespace_is_waited_for() {
+        let fs = LoopFs::new(FsKind::Ext4);
+        let mut copy =
+            Command::new("unshare").args(["--mount", "sleep", "1"]).spawn().expect("runs");
+        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        while of(&copy.id().to_string()) == of("self") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fs.cut_power();
+        fs.unmount();
+        fs.mount();
+        File::create(fs.path().join("file")).expect("it is not cut off any more");
+        copy.wait().expect("own child");
     }
 }
