@@ -17,9 +17,9 @@ const FIRST_WINDOW: u64 = 128 << 10;
 /// How much larger a window is than the one before it, at most: a line of 1 Gbit/s and 50 ms is
 /// full after the third.
 const GROWTH: u64 = 4;
-/// The largest window: what 1 Gbit/s holds in flight at 250 ms; also within the memory for
-/// fetches that nobody waits for.
-const MAX_WINDOW: u64 = 32 << 20;
+/// The largest window: twice what 1 Gbit/s holds in flight at 250 ms, since requests that share a line
+/// tend to end together, and the line is not to be empty until the next ones answer.
+const MAX_WINDOW: u64 = 64 << 20;
 /// How far a large window may lag behind its reader before it is moved on. Requests side by side
 /// share the line and end together: who asked again only then would leave it empty for a round trip.
 const STEP: u64 = 8 << 20;

@@ -1,7 +1,7 @@
 //! Complete files are read by the kernel itself, one mode per inode at a time.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use modelfs_test_support::bytes;
 
@@ -25,6 +25,10 @@ fn a_complete_file_is_read_by_the_kernel() {
     let daemon = place.mount_folder(&[]);
     assert_eq!(daemon.status()["daemon"]["passthrough"], true, "root on this kernel has it");
     let path = daemon.path("org/net/v1/w.bin");
+    let device = fs::metadata(daemon.path("")).expect("it is mounted").dev();
+    let bdi = format!("/sys/class/bdi/{}:{}", device >> 8 & 0xfff, device & 0xff);
+    let ahead = fs::read_to_string(format!("{bdi}/read_ahead_kb")).expect("Linux says it");
+    assert_eq!(ahead.trim(), "512", "the kernel asks for more than 128 KiB at a time");
 
     // Cached mode while it is incomplete, and for as long as a handle stays open.
     let first = File::open(&path).expect("opens");
