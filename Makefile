@@ -10,16 +10,18 @@ demo: deps
 	cargo build --release --locked --package modelfs-mountd
 	@scripts/demo.sh
 
+# Programs and tests are built in one go: apart, half of the dependencies are built twice, since tests
+# enable more of them.
 test: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/house-rules.sh
-	cargo build --workspace --bins --locked
+	cargo build --workspace --bins --tests --locked
 	cargo test --workspace --locked
 
 # The long forms: minutes of what `test` tries for seconds. Prints what was tried.
 test-torture: deps
-	cargo build --workspace --bins --locked
+	cargo build --workspace --bins --tests --locked
 	MODELFS_POWER_CUTS=$${MODELFS_POWER_CUTS:-240} \
 	MODELFS_TORTURE_SECONDS=$${MODELFS_TORTURE_SECONDS:-300} cargo test --workspace --locked \
 		--test e2e -- --nocapture disk_power:: torture::
