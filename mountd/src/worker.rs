@@ -237,8 +237,4 @@ impl Keeper for Supervisor {
     fn released(&self, ino: Ino, handle: Handle) {
         self.say(&FromWorker::Released { ino: ino.0, handle: handle.0 });
     }
-
-    fn let_go(&self, ino: Ino) {
-        self.say(&FromWorker::LetGo { ino: ino.0 });
-    }
 }

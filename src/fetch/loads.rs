@@ -20,7 +20,7 @@ use crate::store::Store;
 const OVER: Duration = Duration::from_secs(30);
 /// How often it is looked whether there is something to keep: what a killed process loses of it.
 const KEEP: Duration = Duration::from_secs(5);
-/// How far a load is led: what 1 Gbit/s holds at 250 ms, as readahead's largest window.
+/// How far a load is led: what 1 Gbit/s holds at 250 ms.
 const WINDOW: u64 = 32 << 20;
 /// A load of less is not worth a trace: its round trips can be counted on one hand.
 const LEAST: u64 = 1 << 20;

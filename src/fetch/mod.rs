@@ -67,7 +67,7 @@ impl Default for FetchOptions {
         Self {
             read_deadline: Duration::from_secs(60),
             catalog_ttl: Duration::from_secs(60),
-            // One full readahead window and as much again on its way through hashing.
+            // A few batches of each request that may be under way; a window fills in its turn.
             memory: ByteSize::mib(48),
             connections: 16,
         }

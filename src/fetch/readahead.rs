@@ -58,8 +58,10 @@ struct Stream {
 
 impl Stream {
     fn goes_on(&self, range: FileRange) -> bool {
+        // Who has read but once is believed less: a read at random may fall anywhere.
+        let back = if self.window > 0 { SLACK } else { range.len() };
         let farthest = self.next + SLACK.min(self.window);
-        range.start() + SLACK >= self.next && range.start() <= farthest
+        range.start() + back >= self.next && range.start() <= farthest
     }
 }
 
@@ -95,6 +97,9 @@ impl Readahead {
             return Course::Jump;
         };
         self.streams[..=ix].rotate_right(1);
+        // All of them together get what one would.
+        let others = self.streams[1..].iter().filter(|other| other.window > 0).count() as u64;
+        let most = (self.most / (1 + others)).max(FIRST_WINDOW);
         let stream = &mut self.streams[0];
         if range.end() > stream.bound {
             stream.bound = u64::MAX;
@@ -105,7 +110,7 @@ impl Readahead {
             return Course::On(None);
         }
         let first = (range.len() * FIRST_REQUESTS).max(FIRST_WINDOW);
-        stream.window = (stream.window * GROWTH).clamp(first.min(self.most), self.most);
+        stream.window = (stream.window * GROWTH).clamp(first.min(most), most);
         let start = stream.asked.max(end);
         let stop = (end + stream.window).min(len).min(stream.bound);
         stream.asked = stream.asked.max(stop);
@@ -204,7 +209,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ahead, [MAX_WINDOW; STREAMS]);
+        assert_eq!(ahead, [MAX_WINDOW / STREAMS as u64; STREAMS]);
         // One more takes the place of the one that was idle longest.
         assert_eq!(r.on_read(FileRange::at(200 << 20, KERNEL), len), Course::Jump);
         assert_eq!(r.on_read(FileRange::at(2 * share + (64 << 20), KERNEL), len), Course::Jump);

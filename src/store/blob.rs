@@ -356,6 +356,7 @@ impl Blob {
                     write::lost(&self.core, &self.cell);
                     return Ok(None);
                 }
+                self.cell.state().passed = true;
                 self.core.touch(&self.cell, hold.segments.clone());
                 // still complete? a failed sync may have taken something
                 Ok(self.is_complete().then_some((file, hold)))

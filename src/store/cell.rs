@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use super::disk::DiskFile;
 use super::lru::SegRef;
@@ -85,6 +86,10 @@ pub struct State {
     pub unnamed: bool,
     /// Its file, if open.
     pub file: Option<OpenFile>,
+    /// The kernel may have been given it to read by itself: maps made of it outlive every handle.
+    pub passed: bool,
+    /// When it was last found that somebody reads it so.
+    pub shared: Option<Instant>,
     /// Data bytes present.
     pub data: u64,
     /// What they are counted for.

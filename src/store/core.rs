@@ -211,6 +211,22 @@ impl Core {
         Ok(open)
     }
 
+    /// Whether somebody may read a blob's file through the kernel: by a handle that a process which
+    /// died left behind, or by a map, which outlives its handle.
+    pub fn is_shared(&self, cell: &Cell) -> bool {
+        if !cell.state().passed {
+            return false;
+        }
+        // ours would count; whoever uses it just now makes it look shared, for a moment
+        let ours = cell.state().file.take();
+        drop(ours);
+        let shared = self.disk.is_shared(&cell.path());
+        let mut s = cell.state();
+        s.passed = shared;
+        s.shared = shared.then(Instant::now);
+        shared
+    }
+
     /// Keeps a file open, closing the one that was opened longest ago if there are too many.
     pub fn keep_open(&self, cell: &Arc<Cell>, open: OpenFile) {
         if cell.state().file.replace(open).is_some() {

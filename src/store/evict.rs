@@ -4,6 +4,7 @@
 //! when it is taken (`leave`). Concurrency: one eviction at a time, under `evictor`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cell::{Cell, State};
 use super::core::Core;
@@ -20,6 +21,9 @@ use crate::model::ContentKey;
 /// More than was asked for is evicted at once, so that the syncs it costs are shared: a 64th of the
 /// cache, at most this: a second of a fast link.
 const BATCH: u64 = 64 << 20;
+/// How long what is mapped counts as held before it is looked at again: maps live for minutes, and a
+/// look costs four system calls.
+const SHARED_FOR: Duration = Duration::from_millis(100);
 /// Candidates looked at between two looks at the list.
 const LOOK: usize = 256;
 /// How an eviction went.
@@ -58,11 +62,11 @@ fn candidates(core: &Core) -> impl Iterator<Item = Candidate> + '_ {
             if frees == s.cost {
                 frees += cell.overhead.total() + s.excess;
             }
-            return Some(Candidate {
-                segment,
-                frees,
-                standing: standing(&cell, &s, segment.segment),
-            });
+            let standing = match s.shared.is_some_and(|at| at.elapsed() < SHARED_FOR) {
+                true => Standing::Held,
+                false => standing(&cell, &s, segment.segment),
+            };
+            return Some(Candidate { segment, frees, standing });
         }
     })
 }

@@ -63,9 +63,8 @@ pub fn claim(
         out.push(segment);
     }
     let leaving = begin(core, cell, s, out, runs, cost);
-    // somebody may read the file through the kernel, left behind by a process that died
     match leaving {
-        Some(l) if core.disk.is_shared(&cell.path()) => {
+        Some(l) if core.is_shared(cell) => {
             busy += l.cost;
             restore(core, l);
             (None, busy)
@@ -185,15 +184,9 @@ fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
         _ => Ok(()),
     };
     let done = if l.whole {
+        cell.state().file = None;
         // what has its name in another process's folder is not it
         let ours = core.lock.still_ours();
-        let is_held = l.segments.iter().any(|i| cell.state().segs[*i as usize].holds > 0);
-        if ours && !is_held && !core.disk.is_shared(&cell.path()) {
-            // the kernel may keep it open for the next reader: its space is wanted now. If this
-            // fails, it comes back when the kernel lets go
-            let _ = core.file(cell, true).and_then(|open| open.file.set_len(0));
-        }
-        cell.state().file = None;
         let remove = |path: &std::path::Path| if ours { core.disk.remove(path) } else { Ok(()) };
         gone(remove(&cell.path())).and_then(|()| gone(remove(&cell.sums_path())))
     } else if !core.disk.holes() {

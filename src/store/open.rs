@@ -159,6 +159,11 @@ fn load(read: Read, space: &mut Space) -> (Blobs, Lru) {
             listed.push((row.used, cell.seg_ref(row.segment)));
         }
     }
+    for cell in &cells {
+        // a former process may have passed it on, and somebody mapped it
+        let mut s = cell.state();
+        s.passed = s.data == cell.layout.len();
+    }
     let mut lru = Lru::default();
     lru.load(listed);
     (blobs, lru)

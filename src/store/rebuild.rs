@@ -120,7 +120,7 @@ fn punch_absent(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
         return Ok(());
     }
     let absent = cell.state().present.runs(cell.layout.all_parts(), false);
-    if !absent.is_empty() && core.disk.holes() && !core.disk.is_shared(&cell.path()) {
+    if !absent.is_empty() && core.disk.holes() && !core.is_shared(cell) {
         let open = core.file(cell, true).map_err(fail)?;
         for run in absent {
             let r = space::punch_range(&cell.layout, run, |n| cell.state().keeps(n));

@@ -15,15 +15,19 @@ use crate::base::weighted::Weighted;
 
 /// Entries kept, about a hundred bytes each: 25 MiB.
 const KEPT: usize = 1 << 18;
-/// Editions a second by which processes are told apart: two that follow each other within a second
-/// may use a number twice, for lists that are the same unless the catalog changed just then.
+/// Editions of one folder: those of readers that began before the last changes of a catalog.
+const EDITIONS: usize = 4;
+/// Processes begin to count a second apart by this many: more than new lists come in a second. Where
+/// they are fewer than lists, a number may be met again: then that reader's edition is another's, as
+/// if its own were lost.
 const A_SECOND: u64 = 64;
 
 type List = Arc<[Entry]>;
 
 /// Editions of lists.
 pub(super) struct Lists {
-    kept: Mutex<Weighted<(Ino, u64), List>>,
+    /// Of each folder, the latest last.
+    kept: Mutex<Weighted<Ino, Vec<(u64, List)>>>,
     next: AtomicU64,
 }
 
@@ -35,25 +39,33 @@ impl Lists {
         Self { kept: Mutex::new(Weighted::new(KEPT)), next: AtomicU64::new(first) }
     }
 
-    /// The list that a reader at `place` is in; `make` makes one from the folder as it is now.
+    /// The list that a reader at `place` is in; `make` makes one from the folder as it is now. Readers
+    /// of the same list have the same edition: the kernel keeps one for all.
     pub(super) fn get<E>(
         &self,
         ino: Ino,
         place: ListPlace,
         make: impl FnOnce() -> Result<List, E>,
     ) -> Result<(u64, List), E> {
-        let edition = match place.edition() {
-            // Who starts, or starts again (rewinddir), sees the folder as it is now.
-            None => self.next.fetch_add(1, Ordering::Relaxed) % ListPlace::EDITIONS,
-            Some(edition) => {
-                if let Some(list) = lock(&self.kept).get(&(ino, edition)) {
-                    return Ok((edition, list));
-                }
-                edition
-            }
-        };
+        let kept = || lock(&self.kept).get(&ino).unwrap_or_default();
+        let wanted = place.edition();
+        if let Some(found) = kept().into_iter().find(|(edition, _)| Some(*edition) == wanted) {
+            return Ok(found);
+        }
         let list = make()?;
-        lock(&self.kept).put((ino, edition), list.len() + 1, Arc::clone(&list));
+        let mut editions = kept();
+        if wanted.is_none()
+            && let Some(latest) = editions.last().filter(|(_, latest)| *latest == list)
+        {
+            return Ok(latest.clone());
+        }
+        let new = || self.next.fetch_add(1, Ordering::Relaxed) % ListPlace::EDITIONS;
+        let edition = wanted.unwrap_or_else(new);
+        editions.push((edition, Arc::clone(&list)));
+        let surplus = editions.len().saturating_sub(EDITIONS);
+        editions.drain(..surplus);
+        let weight = editions.iter().map(|(_, list)| list.len() + 1).sum();
+        lock(&self.kept).put(ino, weight, editions);
         Ok((edition, list))
     }
 }
@@ -77,6 +89,8 @@ mod tests {
         let (new, second) = lists.get(Ino(5), ListPlace::START, || list(&["b", "c"])).unwrap();
         assert_eq!(names(&second), "bc");
         assert_ne!(old, new);
+        let same = lists.get(Ino(5), ListPlace::START, || list(&["b", "c"])).unwrap();
+        assert_eq!(same.0, new, "unchanged: one edition for all readers");
         let at = |edition| ListPlace::after(edition, 0);
         let (_, again) = lists.get(Ino(5), at(old), || Err("it is kept")).unwrap();
         assert_eq!(names(&again), "ab");

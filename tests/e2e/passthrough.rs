@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use modelfs_test_support::bytes;
+use modelfs_test_support::mapped::map;
+use modelfs_test_support::{bytes, write_bytes};
 
-use crate::harness::{Place, eventually, xattr};
+use crate::harness::{Place, eventually, signal, xattr};
 
 /// How often the daemon read for somebody: passthrough reads never reach it.
 fn reads_of(pid: u32) -> u64 {
@@ -26,7 +27,8 @@ fn a_complete_file_is_read_by_the_kernel() {
     assert_eq!(daemon.status()["daemon"]["passthrough"], true, "root on this kernel has it");
     let path = daemon.path("org/net/v1/w.bin");
     let device = fs::metadata(daemon.path("")).expect("it is mounted").dev();
-    let bdi = format!("/sys/class/bdi/{}:{}", device >> 8 & 0xfff, device & 0xff);
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let bdi = format!("/sys/class/bdi/{major}:{minor}");
     let ahead = fs::read_to_string(format!("{bdi}/read_ahead_kb")).expect("Linux says it");
     assert_eq!(ahead.trim(), "512", "the kernel asks for more than 128 KiB at a time");
 
@@ -72,6 +74,52 @@ fn a_complete_file_is_read_by_the_kernel() {
 
 fn drop_page_cache(file: &File) {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+}
+
+#[test]
+fn what_is_mapped_is_not_evicted_although_it_was_closed() {
+    let place = Place::new();
+    let (plain, other) = (place.path("plain"), place.path("other"));
+    let bytes = bytes(9, 8 << 20);
+    for (folder, names) in [(&plain, &["w.bin"][..]), (&other, &["a.bin", "b.bin"])] {
+        fs::create_dir(folder).expect("a folder");
+        for (n, name) in names.iter().enumerate() {
+            let len = if folder == &plain { 8 << 20 } else { 20 << 20 };
+            write_bytes(&folder.join(name), 9 + n as u64, len);
+        }
+    }
+    assert!(fs::read(plain.join("w.bin")).expect("own file") == bytes);
+    place.publish(&plain, "org/net", "v1", &[]);
+    place.publish(&other, "org/net", "v2", &[]);
+    let daemon = place.mount_folder(&["--cache-size", "32MiB"]);
+    let path = daemon.path("org/net/v1/w.bin");
+    for killed in [false, true] {
+        place.ok(["prefetch", "org/net@v1"]);
+        let file = File::open(&path).expect("opens by passthrough");
+        let mapped = map(&file);
+        drop(file);
+        // The kernel tells of the close while the map goes on.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        if killed {
+            signal(daemon.worker(), "KILL");
+            eventually("another worker", || xattr(&path, "cached").is_some());
+        }
+        for _ in 0..3 {
+            place.run(["evict", "--all"]);
+            for name in ["a.bin", "b.bin"] {
+                let read = fs::read(daemon.path(&format!("org/net/v2/{name}"))).expect("reads");
+                assert!(read == fs::read(other.join(name)).expect("own file"));
+            }
+        }
+        assert_eq!(xattr(&path, "cached"), Some((8 << 20).to_string()), "in use");
+        assert!(mapped[..] == bytes, "a wrong byte in a map");
+        drop(mapped);
+        eventually("it can be evicted", || {
+            place.run(["evict", "--all"]);
+            xattr(&path, "cached").as_deref() == Some("0")
+        });
+    }
+    daemon.stop();
 }
 
 #[test]

@@ -170,41 +170,6 @@ fn passthrough_goes_on_without_any_worker_and_keeps_its_number_after() {
 }
 
 #[test]
-fn what_was_closed_a_moment_ago_is_opened_again_evicted_and_taken_over() {
-    let place = Place::new();
-    let bytes = published(&place);
-    let daemon = place.mount_folder(&[]);
-    let path = daemon.path("org/net/v1/w.bin");
-    let read = || {
-        let had = reads_of(daemon.worker());
-        let file = File::open(&path).expect("opens");
-        let mut buffer = vec![0; SIZE];
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
-        file.read_exact_at(&mut buffer, 0).expect("reads");
-        assert!(buffer == bytes, "a wrong byte");
-        reads_of(daemon.worker()) - had < 1 << 20
-    };
-    for round in 0..3 {
-        place.ok(["prefetch", "org/net@v1"]);
-        for _ in 0..20 {
-            assert!(read(), "the worker is not in the path, also not with a file that was kept");
-        }
-        if round > 0 {
-            // Between the close and the next open there is nothing that the former one left behind.
-            replace(&daemon, "KILL");
-            assert!(read());
-        }
-        // What is kept for the next open stands in nobody's way, and comes back as another file.
-        eventually("it can be evicted", || {
-            place.run(["evict", "--all"]);
-            xattr(&path, "cached").as_deref() == Some("0")
-        });
-    }
-    assert!(!read(), "cached mode, as it comes");
-    daemon.stop();
-}
-
-#[test]
 fn a_catalog_that_changed_meanwhile_is_seen_by_the_next_worker() {
     let place = Place::new();
     published(&place);

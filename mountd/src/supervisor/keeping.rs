@@ -244,7 +244,7 @@ where
             tracing::debug!(how, "the worker has made room");
         }
         self.next = None;
-        self.connection.iter().for_each(|connection| connection.let_go_of_all());
+        self.take_back_unused();
         goes
     }
 

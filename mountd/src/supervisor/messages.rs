@@ -14,7 +14,7 @@ use crate::error::Failure;
 use crate::identity::User;
 
 /// The protocol of this program. Another number: the other one cannot be talked to.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 1;
 /// Open files in one message: some 100 bytes each.
 pub const OPEN_FILES: usize = 400;
 
@@ -65,8 +65,6 @@ pub enum FromWorker {
     Opened(OpenFile),
     /// A file was closed.
     Released { ino: u64, handle: u64 },
-    /// A file without handles need not stay registered.
-    LetGo { ino: u64 },
     /// It answers requests.
     Ready(Ready),
     /// It has heard a [`ToWorker::Ping`].

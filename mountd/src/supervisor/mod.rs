@@ -17,12 +17,14 @@ mod stopping;
 mod talking;
 mod unit;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modelfs::store::{Holder, StoreLock};
-use modelfs_platform::{Connection, MountOptions};
+use modelfs::vfs::Ino;
+use modelfs_platform::{BackingNumber, Connection, MountOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::control::ops::blocking;
@@ -105,6 +107,8 @@ struct Supervisor<R> {
     restarts: u32,
     /// Why the worker said that it cannot.
     failure: Option<Failure>,
+    /// Registered, and not yet said to be open.
+    registered: HashMap<Ino, BackingNumber>,
     heard: UnboundedSender<(Generation, Heard)>,
 }
 
@@ -140,6 +144,7 @@ where
         generations: 0,
         restarts: 0,
         failure: None,
+        registered: HashMap::new(),
         heard,
         plan: Plan { root, ..plan },
     };
@@ -306,7 +311,7 @@ where
         };
         let (pid, served) = (worker.pid(), worker.serves);
         let how = ended(worker).await;
-        self.connection.iter().for_each(|connection| connection.let_go_of_all());
+        self.take_back_unused();
         self.retire_by = None;
         if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
             return Err(End::Unmounted);
@@ -331,6 +336,15 @@ where
         tracing::error!(pid, how, served, "the worker died");
         let why = self.failure.take().map_or(how, |failure| failure.message);
         self.after_a_death(why)
+    }
+
+    /// Takes back what a worker that is gone had registered and not opened.
+    fn take_back_unused(&mut self) {
+        for (_, number) in self.registered.drain() {
+            if let Some(connection) = &self.connection {
+                connection.unregister(number);
+            }
+        }
     }
 
     fn after_a_death(&mut self, why: String) -> Result<(), End> {

@@ -62,18 +62,15 @@ where
                 self.say(&ToWorker::Registered { ask, number });
             }
             FromWorker::Opened(open) => {
+                let open = Open::from(open);
+                self.registered.remove(&open.ino);
                 if let Some(connection) = &self.connection {
-                    connection.opened(Open::from(open));
+                    connection.opened(open);
                 }
             }
             FromWorker::Released { ino, handle } => {
                 if let Some(connection) = &self.connection {
                     connection.released(Ino(ino), Handle(handle));
-                }
-            }
-            FromWorker::LetGo { ino } => {
-                if let Some(connection) = &self.connection {
-                    connection.let_go(Ino(ino));
                 }
             }
             FromWorker::Pong => {
@@ -186,7 +183,7 @@ where
         Ok(())
     }
 
-    fn register(&self, ino: Ino, mut beside: Vec<OwnedFd>) -> std::io::Result<BackingNumber> {
+    fn register(&mut self, ino: Ino, mut beside: Vec<OwnedFd>) -> std::io::Result<BackingNumber> {
         let nothing = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
         let file = File::from(beside.pop().ok_or_else(nothing)?);
         // What the worker may read itself, and nothing else: the kernel would use our rights.
@@ -195,7 +192,12 @@ where
         if !readable || !file.metadata()?.is_file() {
             return Err(nothing());
         }
-        self.connection.as_ref().ok_or_else(nothing)?.register(ino, &file)
+        if let Some(number) = self.registered.get(&ino) {
+            return Ok(*number);
+        }
+        let number = self.connection.as_ref().ok_or_else(nothing)?.register(ino, &file)?;
+        self.registered.insert(ino, number);
+        Ok(number)
     }
 
     fn on_ready(&mut self, ready: &Ready) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -20,9 +20,9 @@ use modelfs::vfs::{Answer, Handle, Ino, ListPlace, Opened, Vfs};
 
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
-use super::modes::RequestNumber;
-use super::opens::{KEEP, Opens, lock};
+use super::modes::{Modes, Open, RequestNumber, lock};
 use super::replies::{MAX_NAME, opened_passthrough, refused, send_attribute, text};
+use super::serve::Keeper;
 use super::{lists, negotiate};
 use crate::Agreed;
 
@@ -46,7 +46,8 @@ pub(super) struct Adapter {
     /// The kernel can do without opening folders.
     pub(super) without_opendir: bool,
     /// Held while the keeper is told, so that it hears of opens and releases in our order.
-    pub(super) opens: Arc<Mutex<Opens>>,
+    pub(super) modes: Arc<Mutex<Modes>>,
+    pub(super) keeper: Arc<dyn Keeper>,
 }
 
 impl Adapter {
@@ -109,17 +110,25 @@ impl Filesystem for Adapter {
         }
         let ino = Ino(ino.0);
         let request = RequestNumber::new(request.unique().0);
-        let (vfs, opens) = (Arc::clone(&self.vfs), Arc::clone(&self.opens));
-        let agreed = Arc::clone(&self.agreed);
+        let (vfs, modes) = (Arc::clone(&self.vfs), Arc::clone(&self.modes));
+        let (agreed, keeper) = (Arc::clone(&self.agreed), Arc::clone(&self.keeper));
         self.respond(self.vfs.open(ino), reply, move |opened, reply| {
             let Opened { handle, backing } = match opened {
                 Ok(opened) => opened,
                 Err(error) => return reply.error(error),
             };
-            let refused = |error: &io::Error| refused(error, &vfs, &agreed);
+            let mut modes = lock(&modes);
+            // The inode's mode, also one of a former process's making; else the tree's wish.
+            let backing = modes.of(ino).unwrap_or_else(|| {
+                let registered = keeper.register(ino, &*backing?);
+                registered.inspect_err(|error| refused(error, &vfs, &agreed)).ok()
+            });
+            let open = Open { ino, handle, request, backing };
+            modes.opened(open);
+            keeper.opened(open);
+            drop(modes);
             let fh = FileHandle(handle.0);
-            let number = lock(&opens).open(ino, handle, request, backing, refused);
-            match number {
+            match backing {
                 Some(number) => opened_passthrough(reply, fh, number),
                 None => reply.opened(fh, FILE_FLAGS),
             }
@@ -155,20 +164,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
-        // First here: while the kernel may read it, the tree keeps the file from eviction.
-        let to_sweep = lock(&self.opens).release(ino, handle, Instant::now());
+        {
+            // The kernel's number first: while it lives, the tree keeps the file from eviction.
+            let mut modes = lock(&self.modes);
+            modes.released(ino, handle);
+            self.keeper.released(ino, handle);
+        }
         self.vfs.release(ino, handle);
         reply.ok();
-        if to_sweep {
-            let opens = Arc::downgrade(&self.opens);
-            self.runtime.spawn(async move {
-                let mut left = true;
-                while left {
-                    tokio::time::sleep(KEEP).await;
-                    left = opens.upgrade().is_some_and(|o| lock(&o).sweep(Instant::now()));
-                }
-            });
-        }
     }
 
     /// Listing needs no handle: a place in a list says it all. A kernel that understands this asks

@@ -4,7 +4,6 @@
 //! dropped connection has been unmounted, unless it was left to whoever comes next. Concurrency: shared;
 //! nothing waits but for the kernel.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,11 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use modelfs::vfs::{Handle, Ino};
 use rustix::fs::OFlags;
 
 use super::init::Init;
-use super::modes::{BackingNumber, Modes, Open};
+use super::modes::{BackingNumber, Modes, Open, lock};
 use super::{checks, device, mountinfo, negotiate, refuse, system};
 use crate::{MountError, MountOptions};
 
@@ -32,17 +30,10 @@ pub struct Connection {
     device: OwnedFd,
     mounted: Mounted,
     init: Mutex<Init>,
-    files: Mutex<Files>,
+    modes: Mutex<Modes>,
     allow_other: bool,
     /// Others hold the descriptor too, and will go on.
     left: AtomicBool,
-}
-
-/// Open files, and what is registered without being open: just now, or kept to be opened again.
-#[derive(Debug, Default)]
-struct Files {
-    modes: Modes,
-    unused: HashMap<Ino, BackingNumber>,
 }
 
 /// What a process needs, beside the descriptor and the list of open files, to go on with a mount that
@@ -73,7 +64,7 @@ impl Connection {
                 device,
                 mounted: Mounted { point, number },
                 init: Mutex::new(init),
-                files: Mutex::default(),
+                modes: Mutex::default(),
                 allow_other: options.allow_other,
                 left: AtomicBool::new(false),
             }),
@@ -103,14 +94,14 @@ impl Connection {
         unless(mounted.number.is_some() && mounted.is_there(), "is not mounted any more")?;
         unless(device::is_one(&device), "comes with a descriptor that is none of a mount")?;
         unless(init.is_answered() && init.can_send_again(), "was left before it was served")?;
-        let mut files = Files::default();
-        open.for_each(|file| files.modes.opened(file));
+        let mut modes = Modes::default();
+        open.for_each(|file| modes.opened(file));
         unless(!has_ended(&device), "was cut off")?;
         Ok(Self {
             device,
             mounted,
             init: Mutex::new(init),
-            files: Mutex::new(files),
+            modes: Mutex::new(modes),
             allow_other,
             left: AtomicBool::new(false),
         })
@@ -131,8 +122,8 @@ impl Connection {
         self.init.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    fn modes(&self) -> MutexGuard<'_, Modes> {
+        lock(&self.modes)
     }
 
     /// Where it is mounted.
@@ -184,31 +175,16 @@ impl Connection {
         }
     }
 
-    /// Registers a file that the kernel is to read by itself. An inode that is open with one keeps it.
-    pub fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber> {
-        self.let_go(ino);
-        let mut files = self.files();
-        if let Some(Some(number)) = files.modes.of(ino) {
-            return Ok(number);
+    /// Registers a file that the kernel is to read by itself. An inode that has one keeps it.
+    pub fn register(&self, ino: modelfs::vfs::Ino, file: &File) -> io::Result<BackingNumber> {
+        match self.modes().of(ino) {
+            Some(Some(number)) => Ok(number),
+            _ => device::register(self.device(), file),
         }
-        let number = device::register(self.device(), file)?;
-        files.unused.insert(ino, number);
-        Ok(number)
     }
 
     /// Takes back what was registered and has no handle.
-    pub fn let_go(&self, ino: Ino) {
-        let unused = self.files().unused.remove(&ino);
-        unused.into_iter().for_each(|number| self.unregister(number));
-    }
-
-    /// Takes back everything that has no handle: a process that is gone had kept it.
-    pub fn let_go_of_all(&self) {
-        let unused = std::mem::take(&mut self.files().unused);
-        unused.into_values().for_each(|number| self.unregister(number));
-    }
-
-    fn unregister(&self, number: BackingNumber) {
+    pub fn unregister(&self, number: BackingNumber) {
         if let Err(error) = device::unregister(self.device(), number) {
             tracing::debug!(%error, ?number, "the kernel did not take a backing file back");
         }
@@ -216,22 +192,20 @@ impl Connection {
 
     /// Notes an open file.
     pub fn opened(&self, open: Open) {
-        let mut files = self.files();
-        files.unused.remove(&open.ino);
-        files.modes.opened(open);
+        self.modes().opened(open);
     }
 
-    /// Notes a release; with the last one, the inode's backing stays until somebody lets go of it.
-    pub fn released(&self, ino: Ino, handle: Handle) {
-        let mut files = self.files();
-        if let Some(number) = files.modes.released(ino, handle) {
-            files.unused.insert(ino, number);
+    /// Notes a release; the inode's backing goes with its last handle.
+    pub fn released(&self, ino: modelfs::vfs::Ino, handle: modelfs::vfs::Handle) {
+        let last = self.modes().released(ino, handle);
+        if let Some(number) = last {
+            self.unregister(number);
         }
     }
 
     /// Everything that is open, for a process that goes on.
     pub fn open_files(&self) -> Vec<Open> {
-        self.files().modes.iter().collect()
+        self.modes().iter().collect()
     }
 
     /// Whether the kernel has ended the connection: unmounted and closed, or cut off.
@@ -270,10 +244,7 @@ impl Connection {
     /// Answers one request with an error, for as long as nobody serves; `false`: the connection
     /// has ended. Waits for a request, for `most` at the longest.
     pub fn refuse(&self, reason: &str, most: std::time::Duration) -> io::Result<bool> {
-        let goes_on =
-            refuse::one(self.device(), reason, most, |ino, handle| self.released(ino, handle));
-        self.let_go_of_all();
-        goes_on
+        refuse::one(self.device(), reason, most, |ino, handle| self.released(ino, handle))
     }
 
     /// Asks for all requests again that were taken and not answered.

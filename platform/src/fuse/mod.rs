@@ -17,7 +17,6 @@ mod lists;
 mod modes;
 mod mountinfo;
 mod negotiate;
-mod opens;
 mod refuse;
 mod replies;
 mod serve;
@@ -61,10 +60,6 @@ impl Keeper for Connection {
 
     fn released(&self, ino: Ino, handle: Handle) {
         Self::released(self, ino, handle);
-    }
-
-    fn let_go(&self, ino: Ino) {
-        Self::let_go(self, ino);
     }
 }
 

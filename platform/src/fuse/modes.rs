@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use modelfs::vfs::{Handle, Ino};
 
@@ -55,6 +56,11 @@ pub struct Modes {
 struct Inode {
     backing: Option<BackingNumber>,
     handles: HashMap<Handle, RequestNumber>,
+}
+
+/// The table: nobody who holds it leaves it half changed.
+pub(super) fn lock(modes: &Mutex<Modes>) -> MutexGuard<'_, Modes> {
+    modes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Modes {

@@ -19,8 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::adapter::Adapter;
 use super::convert::Owner;
 use super::device;
-use super::modes::{BackingNumber, Open};
-use super::opens::Opens;
+use super::modes::{BackingNumber, Modes, Open};
 use crate::Agreed;
 
 /// The answer to the first request fits (`fuse_out_header` and `fuse_init_out` are 80 bytes).
@@ -31,14 +30,12 @@ const FIRST_ANSWER: usize = 1024;
 pub trait Keeper: Send + Sync {
     /// Takes the answer to the first request. When it returns, the kernel has one.
     fn answered(&self, reply: &[u8]) -> io::Result<()>;
-    /// Has the kernel read a file by itself; its number stays with it until [`Keeper::let_go`].
+    /// Has the kernel read a file by itself.
     fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber>;
     /// Notes an open file, before the kernel hears of it.
     fn opened(&self, open: Open);
-    /// Notes a release.
+    /// Notes a release; a backing goes with the last one.
     fn released(&self, ino: Ino, handle: Handle);
-    /// Takes back the number of a file that has no handle.
-    fn let_go(&self, ino: Ino);
 }
 
 /// A connection to serve.
@@ -87,7 +84,8 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
     let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
     let agreed = Agreed { passthrough: false, why_not: None, max_read: 0 };
     let agreed = Arc::new(Mutex::new(agreed));
-    let opens = Opens::new(&task.open, Arc::clone(&keeper));
+    let mut modes = Modes::default();
+    task.open.iter().for_each(|open| modes.opened(*open));
     let adapter = Adapter {
         vfs: Arc::clone(&vfs),
         runtime,
@@ -98,7 +96,8 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
         no_passthrough: task.no_passthrough,
         agreed: Arc::clone(&agreed),
         without_opendir: false,
-        opens: Arc::new(Mutex::new(opens)),
+        modes: Arc::new(Mutex::new(modes)),
+        keeper: Arc::clone(&keeper),
     };
     let mut config = Config::default();
     config.n_threads = Some(task.threads.max(1));

@@ -5,6 +5,8 @@
 //! Implementations are used from any thread; a file's own calls may run at the same time.
 
 mod faulty;
+#[cfg(target_os = "linux")]
+mod lease;
 mod memory;
 mod real;
 
@@ -45,7 +47,8 @@ pub trait Disk: Send + Sync + Debug {
     /// A descriptor for the kernel to read by itself, marked as shared for as long as it is open
     /// anywhere, by whatever process. `None` if this disk has no such thing.
     fn open_shared(&self, path: &Path) -> io::Result<Option<File>>;
-    /// Whether a descriptor of [`Disk::open_shared`] is open anywhere.
+    /// Whether a descriptor of [`Disk::open_shared`] is open anywhere, or a map made of it lives,
+    /// which outlives the descriptor. Where that can be told, any open descriptor counts, ours too.
     fn is_shared(&self, path: &Path) -> bool;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;

@@ -96,16 +96,29 @@ impl Disk for RealDisk {
         // a lock of the open file, not of the process: it lives in the kernel for as long as the
         // kernel itself reads the file, even when no process of ours does
         match file.try_lock_shared() {
+            // without leases it could not be told later who has mapped it
+            #[cfg(target_os = "linux")]
+            Ok(()) if super::lease::is_open_elsewhere(&file).is_err() => Ok(None),
             Ok(()) => Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            // a file system without locks: passthrough then rests on the process's own holds
-            Err(std::fs::TryLockError::Error(_)) => Ok(Some(file)),
+            // somebody looks whether it is shared, or there are no locks to tell that by
+            Err(_) => Ok(None),
         }
     }
 
     fn is_shared(&self, path: &Path) -> bool {
-        File::open(self.root.join(path))
-            .is_ok_and(|f| matches!(f.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+        let file = match File::open(self.root.join(path)) {
+            Ok(file) => file,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
+        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
+            return true;
+        }
+        // the mark goes with the last handle, the kernel's own descriptor with the last map
+        #[cfg(target_os = "linux")]
+        if let Ok(open) = super::lease::is_open_elsewhere(&file) {
+            return open;
+        }
+        false
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -346,11 +359,13 @@ mod tests {
             assert_eq!(other.read_at(&mut buf, 4096).unwrap(), 4096);
             assert_eq!(buf, [7; 4096]);
         }
+        drop(file);
         assert!(!disk.is_shared(path));
         let shared = disk.open_shared(path).unwrap();
         assert!(disk.is_shared(path));
         drop(shared);
         assert!(!disk.is_shared(path));
+        assert!(!disk.is_shared(Path::new("nowhere")));
         assert_eq!(
             disk.open(path, Access::Write).unwrap().read_at(&mut [0; 9], 1 << 20).unwrap(),
             0
