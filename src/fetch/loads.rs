@@ -175,8 +175,10 @@ impl Fetcher {
                     file.inspect_err(|e| tracing::debug!(error = %e, "a load cannot be led")).ok()
                 });
                 if let Some(file) = file {
-                    this.readahead(file, step.range, |error| {
-                        tracing::debug!(%error, "what an earlier load needed does not come");
+                    this.readahead(file, step.range, |ended| {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "what an earlier load needed does not come");
+                        }
                     });
                 }
             }

@@ -185,13 +185,13 @@ impl Fetcher {
     }
 
     /// Starts fetching a range that will probably be read; returns at once. What fails is tried
-    /// again by the read that needs it, if there is one; `failed` is told of what nobody has
-    /// brought by then.
+    /// again by the read that needs it, if there is one; `ended` is told that all has come, or of
+    /// what nobody has brought by then.
     pub fn readahead(
         self: &Arc<Self>,
         file: &Arc<CachedFile>,
         range: FileRange,
-        failed: impl FnOnce(FetchError) + Send + 'static,
+        ended: impl FnOnce(Result<(), FetchError>) + Send + 'static,
     ) {
         let Some(blob) = &file.blob else { return };
         let wanted = blob.layout().parts_in(range);
@@ -203,14 +203,18 @@ impl Fetcher {
         }
         let blob = blob.clone();
         self.runtime.spawn(async move {
+            let mut all = true;
             for flight in flights {
                 match flight.landed().await {
-                    // Without room for it, it is only not read ahead.
                     Ok(()) => {}
-                    Err(error) if error.is_of_the_flight() => {}
+                    // Without room for it, it is only not read ahead.
+                    Err(error) if error.is_of_the_flight() => all = false,
                     Err(_) if blob.missing(wanted).is_empty() => {}
-                    Err(error) => return failed(error),
+                    Err(error) => return ended(Err(error)),
                 }
+            }
+            if all {
+                ended(Ok(()));
             }
         });
     }

@@ -205,13 +205,16 @@ impl Files {
         }
     }
 
-    /// What fails ahead of a reader is told like what fails under it: it may never come that far.
+    /// What fails ahead of a reader is told like what fails under it: it may never come that far; and
+    /// what comes is an end of the trouble, since that reader will find it in the cache.
     fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
         let this = Arc::clone(self);
         let key = file.blob.as_ref().map(|b| b.key());
-        self.fetcher.readahead(file, range, move |error| {
-            if let Some(key) = key {
-                this.failures.failed(key, &of_fetch(&error));
+        self.fetcher.readahead(file, range, move |ended| {
+            let Some(key) = key else { return };
+            match ended {
+                Ok(()) => this.failures.fetched(&key),
+                Err(error) => drop(this.failures.failed(key, &of_fetch(&error))),
             }
         });
     }

@@ -77,8 +77,9 @@ fn the_first_page_of_a_tensor_brings_it_and_the_next() {
         println!("{came} bytes for a page of a tensor of {TENSOR}");
         assert!(came <= 2 * TENSOR + (256 << 10), "{came} bytes: more than two tensors");
         server.reset();
-        // Here and there, so that no reader who goes on is read ahead for.
-        for eighth in (1..16).rev() {
+        // Backwards, so that no reader who goes on is read ahead for; not the next one's first page,
+        // which would bring the one behind it.
+        for eighth in (1..16).rev().filter(|eighth| *eighth != 8) {
             read(behind + 6 * TENSOR + eighth * TENSOR / 8, 4096);
         }
         assert_eq!(objects(&server), 0, "all of it is there");
