@@ -214,9 +214,6 @@ impl Core {
     /// Whether somebody may read a blob's file through the kernel: by a handle that a process which
     /// died left behind, or by a map, which outlives its handle.
     pub fn is_shared(&self, cell: &Cell) -> bool {
-        if !cell.state().passed {
-            return false;
-        }
         // ours would count; whoever uses it just now makes it look shared, for a moment
         let ours = cell.state().file.take();
         drop(ours);

@@ -62,9 +62,10 @@ pub fn claim(
         cost += freed;
         out.push(segment);
     }
+    let passed = s.passed;
     let leaving = begin(core, cell, s, out, runs, cost);
     match leaving {
-        Some(l) if core.is_shared(cell) => {
+        Some(l) if passed && core.is_shared(cell) => {
             busy += l.cost;
             restore(core, l);
             (None, busy)

@@ -213,19 +213,6 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 }
 
-impl FaultyFile {
-    /// Does what may give space back, and counts it as room.
-    fn freeing(&self, f: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
-        let before = self.below.stat()?.allocated;
-        self.faults.run(|| f(&*self.below))?;
-        let freed = before.saturating_sub(self.below.stat()?.allocated);
-        if let Some(room) = &mut self.faults.plan().room {
-            *room += freed;
-        }
-        Ok(())
-    }
-}
-
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let hook = self.faults.plan().on_read.take();
@@ -252,11 +239,17 @@ impl DiskFile for FaultyFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.freeing(|below| below.set_len(len))
+        self.faults.run(|| self.below.set_len(len))
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.freeing(|below| below.punch(offset, len))
+        let before = self.below.stat()?.allocated;
+        self.faults.run(|| self.below.punch(offset, len))?;
+        let freed = before.saturating_sub(self.below.stat()?.allocated);
+        if let Some(room) = &mut self.faults.plan().room {
+            *room += freed;
+        }
+        Ok(())
     }
 
     fn copy_from(&self, source: &dyn DiskFile, from: u64, to: u64, len: u64) -> io::Result<bool> {

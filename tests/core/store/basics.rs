@@ -1,22 +1,15 @@
 //! One promise a test, on a real disk.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
 use modelfs::base::hash;
-use modelfs::model::ContentKey;
 use modelfs::store::{Faults, FaultyDisk, MemoryDisk, NodeKey, Pin, SavedCatalog};
 
 const LIMIT: ByteSize = ByteSize::mib(64);
 const LEAF: u64 = 64 << 10;
-
-fn blob_path(root: &Path, key: &ContentKey) -> PathBuf {
-    let hex = key.to_string();
-    root.join("blobs").join(&hex[..2]).join(hex)
-}
 
 fn pin_of(owner: &str, version: &str) -> Pin {
     Pin {

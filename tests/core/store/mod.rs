@@ -10,13 +10,13 @@ mod sequences;
 mod steps;
 mod tampered;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::base::{ObjectRange, SystemClock};
-use modelfs::model::{BlobLayout, Check, Digest, LeafDigest, PartIx, PartRange};
+use modelfs::model::{BlobLayout, Check, ContentKey, Digest, LeafDigest, PartIx, PartRange};
 use modelfs::store::{Blob, Disk, ReadState, Store, StoreError, StoreOptions, Written};
 
 /// A file of one object of `len` bytes in leaves of `leaf`, told apart by `n`.
@@ -91,6 +91,12 @@ pub fn check(blob: &Blob, n: u32, p: PartRange) -> bool {
             true
         }
     }
+}
+
+/// Where a blob lies.
+pub fn blob_path(root: &Path, key: &ContentKey) -> PathBuf {
+    let hex = key.to_string();
+    root.join("blobs").join(&hex[..2]).join(hex)
 }
 
 /// What everything below a folder takes on disk.

@@ -54,6 +54,35 @@ fn a_folder_that_another_process_took_over_is_no_longer_ours() {
 }
 
 #[test]
+fn what_the_kernel_reads_for_somebody_is_not_punched_when_the_index_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = layout(1, 9 * LEAF, LEAF);
+    let file = {
+        let store = Store::open(options(dir.path(), LIMIT)).unwrap();
+        let blob = store.blob(a.clone()).unwrap();
+        put(&store, &blob, 1, a.all_parts()).unwrap();
+        blob.complete_file().unwrap().unwrap().0
+    };
+    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with("index.db") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let sums = blob_path(dir.path(), &a.key()).with_extension("sums");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&sums, mode).unwrap();
+    let mut certified = std::fs::read(&sums).unwrap();
+    *certified.last_mut().unwrap() ^= 1;
+    std::fs::write(&sums, certified).unwrap();
+    let store = Store::open(options(dir.path(), LIMIT)).unwrap();
+    let blob = store.blob(a.clone()).unwrap();
+    assert!(check(&blob, 1, parts(0, 8)) && !blob.is_complete(), "taken back but for one part");
+    let mut got = vec![0; a.len() as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut got, 0).unwrap();
+    assert!(got == pattern(1, 0, a.len()), "a wrong byte");
+}
+
+#[test]
 fn an_emptied_folder_is_filled_again_and_nobody_else_gets_it_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let a = layout(1, 9 * LEAF, LEAF);
