@@ -220,8 +220,19 @@ impl BlobLayout {
         PartRange { start: 0, end: self.parts }
     }
 
+    /// The piece that has number `n` of `all`, of which each has `first` and those after it.
+    fn piece_with(&self, n: u32, all: u32, first: impl Fn(&Piece) -> u32) -> usize {
+        // pieces are mostly alike, so the one in proportion is mostly right
+        let guess = (u64::from(n) * self.pieces.len() as u64 / u64::from(all)) as usize;
+        let ends = self.pieces.get(guess + 1).map_or(all, &first);
+        if (first(&self.pieces[guess])..ends).contains(&n) {
+            return guess;
+        }
+        self.pieces.partition_point(|p| first(p) <= n) - 1
+    }
+
     fn piece_of_part(&self, part: PartIx) -> usize {
-        self.pieces.partition_point(|p| p.first_part <= part.0) - 1
+        self.piece_with(part.0, self.parts, |p| p.first_part)
     }
 
     /// One part. It must exist: `part.0 < part_count()`.
@@ -290,7 +301,7 @@ impl BlobLayout {
     /// The parts of a segment, which must exist.
     pub fn parts_of_segment(&self, segment: SegmentIx) -> PartRange {
         assert!(segment.0 < self.segments, "segment {} of {}", segment.0, self.segments);
-        let at = self.pieces.partition_point(|p| p.first_segment <= segment.0) - 1;
+        let at = self.piece_with(segment.0, self.segments, |p| p.first_segment);
         let piece = &self.pieces[at];
         let all = self.parts_of_piece(at);
         let per = piece.parts_per_segment().min(u64::from(u32::MAX)) as u32;

@@ -23,31 +23,57 @@ pub type Stamp = (u32, u64);
 #[derive(Debug, Default)]
 pub struct Lru {
     order: BTreeMap<Stamp, SegRef>,
-    stamps: HashMap<SegRef, Stamp>,
+    stamps: HashMap<u32, Stamps>,
     /// Used since the last [`Lru::take_touched`].
     touched: HashSet<SegRef>,
     count: u64,
+}
+
+/// The stamps of one blob's segments, by segment. A store starts with a million of them.
+#[derive(Debug, Default)]
+struct Stamps {
+    /// A count of 0: not listed.
+    all: Vec<Stamp>,
+    listed: u32,
+}
+
+impl Stamps {
+    fn get(&self, segment: u32) -> Option<Stamp> {
+        self.all.get(segment as usize).copied().filter(|stamp| stamp.1 > 0)
+    }
+
+    /// The stamp that it replaces.
+    fn set(&mut self, segment: u32, stamp: Stamp) -> Option<Stamp> {
+        let old = self.get(segment);
+        let at = segment as usize;
+        if self.all.len() <= at {
+            self.all.resize(at + 1, (0, 0));
+        }
+        self.all[at] = stamp;
+        self.listed = self.listed + u32::from(stamp.1 > 0) - u32::from(old.is_some());
+        old
+    }
 }
 
 impl Lru {
     /// Lists many at once, in the order of their last uses.
     pub fn load(&mut self, mut segments: Vec<(u32, SegRef)>) {
         segments.sort_unstable();
-        let first = self.count;
+        for ((at, segment), count) in segments.iter().zip(self.count + 1..) {
+            let stamps = self.stamps.entry(segment.blob).or_default();
+            stamps.set(segment.segment, (*at, count));
+        }
+        let stamped = segments.iter().zip(self.count + 1..);
+        self.order.extend(stamped.map(|((at, segment), count)| ((*at, count), *segment)));
         self.count += segments.len() as u64;
-        let stamped = || segments.iter().zip(first..).map(|((at, s), n)| ((*at, n), *s));
-        // Two large tables of the same: for a million segments, it is worth a second thread.
-        std::thread::scope(|scope| {
-            scope.spawn(|| self.stamps = stamped().map(|(stamp, s)| (s, stamp)).collect());
-            self.order = stamped().collect();
-        });
     }
 
     /// Lists a segment, or moves it, with this last use.
     pub fn insert(&mut self, segment: SegRef, at: u32) {
         self.count += 1;
         let stamp = (at, self.count);
-        if let Some(old) = self.stamps.insert(segment, stamp) {
+        let stamps = self.stamps.entry(segment.blob).or_default();
+        if let Some(old) = stamps.set(segment.segment, stamp) {
             self.order.remove(&old);
         }
         self.order.insert(stamp, segment);
@@ -56,15 +82,20 @@ impl Lru {
     /// Notes a use: moves the segment if it is listed, and remembers to record it.
     pub fn touch(&mut self, segment: SegRef, at: u32) {
         self.touched.insert(segment);
-        if self.stamps.contains_key(&segment) {
+        let stamps = self.stamps.get(&segment.blob);
+        if stamps.is_some_and(|stamps| stamps.get(segment.segment).is_some()) {
             self.insert(segment, at);
         }
     }
 
     /// Takes a segment off the list.
     pub fn remove(&mut self, segment: SegRef) {
-        if let Some(old) = self.stamps.remove(&segment) {
+        let Some(stamps) = self.stamps.get_mut(&segment.blob) else { return };
+        if let Some(old) = stamps.set(segment.segment, (0, 0)) {
             self.order.remove(&old);
+        }
+        if stamps.listed == 0 {
+            self.stamps.remove(&segment.blob);
         }
     }
 
@@ -109,5 +140,7 @@ mod tests {
         assert!(l.take_touched().is_empty());
         let first = l.oldest(None, 1)[0].0;
         assert_eq!(l.oldest(Some(first), 9).len(), 2);
+        [1, 2, 3].map(|n| l.remove(s(n)));
+        assert!(order(&l).is_empty() && l.stamps.is_empty(), "nothing is kept of what went");
     }
 }

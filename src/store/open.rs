@@ -9,39 +9,34 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 
-use super::cell::Cell;
 use super::core::{Blobs, Core, Dirty, Group, Time};
 use super::disk::Disk;
 use super::error::StoreError;
 use super::index::{self, Durability, names, rows};
 use super::lock::StoreLock;
 use super::lru::Lru;
-use super::presence::Bits;
 use super::space::{BLOCK, MIN_LIMIT, Space};
 use super::types::StoreOptions;
 use super::{evict, pins, rebuild};
 use crate::base::Clock;
 use crate::base::units::ByteSize;
-use crate::model::{BlobLayout, ContentKey, PartRange};
+use crate::model::ContentKey;
 
 /// The limit of a store that was never given one.
 const DEFAULT_LIMIT: ByteSize = ByteSize::gib(50);
 
 /// What the index says, before anything is made of it.
 struct Read {
-    blobs: Vec<(i64, Arc<BlobLayout>)>,
-    segments: Vec<(usize, rows::SegmentRow)>,
+    blobs: Vec<rows::BlobRow>,
     pinned: HashMap<ContentKey, u32>,
     limit: Option<u64>,
 }
 
 fn read(conn: &Connection) -> rusqlite::Result<Read> {
-    let blobs: Vec<_> =
-        rows::blobs(conn)?.into_iter().map(|b| (b.id, Arc::new(b.layout))).collect();
-    let segments = rows::segments(conn, &blobs)?;
+    let blobs = rows::blobs(conn)?;
     let pinned = pins::count(names::pinned_blobs(conn)?);
     let limit = rows::meta(conn, "limit")?.and_then(|n| u64::try_from(n).ok());
-    Ok(Read { blobs, segments, pinned, limit })
+    Ok(Read { blobs, pinned, limit })
 }
 
 /// Opens or makes a store; `lock` is its lock, if that is held already.
@@ -69,7 +64,7 @@ pub fn open(
         let len = std::fs::metadata(root.join(file)).map_or(0, |m| m.len());
         space.overhead += super::space::up(len) + BLOCK;
     }
-    let newest = read.segments.iter().map(|s| s.1.used).max().unwrap_or(0);
+    let newest = read.blobs.iter().flat_map(|b| &b.used).map(|(_, used)| *used).max().unwrap_or(0);
     let (blobs, lru) = load(read, &mut space);
     let core = Arc::new(Core {
         root: root.clone(),
@@ -130,38 +125,22 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
 /// Makes the blobs and the LRU list of what the index says.
 fn load(read: Read, space: &mut Space) -> (Blobs, Lru) {
     let mut blobs = Blobs::new(read.pinned);
-    let cells: Vec<Arc<Cell>> = read
-        .blobs
-        .iter()
-        .map(|(row, layout)| {
-            let cell = blobs.cell(layout);
-            cell.state().row = Some(*row);
-            space.add_overhead(&cell.overhead);
-            cell
-        })
-        .collect();
-    let mut listed = Vec::with_capacity(read.segments.len());
-    for (at, row) in read.segments {
-        let cell = &cells[at];
-        let range = cell.parts_of(row.segment);
-        let mut bits = Bits::default();
-        if !bits.add_bytes_at(range, &row.parts) {
-            // sealed by us, so it cannot be; nothing is believed then
-            continue;
-        }
+    let mut listed = Vec::with_capacity(read.blobs.iter().map(|b| b.used.len()).sum());
+    for row in read.blobs {
+        let cell = blobs.cell(&row.layout);
+        space.add_overhead(&cell.overhead);
         let mut s = cell.state();
-        for run in bits.runs(PartRange { start: 0, end: range.len() }, true) {
-            let run = PartRange { start: range.start + run.start, end: range.start + run.end };
+        s.row = Some(row.id);
+        for run in row.present.runs(cell.layout.all_parts(), true) {
             space.data += s.add(&cell.layout, run);
         }
-        s.segs[row.segment as usize].used = row.used;
-        if !cell.is_pinned() {
-            listed.push((row.used, cell.seg_ref(row.segment)));
+        for (segment, used) in row.used {
+            s.segs[segment as usize].used = used;
+            if !cell.is_pinned() {
+                listed.push((used, cell.seg_ref(segment)));
+            }
         }
-    }
-    for cell in &cells {
         // a former process may have passed it on, and somebody mapped it
-        let mut s = cell.state();
         s.passed = s.data == cell.layout.len();
     }
     let mut lru = Lru::default();

@@ -124,30 +124,36 @@ impl Bits {
         out
     }
 
-    /// Like [`Bits::add_bytes`], but the run's first part becomes part 0: takes no memory for the
-    /// parts before it.
-    pub fn add_bytes_at(&mut self, range: PartRange, bytes: &[u8]) -> bool {
-        self.add_bytes(PartRange { start: 0, end: range.len() }, bytes)
-    }
-
     /// Puts in what [`Bits::to_bytes`] of the same run gave. Bits beyond the run are refused.
     pub fn add_bytes(&mut self, range: PartRange, bytes: &[u8]) -> bool {
-        let len = bytes.len() as u32 * 8;
-        let bit = |i: u32| bytes[(i / 8) as usize] >> (i % 8) & 1 == 1;
-        let mut at = 0;
-        while at < len {
-            let start = (at..len).find(|i| bit(*i)).unwrap_or(len);
-            let end = (start..len).find(|i| !bit(*i)).unwrap_or(len);
-            if start < end && end > range.len() {
-                return false;
+        let len = range.len() as usize;
+        let beyond = |(at, byte): (usize, &u8)| {
+            at > len / 8 && *byte != 0 || at == len / 8 && byte >> (len % 8) != 0
+        };
+        if bytes.iter().enumerate().skip(len / 8).any(beyond) {
+            return false;
+        }
+        let need = (range.end as usize).div_ceil(64);
+        if self.words.len() < need {
+            self.words.resize(need, 0);
+        }
+        for (at, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+            let bit = range.start as usize + at * 8;
+            let (low, high) = split(*byte, bit % 64);
+            self.words[bit / 64] |= low;
+            // what is left of it lies in the run, so there is a word for it
+            if high != 0 {
+                self.words[bit / 64 + 1] |= high;
             }
-            if start < end {
-                self.set(PartRange { start: range.start + start, end: range.start + end });
-            }
-            at = end.max(start);
         }
         true
     }
+}
+
+/// A byte at a bit's place in a word: what lies in that word, and what in the next.
+fn split(byte: u8, shift: usize) -> (u64, u64) {
+    let wide = u128::from(byte) << shift;
+    (wide as u64, (wide >> 64) as u64)
 }
 
 #[cfg(test)]

@@ -102,17 +102,24 @@ impl Stack {
 
     /// Drops every layer; the next `up` starts from the disk.
     pub fn down(&mut self) {
-        if let Some(layers) = self.layers.take() {
-            layers.vfs.close();
-            // Tasks still under way hold the store: it is free when the last one has ended.
-            let root = self.dir.path().join("cache");
-            drop(layers);
-            let started = std::time::Instant::now();
-            while modelfs::store::Holder::of(&root).is_some() {
-                assert!(started.elapsed() < Duration::from_secs(30), "the store is never let go");
-                std::thread::sleep(Duration::from_millis(2));
+        assert!(self.let_go(), "the store is never let go");
+    }
+
+    /// Drops every layer. Tasks still under way hold the store, which keeps its folder until the last
+    /// one has ended: whether that came.
+    fn let_go(&mut self) -> bool {
+        let Some(layers) = self.layers.take() else { return true };
+        layers.vfs.close();
+        drop(layers);
+        let root = self.dir.path().join("cache");
+        let started = std::time::Instant::now();
+        while modelfs::store::Holder::of(&root).is_some() {
+            if started.elapsed() > Duration::from_secs(30) {
+                return false;
             }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        true
     }
 
     /// The answer, waited for if need be.
@@ -164,7 +171,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        self.layers = None;
+        // else it would make its folder again when that is removed
+        self.let_go();
     }
 }
 

@@ -19,6 +19,10 @@ const ASIDE: &str = "index.db.corrupt-";
 /// The index that takes the place of one that was set aside, until it is whole.
 const NEW: &str = "index.db.new";
 
+/// The most that is read ahead: the index of two million objects.
+#[cfg(target_os = "linux")]
+const READ_AHEAD: u64 = 256 << 20;
+
 /// An open index.
 pub struct Opened {
     /// The index.
@@ -78,6 +82,7 @@ fn try_open<T>(
     found: bool,
     sound: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Tried<T>> {
+    read_ahead(path);
     let mut conn = Connection::open(path)?;
     #[cfg(unix)]
     {
@@ -103,6 +108,19 @@ fn try_open<T>(
     schema::migrate(&mut conn, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
     let read = sound(&conn)?;
     Ok(Tried::Sound(conn, clean, read))
+}
+
+/// Has the kernel fetch the index, of which SQLite would ask a page at a time. Before SQLite opens it:
+/// its locks go with any descriptor of the file that is closed.
+fn read_ahead(path: &Path) {
+    #[cfg(target_os = "linux")]
+    if let Ok(file) = std::fs::File::open(path) {
+        let most = std::num::NonZeroU64::new(READ_AHEAD);
+        // only advice
+        let _ = rustix::fs::fadvise(&file, 0, most, rustix::fs::Advice::WillNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
 }
 
 fn damage() -> rusqlite::Error {

@@ -2,13 +2,13 @@
 //!
 //! Functions of a connection; the caller decides on transaction and durability.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::hash;
-use crate::model::{BlobLayout, ContentKey, Digest};
+use crate::model::{BlobLayout, ContentKey, Digest, SegmentIx};
+use crate::store::presence::Bits;
 
 /// A segment as the index has it.
 #[derive(Debug, Clone)]
@@ -136,55 +136,59 @@ pub fn find_object(
     .collect()
 }
 
-/// A blob row, as it stands there.
+/// A blob as the index has it.
 pub struct BlobRow {
     /// Its number.
     pub id: i64,
     /// Its layout, which has been found to be the one that its key names.
-    pub layout: BlobLayout,
+    pub layout: Arc<BlobLayout>,
+    /// What is durably present of it.
+    pub present: Bits,
+    /// Its segments that have something present, with their last uses in seconds.
+    pub used: Vec<(u32, u32)>,
 }
 
 /// All blobs. An error of type "conversion" where a row is not what we would have written.
 pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
-    let mut rows = conn.prepare("SELECT id, key, layout FROM blobs")?;
-    rows.query_map([], |r| {
-        let (key, layout): ([u8; 32], Vec<u8>) = (r.get(1)?, r.get(2)?);
-        match BlobLayout::decode(&layout) {
-            Ok(l) if *l.key().digest().as_bytes() == key => {
-                Ok(BlobRow { id: r.get(0)?, layout: l })
-            }
+    let mut select = conn.prepare("SELECT id, key, layout FROM blobs ORDER BY id")?;
+    let rows = select.query_map([], |r| {
+        let key: [u8; 32] = r.get(1)?;
+        match BlobLayout::decode(r.get_ref(2)?.as_blob()?) {
+            Ok(l) if *l.key().digest().as_bytes() == key => Ok(BlobRow {
+                id: r.get(0)?,
+                layout: Arc::new(l),
+                present: Bits::default(),
+                used: Vec::new(),
+            }),
             _ => Err(rusqlite::Error::IntegralValueOutOfRange(2, 0)),
         }
-    })?
-    .collect()
+    })?;
+    let mut blobs: Vec<BlobRow> = rows.collect::<rusqlite::Result<_>>()?;
+    segments(conn, &mut blobs)?;
+    Ok(blobs)
 }
 
-/// All segments of these blobs, each with its blob's place among them. A row of no blob, beyond its
-/// blob or with a broken seal is damage.
-pub fn segments(
-    conn: &Connection,
-    blobs: &[(i64, Arc<BlobLayout>)],
-) -> rusqlite::Result<Vec<(usize, SegmentRow)>> {
-    let places: HashMap<i64, usize> = blobs.iter().enumerate().map(|(i, b)| (b.0, i)).collect();
-    let mut select = conn.prepare("SELECT blob, segment, parts, used, seal FROM segments")?;
+/// Adds what segments say to their blobs, which are in the order of their numbers. A row of no blob,
+/// beyond its blob or with a broken seal is damage.
+fn segments(conn: &Connection, blobs: &mut [BlobRow]) -> rusqlite::Result<()> {
+    let mut select = conn
+        .prepare("SELECT blob, segment, parts, used, seal FROM segments ORDER BY blob, segment")?;
     let mut rows = select.query([])?;
-    let (mut found, mut last, mut text) = (Vec::new(), None, Vec::new());
+    let (mut blobs, mut text) = (blobs.iter_mut().peekable(), Vec::new());
     while let Some(r) = rows.next()? {
-        let row = SegmentRow { segment: r.get(1)?, parts: r.get(2)?, used: r.get(3)? };
-        let blob: i64 = r.get(0)?;
-        // in the order of the key, so one look-up serves all of a blob
-        let at = last.filter(|(of, _)| *of == blob).map(|(_, at)| at);
-        let at = at.or_else(|| places.get(&blob).copied());
-        let sealed = at.filter(|at| {
-            let layout = &blobs[*at].1;
-            row.segment < layout.segment_count()
-                && r.get(4) == Ok(seal(&layout.key(), row.segment, &row.parts, &mut text))
+        let (id, segment): (i64, u32) = (r.get(0)?, r.get(1)?);
+        let (parts, used, sealed) = (r.get_ref(2)?.as_blob()?, r.get(3)?, r.get::<_, i64>(4)?);
+        while blobs.next_if(|blob| blob.id < id).is_some() {}
+        let good = blobs.peek_mut().filter(|blob| blob.id == id).is_some_and(|blob| {
+            let good = segment < blob.layout.segment_count()
+                && sealed == seal(&blob.layout.key(), segment, parts, &mut text)
+                && blob.present.add_bytes(blob.layout.parts_of_segment(SegmentIx(segment)), parts);
+            blob.used.push((segment, used));
+            good
         });
-        let Some(at) = sealed else {
+        if !good {
             return Err(rusqlite::Error::IntegralValueOutOfRange(4, 0));
-        };
-        last = Some((blob, at));
-        found.push((at, row));
+        }
     }
-    Ok(found)
+    Ok(())
 }
