@@ -142,7 +142,7 @@ mod tests {
         assert!(l.take_touched().is_empty());
         let first = l.oldest(None, 1)[0].0;
         assert_eq!(l.oldest(Some(first), 9).len(), 2);
-        [1, 2, 3].map(|n| l.remove(s(n)));
+        (1..=3).for_each(|n| l.remove(s(n)));
         assert!(order(&l).is_empty() && l.stamps.is_empty(), "nothing is kept of what went");
     }
 }

@@ -118,21 +118,21 @@ pub fn has_object(conn: &Connection, digest: &Digest, blob: i64) -> rusqlite::Re
         .exists(params![digest.as_bytes(), blob])
 }
 
+/// Files that share everything are few: more need not be looked at. SQLite makes a new plan each time
+/// that a limit is bound, or a digest where blobs are joined, and that takes longer than the look-up.
+const FIND_OBJECT: &str = "SELECT (SELECT key FROM blobs WHERE id = blob), piece FROM objects
+    WHERE digest = ?1 LIMIT 64";
+
 /// Which pieces of which blobs have ranges of an object: `(key, piece)`.
 pub fn find_object(
     conn: &Connection,
     digest: &Digest,
 ) -> rusqlite::Result<Vec<(ContentKey, usize)>> {
-    // Files that share everything are few. The limit stands there in person: SQLite makes a new plan
-    // of a statement each time that a limit is bound to it, which takes longer than the look-up.
-    conn.prepare_cached(
-        "SELECT b.key, o.piece FROM objects o JOIN blobs b ON b.id = o.blob
-         WHERE o.digest = ?1 LIMIT 64",
-    )?
-    .query_map([digest.as_bytes()], |r| {
-        Ok((ContentKey::new(Digest::from_bytes(r.get(0)?)), r.get::<_, u32>(1)? as usize))
-    })?
-    .collect()
+    conn.prepare_cached(FIND_OBJECT)?
+        .query_map([digest.as_bytes()], |r| {
+            Ok((ContentKey::new(Digest::from_bytes(r.get(0)?)), r.get::<_, u32>(1)? as usize))
+        })?
+        .collect()
 }
 
 /// A blob as the index has it.
@@ -190,4 +190,27 @@ fn segments(conn: &Connection, blobs: &mut [BlobRow]) -> rusqlite::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ObjectRange;
+    use crate::model::Check;
+    use crate::store::index::schema;
+
+    #[test]
+    fn an_object_is_found_without_a_new_plan_each_time() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn, schema::MIGRATIONS, &|| Ok(())).unwrap();
+        let object = Digest::from_bytes([7; 32]);
+        let piece = (Check::Whole, object, 9, ObjectRange::new(0, 9));
+        let layout = BlobLayout::new([piece]).unwrap();
+        add_blob(&conn, &layout).unwrap();
+        for _ in 0..3 {
+            assert_eq!(find_object(&conn, &object).unwrap(), [(layout.key(), 0)]);
+        }
+        let planned = rusqlite::StatementStatus::RePrepare;
+        assert_eq!(conn.prepare_cached(FIND_OBJECT).unwrap().get_status(planned), 0);
+    }
 }
