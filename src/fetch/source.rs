@@ -25,6 +25,10 @@ const MANIFEST_ENTRIES: usize = 200_000;
 /// The largest manifest document; beyond, a registry is mistaken or hostile.
 const MANIFEST_LIMIT: u64 = xprim::MAX_MANIFEST;
 
+/// A registry whose answer takes longer than this is so far that opening a connection is worth sparing
+/// a reader: a tenth of a far one's round trip, ten times a near one's.
+const NEAR: Duration = Duration::from_millis(5);
+
 /// A configured registry.
 pub struct Source {
     name: String,
@@ -267,7 +271,13 @@ impl Source {
         let Some(registry) = &self.patient else {
             return Err(FetchError::NotKnown { what: format!("manifest {hash}") });
         };
-        Ok(registry.document(hash, MANIFEST_LIMIT).await?)
+        let mut coming = registry.document(hash, MANIFEST_LIMIT);
+        if let Ok(came) = tokio::time::timeout(NEAR, &mut coming).await {
+            return Ok(came?);
+        }
+        // The first read asks for data and a leaf list at once: it need not wait for a handshake.
+        registry.expect_reads(hash);
+        Ok(coming.await?)
     }
 
     fn keep(&self, manifest: Arc<Manifest>) {

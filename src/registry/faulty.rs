@@ -180,6 +180,10 @@ impl Registry for Faulty {
         })
     }
 
+    fn expect_reads(&self, document: &Digest) {
+        self.inner.expect_reads(document);
+    }
+
     fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
         self.inner.parse_catalog(body)
     }

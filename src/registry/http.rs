@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use reqwest::header::{self, HeaderMap, HeaderName};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 
 use super::connect::scheme_shown;
 use super::http_answer::{self as answer, Served};
@@ -93,9 +93,13 @@ impl Http {
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
-        let request = self.client.get(url).header(header::ACCEPT_ENCODING, "identity");
+        let request = self.client.request(method, url).header(header::ACCEPT_ENCODING, "identity");
         match &self.user {
             Some((user, password)) => request.basic_auth(user, password.as_deref()),
             None => request,
@@ -264,6 +268,13 @@ impl Registry for Http {
         };
         let body = Body { response, what, skip, done: 0, len: range.len(), more, extra: false };
         Ok(stream::unfold(Some(body), Body::next).boxed())
+    }
+
+    /// A request for nothing, since there is no other way to have a connection opened.
+    fn expect_reads(&self, document: &Digest) {
+        let request = self.request(Method::HEAD, &object_path(document));
+        // whatever becomes of it, whoever reads will hear of it
+        tokio::spawn(async move { drop(request.send().await) });
     }
 
     fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {

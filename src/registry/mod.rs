@@ -80,6 +80,10 @@ pub trait Registry: Send + Sync + 'static {
         range: ObjectRange,
     ) -> Result<ObjectBody, RegistryError>;
 
+    /// Objects will be asked for soon, several at once: a registry that is far may open another
+    /// connection meanwhile. `document` is one that it has. Waits for nothing and never fails.
+    fn expect_reads(&self, _document: &Digest) {}
+
     /// Reads this kind of registry's catalog document.
     fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError>;
 

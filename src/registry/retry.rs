@@ -153,6 +153,10 @@ impl Registry for Retrying {
         self.run(what, || self.inner.object(digest, object_len, range)).await
     }
 
+    fn expect_reads(&self, document: &Digest) {
+        self.inner.expect_reads(document);
+    }
+
     fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
         self.inner.parse_catalog(body)
     }

@@ -1,17 +1,20 @@
 //! Registries over HTTP: that they do what registries in folders do, and what becomes of a server's
 //! every misbehaviour.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modelfs::base::ObjectRange;
 use modelfs::base::hash::sha256;
+use modelfs::base::{FileRange, ObjectRange};
+use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::model::{Digest, FileIx, Manifest};
 use modelfs::registry::{
     CatalogAnswer, HttpTimeouts, Memory, Registry, RegistryError, RetryPolicy, Retrying, Validator,
     open, open_with, read_object,
 };
-use modelfs_test_support::{Fault, ModelDir, Server, TestRegistry, When, bytes};
+use modelfs::store::{Store, StoreOptions};
+use modelfs_test_support::{Fault, Line, ModelDir, Server, ShapedProxy, TestRegistry, When, bytes};
 
 const LEN: u64 = 300_000;
 
@@ -333,4 +336,35 @@ async fn an_outage_is_bridged_by_asking_again() {
     let start = Instant::now();
     unreachable(short.catalog(&Validator::default()).await, "models.json");
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// The manifest of the published model, as a daemon with an empty cache learns of it.
+async fn learned(url: &str, cache: &Path) -> (Arc<Fetcher>, Arc<Manifest>) {
+    let (options, store) = (FetchOptions::default(), Store::open(StoreOptions::at(cache)).unwrap());
+    let source = Arc::new(Source::new(url, Some(open(url).unwrap()), store.clone(), &options));
+    let catalog = source.catalog().await.unwrap();
+    let hash = catalog.version("org", "net", "v1").unwrap().hash;
+    let manifest = source.manifest(&hash).await.unwrap();
+    (Fetcher::new(source, store, options), manifest)
+}
+
+#[test]
+fn a_first_read_far_away_needs_no_new_connection() {
+    let (s, runtime) = (setup(), tokio::runtime::Runtime::new().unwrap());
+    let line = Line { round_trip: Duration::from_millis(50), bits_per_second: None };
+    let (proxy, cache) =
+        (ShapedProxy::start(s.server.address(), line), tempfile::tempdir().unwrap());
+    let url = format!("http://{}", proxy.address());
+    let (fetcher, manifest) = runtime.block_on(learned(&url, cache.path()));
+    let started = Instant::now();
+    while proxy.connections() < 2 || s.server.requests().iter().all(|r| r.method != "HEAD") {
+        assert!(started.elapsed() < Duration::from_secs(20), "no second connection is opened");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // its answer comes, and it is free
+    std::thread::sleep(2 * line.round_trip);
+    let before = s.server.requests_for("/data/");
+    let file = fetcher.file(&manifest, FileIx(0)).unwrap();
+    runtime.block_on(fetcher.read(&file, FileRange::new(0, 100))).unwrap();
+    assert_eq!((s.server.requests_for("/data/") - before, proxy.connections()), (2, 2));
 }

@@ -111,7 +111,7 @@ impl Server {
         self.address
     }
 
-    /// Does `fault` to requests whose path contains `path`.
+    /// Does `fault` to requests, but for a head, whose path contains `path`.
     pub fn on(&self, path: &str, when: When, fault: Fault) {
         self.rules().add(path, when, fault);
     }
@@ -135,9 +135,11 @@ impl Server {
         self.shared.log().clone()
     }
 
-    /// How many requests there were for paths that begin so, for example `/data/`.
+    /// How many requests there were for what lies at paths that begin so, for example `/data/`: not
+    /// for its head, which a client asks for to have a connection.
     pub fn requests_for(&self, prefix: &str) -> usize {
-        self.shared.log().iter().filter(|r| r.path.starts_with(prefix)).count()
+        let counts = |r: &&Request| r.path.starts_with(prefix) && r.method != "HEAD";
+        self.shared.log().iter().filter(counts).count()
     }
 
     /// Bytes of bodies that went out.
