@@ -5,12 +5,14 @@
 //! table's lock and a handle's readahead lock are held for a look-up, never during I/O.
 
 use std::future::{Future, poll_fn};
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
+use lru::LruCache;
 
 use super::errors::{Failures, of_fetch};
 use super::handles::OpenTable;
@@ -23,11 +25,16 @@ use crate::fetch::{CachedFile, Course, Fetcher, Look, Readahead, Tensors};
 use crate::model::ContentKey;
 use crate::store::Hold;
 
+/// Files that are read without a handle and remembered: the shards of a large model, twice. One that is
+/// forgotten and read again has lost what was known of its reader's course, no more.
+const WITHOUT_HANDLE: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+
 /// What is open.
 pub(super) struct Files {
     fetcher: Arc<Fetcher>,
     passthrough: AtomicBool,
     open: Mutex<OpenTable<OpenFile, Arc<Backing>>>,
+    without_handle: Mutex<LruCache<Ino, Arc<OpenFile>>>,
     failures: Failures<ContentKey>,
     repeats: Repeats,
 }
@@ -38,7 +45,7 @@ struct Backing {
     _hold: Hold,
 }
 
-/// A file with a handle.
+/// A file that is read, with or without a handle.
 pub(super) struct OpenFile {
     bytes: FileBytes,
     /// The kernel's requests for one handle come on several threads.
@@ -67,6 +74,7 @@ impl Files {
             fetcher,
             passthrough: AtomicBool::new(passthrough),
             open: Mutex::new(OpenTable::new()),
+            without_handle: Mutex::new(LruCache::new(WITHOUT_HANDLE)),
             failures: Failures::new(),
             repeats: Repeats::default(),
         }
@@ -91,12 +99,15 @@ impl Files {
         Ok(Opened { handle, backing: backing.map(|b| Arc::clone(&b.file)) })
     }
 
-    /// The file of a handle.
+    /// The file of a handle, or of an inode that is read without one.
     pub(super) fn get(&self, ino: Ino, handle: Handle) -> Option<Arc<OpenFile>> {
-        lock(&self.open).get(ino, handle)
+        match handle {
+            Handle::NONE => lock(&self.without_handle).get(&ino).cloned(),
+            _ => lock(&self.open).get(ino, handle),
+        }
     }
 
-    /// The file of a handle that a former process gave.
+    /// The file of a handle that a former process gave, or of an inode without one.
     pub(super) fn adopt(
         &self,
         ino: Ino,
@@ -104,7 +115,11 @@ impl Files {
         content: &Content,
     ) -> Result<Arc<OpenFile>, VfsError> {
         let file = self.file(content)?;
-        Ok(lock(&self.open).adopt(ino, handle, file))
+        if handle != Handle::NONE {
+            return Ok(lock(&self.open).adopt(ino, handle, file));
+        }
+        let mut all = lock(&self.without_handle);
+        Ok(Arc::clone(all.get_or_insert(ino, || Arc::new(file))))
     }
 
     /// Closes a handle, if it is ours.
@@ -113,10 +128,18 @@ impl Files {
         drop(last);
     }
 
+    /// Nobody knows this inode any more, unless by a handle.
+    pub(super) fn forget(&self, ino: Ino) {
+        let file = lock(&self.without_handle).pop(&ino);
+        drop(file);
+    }
+
     /// Closes all.
     pub(super) fn clear(&self) {
         let open = std::mem::replace(&mut *lock(&self.open), OpenTable::new());
         drop(open);
+        let files: Vec<_> = std::iter::from_fn(|| lock(&self.without_handle).pop_lru()).collect();
+        drop(files);
     }
 
     /// Why a file could last not be read.

@@ -131,7 +131,8 @@ impl Vfs {
         })
     }
 
-    /// At most `size` bytes from `offset`; fewer only at the end of the file.
+    /// At most `size` bytes from `offset`; fewer only at the end of the file. A file can be read without
+    /// having been opened, by [`Handle::NONE`]: as cheap, but all of its readers are taken for one.
     pub fn read(
         self: &Arc<Self>,
         ino: Ino,
@@ -163,6 +164,11 @@ impl Vfs {
     /// Closes a file. Handles of a former process are none of ours.
     pub fn release(&self, ino: Ino, handle: Handle) {
         self.files.release(ino, handle);
+    }
+
+    /// A kernel knows an inode no more: what was kept for reading it without a handle may go.
+    pub fn forget(&self, ino: Ino) {
+        self.files.forget(ino);
     }
 
     /// The value of an extended attribute.

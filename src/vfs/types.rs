@@ -20,6 +20,11 @@ impl Ino {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u64);
 
+impl Handle {
+    /// Of a kernel that opens no files: it names the inode, and that says it all.
+    pub const NONE: Self = Self(0);
+}
+
 /// What an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use modelfs_test_support::Server;
 use modelfs_test_support::{bytes, safetensors, write_bytes};
 
-use crate::harness::{Place, eventually, xattr};
+use crate::harness::{Place, eventually, signal, xattr};
 
 const GIB: u64 = 1 << 30;
 
@@ -181,5 +181,26 @@ fn a_server_that_ignores_ranges_works_less_lazily() {
     File::open(&path).expect("opens").read_exact_at(&mut buffer, 25 << 20).expect("reads");
     assert!(buffer == bytes[25 << 20..][..4096]);
     assert!(fs::read(&path).expect("reads") == bytes);
+    daemon.stop();
+}
+
+/// Where the kernel never reads by itself, it opens, reads and closes what is in its memory without
+/// asking anybody.
+#[test]
+fn what_is_in_memory_asks_nobody_in_cached_mode() {
+    let (place, bytes) = (Place::new(), bytes(3, 1 << 20));
+    let plain = place.path("plain");
+    fs::create_dir(&plain).expect("a folder");
+    fs::write(plain.join("w.bin"), &bytes).expect("a file");
+    place.publish(&plain, "org/net", "v1", &[]);
+    let daemon = place.mount(place.registry().to_str().expect("UTF-8"), &["--no-passthrough"]);
+    let path = daemon.path("org/net/v1/w.bin");
+    assert!(fs::read(&path).expect("reads") == bytes);
+    assert!(signal(daemon.worker(), "STOP"));
+    let (tell, hear) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(fs::read(path)));
+    let read = hear.recv_timeout(std::time::Duration::from_secs(10));
+    assert!(signal(daemon.worker(), "CONT"));
+    assert!(read.expect("nobody is asked").expect("reads") == bytes);
     daemon.stop();
 }

@@ -45,6 +45,8 @@ pub(super) struct Adapter {
     pub(super) agreed: Arc<Mutex<Agreed>>,
     /// The kernel can do without opening folders.
     pub(super) without_opendir: bool,
+    /// The kernel can do without opening files, and nothing depends on it.
+    pub(super) without_open: bool,
     /// Held while the keeper is told, so that it hears of opens and releases in our order.
     pub(super) modes: Arc<Mutex<Modes>>,
     pub(super) keeper: Arc<dyn Keeper>,
@@ -71,7 +73,9 @@ impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let agreed = negotiate::negotiate(config, self.no_passthrough.clone());
         self.vfs.set_passthrough(agreed.passthrough);
-        self.without_opendir = config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        let can = config.capabilities();
+        self.without_opendir = can.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.without_open = !agreed.passthrough && can.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = agreed;
         Ok(())
     }
@@ -94,7 +98,9 @@ impl Filesystem for Adapter {
     }
 
     /// Nothing is counted: any inode can be made again from its number.
-    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+    fn forget(&self, _: &Request, ino: INodeNo, _: u64) {
+        self.vfs.forget(Ino(ino.0));
+    }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let owner = self.owner;
@@ -104,9 +110,14 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// Where the kernel never reads by itself, reading needs no handle: it hears so once, and every
+    /// later open and close costs no more than those of a file on the disk.
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
+        }
+        if self.without_open {
+            return reply.error(Errno::ENOSYS);
         }
         let ino = Ino(ino.0);
         let request = RequestNumber::new(request.unique().0);
@@ -246,8 +257,9 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// Nothing is ever written, so a close has nothing to say: a kernel that hears this asks no more.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        reply.error(Errno::ENOSYS);
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

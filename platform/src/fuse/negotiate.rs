@@ -57,6 +57,11 @@ pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String
         }
     }
     let why_not = no_passthrough.or_else(|| take_passthrough(config).err());
+    // Only where the kernel never reads by itself, and for the whole life of the mount: a kernel that
+    // opens no files would not tell when those that it has open are closed, either.
+    if why_not.is_some() && config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_err() {
+        tracing::debug!("the kernel insists on opening files");
+    }
     Agreed {
         passthrough: why_not.is_none(),
         why_not,

@@ -96,6 +96,7 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
         no_passthrough: task.no_passthrough,
         agreed: Arc::clone(&agreed),
         without_opendir: false,
+        without_open: false,
         modes: Arc::new(Mutex::new(modes)),
         keeper: Arc::clone(&keeper),
     };
