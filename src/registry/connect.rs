@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Folder, Http, HttpTimeouts, Registry, RegistryError};
+use super::{Folder, Hedged, Http, HttpTimeouts, Registry, RegistryError};
 
 /// The registry that `name` means: an `http://` or `https://` URL, a `file://` URL, or a folder.
 /// It is not asked for anything yet: an unreachable one can be opened.
@@ -21,7 +21,7 @@ pub fn open_with(name: &str, timeouts: HttpTimeouts) -> Result<Arc<dyn Registry>
         name.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default()
     });
     match scheme.as_deref() {
-        Some("http" | "https") => Ok(Arc::new(Http::new(name, timeouts)?)),
+        Some("http" | "https") => Ok(Arc::new(Hedged::new(Arc::new(Http::new(name, timeouts)?)))),
         Some("file") => {
             let path = reqwest::Url::parse(name).ok().and_then(|url| url.to_file_path().ok());
             let path = path.ok_or_else(|| bad("a file URL names a folder of this machine"))?;

@@ -8,6 +8,7 @@
 mod connect;
 mod faulty;
 mod folder;
+mod hedge;
 mod http;
 mod http_answer;
 mod memory;
@@ -17,6 +18,7 @@ pub mod xprim;
 pub use connect::{is_url, open, open_with};
 pub use faulty::{Call, Fault, Faulty, When};
 pub use folder::Folder;
+pub use hedge::Hedged;
 pub use http::{Http, HttpTimeouts};
 pub use memory::{Counts, Cut, Memory};
 pub use retry::{DEADLINE, RetryPolicy, Retrying, random};
