@@ -3,7 +3,8 @@
 //! Invariant: a reader that jumps about causes no readahead at all, unless it jumps to the beginning
 //! of a tensor: then it gets the tensor, and what is likely the next one. One that goes on where it
 //! stopped gets a window that grows; so do a few that read at different places through one handle, as
-//! threads do with one descriptor or one map. Pure: one value per handle, no I/O.
+//! threads do with one descriptor or one map, or without any. Pure: one value per handle, or per inode
+//! that is read without one; no I/O.
 
 use crate::base::FileRange;
 use crate::model::tensors::TensorMap;
@@ -26,6 +27,8 @@ const STEP: u64 = 8 << 20;
 /// Places of one file that are remembered as being read on from: the threads that tools load one file
 /// with. More would only make it likelier that a read at random looks like going on.
 const STREAMS: usize = 4;
+/// The same of a file that several processes read, and that cannot be told apart: eight with two each.
+const SHARED_STREAMS: usize = 16;
 /// What the kernel reads at least.
 const PAGE: u64 = 4096;
 /// Requests of one sequential reader may come in another order when several threads take them
@@ -39,6 +42,8 @@ pub struct Readahead {
     most: u64,
     /// Where somebody may read on, the latest first.
     streams: Vec<Stream>,
+    /// How many of them.
+    places: usize,
     /// The last tensor that was begun, and how far from the one before.
     last: Option<(usize, isize)>,
 }
@@ -76,7 +81,7 @@ pub enum Course {
 
 impl Default for Readahead {
     fn default() -> Self {
-        Self { most: MAX_WINDOW, streams: Vec::new(), last: None }
+        Self { most: MAX_WINDOW, streams: Vec::new(), places: STREAMS, last: None }
     }
 }
 
@@ -87,11 +92,18 @@ impl Readahead {
         Self { most: (limit / 8).clamp(FIRST_WINDOW, MAX_WINDOW), ..Self::default() }
     }
 
+    /// The same for all readers of a file together.
+    pub fn shared_within(limit: u64) -> Self {
+        Self { places: SHARED_STREAMS, ..Self::within(limit) }
+    }
+
     /// A read of `range` in a file of `len` bytes.
     pub fn on_read(&mut self, range: FileRange, len: u64) -> Course {
         let end = range.end().min(len);
+        // who has come to the end of the file reads on no more, and takes nothing of the window
+        self.streams.retain(|stream| stream.next < len);
         let Some(ix) = self.streams.iter().position(|stream| stream.goes_on(range)) else {
-            self.streams.truncate(STREAMS - 1);
+            self.streams.truncate(self.places - 1);
             let stream = Stream { next: end, window: 0, asked: end, bound: u64::MAX };
             self.streams.insert(0, stream);
             return Course::Jump;

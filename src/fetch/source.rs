@@ -28,6 +28,8 @@ const MANIFEST_LIMIT: u64 = xprim::MAX_MANIFEST;
 /// A registry whose answer takes longer than this is so far that opening a connection is worth sparing
 /// a reader: a tenth of a far one's round trip, ten times a near one's.
 const NEAR: Duration = Duration::from_millis(5);
+/// How long a connection that nobody uses is there at least, with most servers.
+const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
 /// A configured registry.
 pub struct Source {
@@ -53,6 +55,19 @@ struct State {
     trouble: Option<String>,
     /// What an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
+    /// When a connection was last opened for reads to come.
+    expected: Option<Instant>,
+}
+
+impl State {
+    /// Whether one more connection is to be opened; if so, not again at once.
+    fn expects(&mut self) -> bool {
+        let due = self.expected.is_none_or(|at| at.elapsed() >= KEPT_ALIVE);
+        if due {
+            self.expected = Some(Instant::now());
+        }
+        due
+    }
 }
 
 /// A catalog before and after a change.
@@ -276,7 +291,9 @@ impl Source {
             return Ok(came?);
         }
         // The first read asks for data and a leaf list at once: it need not wait for a handshake.
-        registry.expect_reads(hash);
+        if self.state().expects() {
+            registry.expect_reads(hash);
+        }
         Ok(coming.await?)
     }
 

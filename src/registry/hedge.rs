@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
@@ -26,6 +27,11 @@ const LEAST: Duration = Duration::from_millis(250);
 const EARNED: f64 = 0.05;
 /// Second requests that can be saved up, for a moment in which several stumble.
 const SAVED: f64 = 4.0;
+/// Second requests under way at once, beyond the connections that are counted.
+const AT_ONCE: usize = 4;
+/// Documents of up to so many bytes come all at once when they begin: leaf lists. Of others nobody can
+/// tell whether they stumble or are long.
+const SHORT: u64 = 256 << 10;
 
 /// How long answers take to begin, as of late, and how many second requests that allows.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -65,17 +71,27 @@ impl Pace {
     }
 }
 
-/// A registry of which documents and objects are asked for a second time when the first answer does
-/// not begin. Whichever comes first counts; an error only if the other fails too.
+/// Whether the same request may have a better answer.
+fn may_be_chance(error: &RegistryError) -> bool {
+    error.is_transient() || matches!(error, RegistryError::WrongBytes { .. })
+}
+
+fn asks_for_time(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Busy { retry_after: Some(_), .. })
+}
+
+/// A registry of which objects and short documents are asked for a second time when the first answer
+/// does not begin. Whichever comes first counts; of errors that may be chance, the last.
 pub struct Hedged {
     inner: Arc<dyn Registry>,
     pace: Mutex<Pace>,
+    under_way: Semaphore,
 }
 
 impl Hedged {
     /// Around `inner`, of which nothing is known yet.
     pub fn new(inner: Arc<dyn Registry>) -> Self {
-        Self { inner, pace: Mutex::default() }
+        Self { inner, pace: Mutex::default(), under_way: Semaphore::new(AT_ONCE) }
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -102,12 +118,18 @@ impl Hedged {
         if let Ok(answer) = timeout(patience, &mut first).await {
             return answer;
         }
+        let Ok(_place) = self.under_way.try_acquire() else { return first.await };
         if !self.pace().spend() {
             return first.await;
         }
         tracing::debug!(registry = self.inner.name(), ?patience, "asking a second time");
         match select(first, timed()).await {
-            Either::Left((Err(_), other)) | Either::Right((Err(_), other)) => other.await,
+            Either::Left((Err(error), other)) | Either::Right((Err(error), other))
+                if may_be_chance(&error) =>
+            {
+                // what a server asks for is not lost
+                other.await.map_err(|later| if asks_for_time(&error) { error } else { later })
+            }
             Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
         }
     }
@@ -124,7 +146,10 @@ impl Registry for Hedged {
     }
 
     async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        self.run(|| self.inner.document(digest, limit)).await
+        match limit <= SHORT {
+            true => self.run(|| self.inner.document(digest, limit)).await,
+            false => self.inner.document(digest, limit).await,
+        }
     }
 
     async fn object(
@@ -199,12 +224,15 @@ mod tests {
         faulty.on(Call::Object(None), When::Nth(0), Fault::Delay(600 * MS));
         faulty.on(Call::Object(None), When::Nth(1), Fault::Delay(9000 * MS));
         assert_eq!(read(&hedged, &digest).await.unwrap(), DOCUMENT);
-        faulty.heal();
-        let gone = RegistryError::Missing { what: "x".into() };
-        faulty.on(Call::Object(None), When::Nth(0), Fault::Delay(9000 * MS));
-        faulty.on(Call::Object(None), When::Nth(1), Fault::Fail(gone));
-        assert_eq!(read(&hedged, &digest).await.unwrap(), DOCUMENT);
-        assert_eq!(asked(&memory), 62);
+        assert_eq!(asked(&memory), 61);
+        let busy = RegistryError::Busy { what: "x".into(), status: 503, retry_after: None };
+        let missing = RegistryError::Missing { what: "x".into() };
+        for (error, gets) in [(missing, None), (busy, Some(DOCUMENT))] {
+            faulty.heal();
+            faulty.on(Call::Object(None), When::Nth(0), Fault::Delay(9000 * MS));
+            faulty.on(Call::Object(None), When::Nth(1), Fault::Fail(error));
+            assert_eq!(read(&hedged, &digest).await.ok().as_deref(), gets);
+        }
     }
 
     #[tokio::test(start_paused = true)]

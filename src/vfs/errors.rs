@@ -11,6 +11,7 @@ use lru::LruCache;
 
 use super::sync::lock;
 use super::types::VfsError;
+use crate::base::FileRange;
 use crate::fetch::FetchError;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
@@ -52,7 +53,7 @@ fn one_line(error: &dyn std::fmt::Display) -> String {
 
 /// Why files, or versions, could not be read, last.
 pub(super) struct Failures<K> {
-    last: Mutex<LruCache<K, String>>,
+    last: Mutex<LruCache<K, (String, FileRange)>>,
 }
 
 impl<K: Hash + Eq> Failures<K> {
@@ -61,22 +62,39 @@ impl<K: Hash + Eq> Failures<K> {
         Self { last: Mutex::new(LruCache::new(KEPT)) }
     }
 
-    /// Remembers a failure. Returns whether it is news: a reader that tries again and again for
-    /// the same reason fills no log.
-    pub(super) fn failed(&self, key: K, error: &VfsError) -> bool {
+    /// Remembers a failure to read this range. Returns whether it is news: a reader that tries again
+    /// and again for the same reason fills no log.
+    pub(super) fn failed(&self, key: K, range: FileRange, error: &VfsError) -> bool {
         let reason = error.to_string();
         let mut last = lock(&self.last);
-        last.put(key, reason.clone()).is_none_or(|before| before != reason)
+        last.put(key, (reason.clone(), range)).is_none_or(|(before, _)| before != reason)
     }
 
-    /// A fetch of it succeeded. (A hit in the cache says nothing about the registry.)
+    /// A fetch of it succeeded.
     pub(super) fn fetched(&self, key: &K) {
         lock(&self.last).pop(key);
     }
 
+    /// This range came from the cache. That says nothing about the registry, unless it is what could
+    /// not be had: then it came when nobody waited any more.
+    pub(super) fn found(&self, key: &K, range: FileRange) {
+        let mut last = lock(&self.last);
+        let Some((_, failed)) = last.peek_mut(key) else { return };
+        // what is there at its beginning or end is got over; the rest is still to come
+        if range.start() <= failed.start() {
+            *failed =
+                FileRange::new(failed.start().max(range.end()).min(failed.end()), failed.end());
+        } else if range.end() >= failed.end() {
+            *failed = FileRange::new(failed.start(), failed.end().min(range.start()));
+        }
+        if failed.is_empty() {
+            last.pop(key);
+        }
+    }
+
     /// The last failure, if no fetch succeeded since.
     pub(super) fn of(&self, key: &K) -> Option<String> {
-        lock(&self.last).peek(key).cloned()
+        lock(&self.last).peek(key).map(|(reason, _)| reason.clone())
     }
 }
 
@@ -116,15 +134,24 @@ mod tests {
     }
 
     #[test]
-    fn the_last_failure_is_kept_until_a_fetch_succeeds() {
+    fn the_last_failure_is_kept_until_a_fetch_succeeds_or_what_failed_is_there() {
         let key = ContentKey::new(Digest::from_bytes([1; 32]));
         let failures = Failures::new();
         let error = |s: &str| VfsError::Unavailable { reason: s.into() };
-        assert!(failures.failed(key, &error("no route")));
-        assert!(!failures.failed(key, &error("no route")));
-        assert!(failures.failed(key, &error("busy")));
+        let range = FileRange::new(100, 200);
+        assert!(failures.failed(key, range, &error("no route")));
+        assert!(!failures.failed(key, range, &error("no route")));
+        assert!(failures.failed(key, range, &error("busy")));
+        failures.found(&key, FileRange::new(0, 100));
         assert_eq!(failures.of(&key).as_deref(), Some("busy"));
         failures.fetched(&key);
+        assert_eq!(failures.of(&key), None);
+        failures.failed(key, range, &error("no route"));
+        for (start, end) in [(120, 130), (50, 120), (180, 300), (300, 400), (110, 179)] {
+            failures.found(&key, FileRange::new(start, end));
+            assert!(failures.of(&key).is_some(), "something of it never came");
+        }
+        failures.found(&key, FileRange::new(179, 180));
         assert_eq!(failures.of(&key), None);
     }
 }

@@ -25,9 +25,9 @@ use crate::fetch::{CachedFile, Course, Fetcher, Look, Readahead, Tensors};
 use crate::model::ContentKey;
 use crate::store::Hold;
 
-/// Files that are read without a handle and remembered: the shards of a large model, twice. One that is
-/// forgotten and read again has lost what was known of its reader's course, no more.
-const WITHOUT_HANDLE: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+/// Files that are read without a handle and remembered: as many as loaders read at once. One that is
+/// forgotten and read again has lost what was known of its readers' courses, no more.
+const WITHOUT_HANDLE: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
 
 /// What is open.
 pub(super) struct Files {
@@ -92,7 +92,7 @@ impl Files {
         handle: Handle,
         content: &Content,
     ) -> Result<Opened, VfsError> {
-        let file = self.file(content)?;
+        let file = self.file(content, Readahead::within)?;
         let may = self.passthrough.load(Ordering::Relaxed) && lock(&self.open).is_free(ino);
         let offer = if may { backing(&file.bytes) } else { None };
         let backing = lock(&self.open).open(ino, handle, file, offer);
@@ -114,10 +114,11 @@ impl Files {
         handle: Handle,
         content: &Content,
     ) -> Result<Arc<OpenFile>, VfsError> {
-        let file = self.file(content)?;
         if handle != Handle::NONE {
+            let file = self.file(content, Readahead::within)?;
             return Ok(lock(&self.open).adopt(ino, handle, file));
         }
+        let file = self.file(content, Readahead::shared_within)?;
         let mut all = lock(&self.without_handle);
         Ok(Arc::clone(all.get_or_insert(ino, || Arc::new(file))))
     }
@@ -147,14 +148,14 @@ impl Files {
         self.failures.of(key)
     }
 
-    fn file(&self, content: &Content) -> Result<OpenFile, VfsError> {
+    fn file(&self, content: &Content, ahead: fn(u64) -> Readahead) -> Result<OpenFile, VfsError> {
         let bytes = match content {
             Content::Document(body) => FileBytes::Document(body.clone()),
             Content::File(manifest, ix) => {
                 FileBytes::Model(self.fetcher.file(manifest, *ix).map_err(|e| of_fetch(&e))?)
             }
         };
-        let ahead = Readahead::within(self.fetcher.store().limit().0);
+        let ahead = ahead(self.fetcher.store().limit().0);
         Ok(OpenFile { bytes, ahead: Mutex::new(ahead), tensors: Tensors::default() })
     }
 
@@ -182,9 +183,13 @@ impl Files {
         if !complete {
             self.fetcher.touched(&file, range);
         }
+        let key = file.blob.as_ref().map(|b| b.key());
         let mut buffer = self.fetcher.buffer(range.len() as usize);
         match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
             Ok(true) => {
+                if let Some(key) = key {
+                    self.failures.found(&key, range);
+                }
                 if !complete {
                     self.ahead(open, &file, range, ahead);
                 }
@@ -195,7 +200,6 @@ impl Files {
             Err(error) => tracing::warn!(%error, "the cache could not be read"),
         }
         drop(buffer);
-        let key = file.blob.as_ref().map(|b| b.key());
         if let Some(error) = key.and_then(|k| self.repeats.answer(&k, range, Instant::now())) {
             return Answer::Now(Err(error));
         }
@@ -237,7 +241,7 @@ impl Files {
             let Some(key) = key else { return };
             match ended {
                 Ok(()) => this.failures.fetched(&key),
-                Err(error) => drop(this.failures.failed(key, &of_fetch(&error))),
+                Err(error) => drop(this.failures.failed(key, range, &of_fetch(&error))),
             }
         });
     }
@@ -274,7 +278,7 @@ impl Files {
                 if let Some(key) = key {
                     self.repeats.failed(key, range, (begun, Instant::now()), &error);
                 }
-                if key.is_none_or(|key| self.failures.failed(key, &error)) {
+                if key.is_none_or(|key| self.failures.failed(key, range, &error)) {
                     let path = &file.manifest.file(file.file).path;
                     tracing::warn!(file = %path, %range, %error, "a read failed");
                 }

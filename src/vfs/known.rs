@@ -13,6 +13,7 @@ use super::errors::{Failures, of_fetch, of_store};
 use super::sync::lock;
 use super::tree::VersionTree;
 use super::types::VfsError;
+use crate::base::FileRange;
 use crate::base::hash::sha256;
 use crate::base::weighted::Weighted;
 use crate::fetch::{FetchError, Source};
@@ -92,7 +93,7 @@ impl Known {
             }
             Err(error) => {
                 let error = of_fetch(&error);
-                if self.failures.failed(hash, &error) {
+                if self.failures.failed(hash, FileRange::new(0, u64::MAX), &error) {
                     tracing::warn!(manifest = %hash, %error, "a version cannot be had");
                 }
                 Err(error)

@@ -22,6 +22,9 @@ const NEW: &str = "index.db.new";
 /// The most that is read ahead: the index of two million objects.
 #[cfg(target_os = "linux")]
 const READ_AHEAD: u64 = 256 << 20;
+/// Read ahead at once: of more, the kernel takes only the beginning.
+#[cfg(target_os = "linux")]
+const STEP: u64 = 128 << 10;
 
 /// An open index.
 pub struct Opened {
@@ -115,9 +118,12 @@ fn try_open<T>(
 fn read_ahead(path: &Path) {
     #[cfg(target_os = "linux")]
     if let Ok(file) = std::fs::File::open(path) {
-        let most = std::num::NonZeroU64::new(READ_AHEAD);
-        // only advice
-        let _ = rustix::fs::fadvise(&file, 0, most, rustix::fs::Advice::WillNeed);
+        let len = file.metadata().map_or(0, |m| m.len()).min(READ_AHEAD);
+        for at in (0..len).step_by(STEP as usize) {
+            // only advice
+            let step = std::num::NonZeroU64::new(STEP);
+            let _ = rustix::fs::fadvise(&file, at, step, rustix::fs::Advice::WillNeed);
+        }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = path;

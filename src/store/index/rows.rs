@@ -130,8 +130,12 @@ pub fn find_object(
 ) -> rusqlite::Result<Vec<(ContentKey, usize)>> {
     conn.prepare_cached(FIND_OBJECT)?
         .query_map([digest.as_bytes()], |r| {
-            Ok((ContentKey::new(Digest::from_bytes(r.get(0)?)), r.get::<_, u32>(1)? as usize))
+            // none: the blob went while it was opened once more, and nobody has asked for it since
+            let key: Option<[u8; 32]> = r.get(0)?;
+            let piece = r.get::<_, u32>(1)? as usize;
+            Ok(key.map(|key| (ContentKey::new(Digest::from_bytes(key)), piece)))
         })?
+        .filter_map(Result::transpose)
         .collect()
 }
 
@@ -210,6 +214,8 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(find_object(&conn, &object).unwrap(), [(layout.key(), 0)]);
         }
+        conn.execute("DELETE FROM blobs", []).unwrap();
+        assert_eq!(find_object(&conn, &object).unwrap(), [], "an object of a blob that went");
         let planned = rusqlite::StatementStatus::RePrepare;
         assert_eq!(conn.prepare_cached(FIND_OBJECT).unwrap().get_status(planned), 0);
     }
