@@ -77,7 +77,7 @@ fn read_back(registry: &dyn Registry, version: &VersionRef) -> (Manifest, Tree) 
         };
         let hash = catalog.find(version).unwrap().hash;
         let body = registry.document(&hash, MAX_MANIFEST).await.unwrap();
-        let manifest = registry.parse_manifest(hash, &body).unwrap();
+        let manifest = xprim::parse_manifest(hash, &body).unwrap();
         let mut objects = Vec::new();
         for o in manifest.objects() {
             let all = ObjectRange::new(0, o.len);

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, future, stream};
 
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::{Catalog, Digest, Manifest};
+use crate::model::Digest;
 
 /// Which calls a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,14 +182,6 @@ impl Registry for Faulty {
 
     fn expect_reads(&self, document: &Digest) {
         self.inner.expect_reads(document);
-    }
-
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
-        self.inner.parse_catalog(body)
-    }
-
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError> {
-        self.inner.parse_manifest(hash, body)
     }
 }
 

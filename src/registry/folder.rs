@@ -15,7 +15,7 @@ use futures_util::{StreamExt, stream};
 use super::xprim::{self, CATALOG, MAX_CATALOG, object_path, object_shown};
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::{Catalog, Digest, Manifest};
+use crate::model::Digest;
 
 /// The bytes of one read: enough to keep a disk streaming, little to hold.
 const PIECE: u64 = 1 << 20;
@@ -160,14 +160,6 @@ impl Registry for Folder {
             read_on(state, what.clone(), range.len())
         })
         .boxed())
-    }
-
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
-        xprim::parse_catalog(body)
-    }
-
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError> {
-        xprim::parse_manifest(hash, body)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::{Catalog, Digest, Manifest};
+use crate::model::Digest;
 
 /// Answers before there is an idea of how long they take.
 const ENOUGH: u32 = 16;
@@ -163,14 +163,6 @@ impl Registry for Hedged {
 
     fn expect_reads(&self, document: &Digest) {
         self.inner.expect_reads(document);
-    }
-
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
-        self.inner.parse_catalog(body)
-    }
-
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError> {
-        self.inner.parse_manifest(hash, body)
     }
 }
 

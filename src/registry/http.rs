@@ -17,7 +17,7 @@ use super::http_answer::{self as answer, Served};
 use super::xprim::{self, CATALOG, MAX_CATALOG, object_path, object_shown};
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::{Catalog, Digest, Manifest};
+use crate::model::Digest;
 
 /// The most memory taken for a document before any of it is there.
 const AT_FIRST: usize = 64 << 10;
@@ -275,14 +275,6 @@ impl Registry for Http {
         let request = self.request(Method::HEAD, &object_path(document));
         // whatever becomes of it, whoever reads will hear of it
         tokio::spawn(async move { drop(request.send().await) });
-    }
-
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
-        xprim::parse_catalog(body)
-    }
-
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError> {
-        xprim::parse_manifest(hash, body)
     }
 }
 

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use super::xprim::{self, CATALOG, FileDoc, ManifestDoc};
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::{ObjectRange, hash::sha256};
-use crate::model::{Catalog, Digest, LeafDigest, Manifest, VersionRef};
+use crate::model::{Digest, LeafDigest, VersionRef};
 
 /// The bytes of one piece of a body: many pieces even for small objects, as from a network.
 const PIECE: usize = 64 << 10;
@@ -181,7 +181,7 @@ impl Registry for Memory {
         if *known == validator {
             return Ok(CatalogAnswer::Unchanged);
         }
-        let catalog = self.parse_catalog(&body)?;
+        let catalog = xprim::parse_catalog(&body)?;
         self.state().counts.bytes += body.len() as u64;
         Ok(CatalogAnswer::Changed { catalog, body, validator })
     }
@@ -217,14 +217,6 @@ impl Registry for Memory {
         let pieces = starts.map(move |at| Ok(body.slice(at..body.len().min(at + PIECE))));
         Ok(stream::iter(pieces).boxed())
     }
-
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
-        xprim::parse_catalog(body)
-    }
-
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError> {
-        xprim::parse_manifest(hash, body)
-    }
 }
 
 #[cfg(test)]
@@ -250,7 +242,7 @@ mod tests {
                 assert_eq!(catalog.find(&v).unwrap().hash, hash);
                 assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Unchanged)));
                 let body = r.document(&hash, xprim::MAX_MANIFEST).await.unwrap();
-                let m = r.parse_manifest(hash, &body).unwrap();
+                let m = xprim::parse_manifest(hash, &body).unwrap();
                 assert_eq!(m.total(), 201_000);
                 let mut stream = Vec::new();
                 for o in m.objects() {

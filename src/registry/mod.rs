@@ -32,7 +32,7 @@ use futures_util::{Stream, StreamExt};
 
 use crate::base::text::{MESSAGE, brief};
 use crate::base::{ObjectRange, hash::sha256};
-use crate::model::{Catalog, Digest, Manifest, ManifestError};
+use crate::model::{Catalog, Digest, ManifestError};
 
 /// What identifies a version of a document to the server that gave it, for conditional requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -85,12 +85,6 @@ pub trait Registry: Send + Sync + 'static {
     /// Objects will be asked for soon, several at once: a registry that is far may open another
     /// connection meanwhile. `document` is one that it has. Waits for nothing and never fails.
     fn expect_reads(&self, _document: &Digest) {}
-
-    /// Reads this kind of registry's catalog document.
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError>;
-
-    /// Reads this kind of registry's manifest document, whose SHA-256 is `hash`.
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError>;
 }
 
 /// What went wrong with a registry. Texts never hold credentials.

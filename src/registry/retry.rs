@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::{Catalog, Digest, Manifest};
+use crate::model::Digest;
 
 /// How long a call may take, attempts and pauses together: what people wait for before they look.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -155,14 +155,6 @@ impl Registry for Retrying {
 
     fn expect_reads(&self, document: &Digest) {
         self.inner.expect_reads(document);
-    }
-
-    fn parse_catalog(&self, body: &[u8]) -> Result<Catalog, RegistryError> {
-        self.inner.parse_catalog(body)
-    }
-
-    fn parse_manifest(&self, hash: Digest, body: &[u8]) -> Result<Manifest, RegistryError> {
-        self.inner.parse_manifest(hash, body)
     }
 }
 

@@ -139,8 +139,8 @@ impl Files {
     pub(super) fn clear(&self) {
         let open = std::mem::replace(&mut *lock(&self.open), OpenTable::new());
         drop(open);
-        let files: Vec<_> = std::iter::from_fn(|| lock(&self.without_handle).pop_lru()).collect();
-        drop(files);
+        let none = LruCache::new(WITHOUT_HANDLE);
+        drop(std::mem::replace(&mut *lock(&self.without_handle), none));
     }
 
     /// Why a file could last not be read.

@@ -11,7 +11,7 @@ use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::model::{Digest, FileIx, Manifest};
 use modelfs::registry::{
     CatalogAnswer, HttpTimeouts, Memory, Registry, RegistryError, RetryPolicy, Retrying, Validator,
-    open, open_with, read_object,
+    open, open_with, read_object, xprim,
 };
 use modelfs::store::{Store, StoreOptions};
 use modelfs_test_support::{Fault, Line, ModelDir, Server, ShapedProxy, TestRegistry, When, bytes};
@@ -73,11 +73,11 @@ async fn manifest(r: &dyn Registry) -> Manifest {
     let CatalogAnswer::Changed { catalog, body, validator } = answer else {
         panic!("nothing was known")
     };
-    assert_eq!(r.parse_catalog(&body).unwrap(), catalog);
+    assert_eq!(xprim::parse_catalog(&body).unwrap(), catalog);
     assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Unchanged)));
     let hash = catalog.find(&"org/net@v1".parse().unwrap()).unwrap().hash;
     let body = r.document(&hash, 1 << 20).await.unwrap();
-    r.parse_manifest(hash, &body).unwrap()
+    xprim::parse_manifest(hash, &body).unwrap()
 }
 
 /// What every kind of registry does.
