@@ -38,6 +38,8 @@ pub fn start(root: &Path) -> Result<Ready, Failure> {
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .args(std::env::args_os().skip(1))
         .env(CHILD, "1")
+        // It leaves this folder, and so do the processes that it starts.
+        .envs(paths::environment())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -53,8 +53,9 @@ fn work(cli: cli::Cli) -> ExitCode {
     let cli::Command::Mount(args) = cli.command else { return ExitCode::FAILURE };
     die_of_panics();
     let outcome = (|| {
-        let options = cli::mounts::worker_options(&args).inspect_err(worker::cannot)?;
-        let joined = worker::join(&options.root)?;
+        let (joined, locations) =
+            worker::join(|| cli::mounts::locations(&args).inspect_err(worker::cannot))?;
+        let options = cli::mounts::worker_options(&args, locations);
         let confinement = match args.keep_privileges {
             true => confine::Confinement::off(),
             false => {

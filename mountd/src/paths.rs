@@ -3,6 +3,7 @@
 //! Invariant: folders that hold sockets are ours and closed to others (mode 0700), or we refuse.
 //! The choices are pure functions of the environment's values; the rest makes folders.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -32,7 +33,7 @@ fn base() -> Result<etcetera::base_strategy::Xdg, Failure> {
 pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
     match given {
         Some(path) => absolute(path),
-        None => in_utf8(base()?.cache_dir().join(OURS)),
+        None => absolute(&base()?.cache_dir().join(OURS)),
     }
 }
 
@@ -70,6 +71,27 @@ pub fn registry(given: &str) -> Result<String, Failure> {
     path.into_os_string().into_string().map_err(|_| {
         Failure::usage(format!("{given}: a registry's folder must have a name in UTF-8"))
     })
+}
+
+/// Variables of the environment that may name files relative to this process's folder. What else we
+/// read of it counts only where it is absolute.
+const RELATIVE: [&str; 4] = ["HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// The variables that are relative, made absolute, for a process that is to leave this folder.
+pub fn environment() -> Vec<(&'static str, OsString)> {
+    let given = RELATIVE.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
+    given.filter_map(|(name, value)| Some((name, made_absolute(&value)?))).collect()
+}
+
+/// A path, or a list of some, made absolute; none if it is already.
+fn made_absolute(value: &OsStr) -> Option<OsString> {
+    let paths: Vec<_> = std::env::split_paths(value).collect();
+    if paths.iter().all(|path| path.is_absolute() || path.as_os_str().is_empty()) {
+        return None;
+    }
+    // An empty one is no path, and stays.
+    let absolute = paths.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path));
+    std::env::join_paths(absolute).ok()
 }
 
 fn store_hash(root: &Path) -> String {
@@ -162,6 +184,16 @@ mod tests {
         assert!(cache_root(Some(Path::new("x"))).unwrap().is_absolute());
         assert!(registry("some/folder").unwrap().starts_with('/'));
         assert_eq!(registry("https://h/x").unwrap(), "https://h/x");
+    }
+
+    #[test]
+    fn variables_that_are_relative_are_made_absolute() {
+        let made = |value: &str| made_absolute(OsStr::new(value));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(made("certs/ca.pem"), Some(here.join("certs/ca.pem").into()));
+        let list = format!("/a:{}", here.join("b").display());
+        assert_eq!(made("/a:b"), Some(list.into()));
+        assert_eq!((made("/a"), made("")), (None, None));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -19,7 +18,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::error::{Failure, Kind};
 use crate::supervisor::link::Link;
-use crate::supervisor::messages::{FromWorker, PROTOCOL, ToWorker, Welcome};
+use crate::supervisor::messages::{FromWorker, Locations, PROTOCOL, ToWorker, Welcome};
 
 /// Set for a worker: its standard input is the link.
 pub const VARIABLE: &str = "MODELFS_WORKER";
@@ -85,8 +84,11 @@ fn broken(error: &io::Error) -> Failure {
     Failure::new(Kind::General, format!("the supervisor cannot be talked to: {error}"))
 }
 
-/// Says who we are and waits until we may begin.
-pub fn join(root: &Path) -> Result<Joined, Failure> {
+/// Says who we are and waits until we may begin; also returns where things are. `locations`: the same
+/// by our own arguments, for a supervisor that does not say it.
+pub fn join(
+    locations: impl FnOnce() -> Result<Locations, Failure>,
+) -> Result<(Joined, Locations), Failure> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|e| broken(&e))?;
     let link = Link::of(stdin);
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -95,14 +97,15 @@ pub fn join(root: &Path) -> Result<Joined, Failure> {
     let gone = || Failure::new(Kind::Interrupted, "the supervisor does not want this worker");
     let (message, beside) = link.receive().map_err(|e| broken(&e))?.ok_or_else(gone)?;
     let mut beside = beside.into_iter();
-    let (ToWorker::Welcome(welcome), Some(lock), Some(listener)) =
+    let (ToWorker::Welcome(mut welcome), Some(lock), Some(listener)) =
         (message, beside.next(), beside.next())
     else {
         return Err(Failure::new(Kind::General, "the supervisor does not begin with a welcome"));
     };
-    Ok(Joined {
+    let locations = welcome.locations.take().map_or_else(locations, Ok)?;
+    let joined = Joined {
         welcome,
-        lock: StoreLock::inherit(root, File::from(lock)),
+        lock: StoreLock::inherit(&locations.cache, File::from(lock)),
         listener: UnixListener::from(listener),
         supervisor: Arc::new(Supervisor {
             link,
@@ -110,7 +113,8 @@ pub fn join(root: &Path) -> Result<Joined, Failure> {
             asks: AtomicU64::new(0),
         }),
         owner,
-    })
+    };
+    Ok((joined, locations))
 }
 
 /// Says why we cannot even join.

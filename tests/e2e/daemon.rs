@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use modelfs_test_support::{bytes, write_bytes};
 
-use crate::harness::{Place, eventually, is_mounted};
+use crate::harness::{Place, eventually, is_mounted, signal};
 
 fn published(place: &Place, size: u64) -> Vec<u8> {
     let plain = place.path("plain");
@@ -104,6 +105,51 @@ fn in_the_background_it_is_ready_when_the_command_returns() {
     ]);
     assert_ne!(ran.code, 0, "a failure in the background is the command's failure: {ran:?}");
     assert!(ran.err.contains("/nonexistent/"), "{ran:?}");
+}
+
+#[test]
+fn relative_paths_mean_the_same_in_the_background() {
+    let place = Place::new();
+    let bytes = published(&place, 5000);
+    // Commands run in the place's own folder; the daemon leaves it.
+    let cache = place.path("own-cache");
+    let more = ["--registry", "registry", "--cache-dir", "own-cache", "--background"];
+    let ran = place.run([&["mount", "models"][..], &more].concat());
+    let at = |command: &[&str]| place.run([command, &["--cache-dir", "own-cache"]].concat());
+    let _end = Ended(&place, "own-cache");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains(place.mountpoint().to_str().expect("UTF-8")), "{ran:?}");
+    let status = || at(&["status", "--json"]).json();
+    let worker = || status()["daemon"]["worker"].as_u64();
+    let agrees = |when: &str| {
+        let status = status();
+        let is = |path: &serde_json::Value| path.as_str().map(PathBuf::from).expect("a path");
+        assert_eq!(is(&status["daemon"]["mountpoint"]), place.mountpoint(), "{when}");
+        assert_eq!(is(&status["cache"]["folder"]), cache, "{when}");
+        assert_eq!(is(&status["registry"]["name"]), place.registry(), "{when}");
+        assert!(is(&status["daemon"]["log"]).is_file(), "{when}: {status}");
+        let path = at(&["path", "org/net@v1"]);
+        assert_eq!(Path::new(path.out.trim()), place.mountpoint().join("org/net/v1"), "{when}");
+        assert_eq!(fs::read(place.mountpoint().join("org/net/v1/w.bin")).expect("reads"), bytes);
+    };
+    agrees("at first");
+    let first = worker().expect("it answers");
+    assert!(signal(first.try_into().expect("small"), "KILL"));
+    eventually("another worker", || worker().is_some_and(|now| now != first));
+    agrees("after a death");
+    assert_eq!(at(&["restart"]).code, 0);
+    agrees("after a restart");
+    assert_eq!(at(&["unmount"]).code, 0);
+    assert!(!is_mounted(&place.mountpoint()));
+}
+
+/// Ends the daemon of a cache, however the test ends.
+struct Ended<'a>(&'a Place, &'a str);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.run(["unmount", "--cache-dir", self.1]);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::control::types::{Event, GetStatus, Restart, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
 use crate::identity::Identity;
+use crate::supervisor::messages::Locations;
 use crate::{background, paths, scrub, service, supervisor};
 
 /// How long a daemon may take to end: it waits for its last commit to the disk.
@@ -70,22 +71,36 @@ pub async fn mount(
     }
 }
 
-fn mount_options(args: &MountArgs) -> Result<MountOptions, Failure> {
-    Ok(MountOptions {
-        mountpoint: paths::absolute(&args.mountpoint)?,
+fn mount_options(args: &MountArgs, mountpoint: PathBuf) -> MountOptions {
+    MountOptions {
+        mountpoint,
         allow_other: args.allow_other,
         threads: args.threads.into(),
         passthrough: !args.no_passthrough,
+    }
+}
+
+/// Where things are, by arguments that may be relative to this process's folder.
+pub fn locations(args: &MountArgs) -> Result<Locations, Failure> {
+    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
+    let cache = paths::cache_root(args.places.cache_dir.as_deref())?;
+    Ok(Locations {
+        mountpoint: paths::absolute(&args.mountpoint)?,
+        log: args.background.then(|| paths::log_file(&cache)).transpose()?,
+        cache,
+        registry,
     })
 }
 
 /// What the supervisor keeps up. What is wrong with the rest, the worker says.
 fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
-    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
+    let Locations { mountpoint, cache, registry, log } = locations(&args)?;
     Ok(supervisor::Plan {
-        mount: mount_options(&args)?,
-        root: paths::cache_root(args.places.cache_dir.as_deref())?,
-        registry: service::registry_folder(&registry),
+        mount: mount_options(&args, mountpoint),
+        root: cache,
+        registry_folder: service::registry_folder(&registry),
+        registry,
+        log,
         identity: Identity::of_worker(args.worker_user.as_deref(), args.keep_privileges)?,
         most_deaths: args.max_restarts,
         silence: args.hang_timeout,
@@ -94,10 +109,9 @@ fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
     })
 }
 
-/// What a worker is to do. Everything made absolute: a daemon in the background has another folder.
-pub fn worker_options(args: &MountArgs) -> Result<daemon::Options, Failure> {
-    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
-    let root = paths::cache_root(args.places.cache_dir.as_deref())?;
+/// What a worker is to do.
+pub fn worker_options(args: &MountArgs, locations: Locations) -> daemon::Options {
+    let Locations { mountpoint, cache, registry, log } = locations;
     let usual = FetchOptions::default();
     let (read_deadline, catalog_ttl) = (args.read_deadline, args.catalog_ttl);
     let fetch = FetchOptions {
@@ -105,16 +119,15 @@ pub fn worker_options(args: &MountArgs) -> Result<daemon::Options, Failure> {
         catalog_ttl: catalog_ttl.unwrap_or(usual.catalog_ttl),
         ..usual
     };
-    let log = args.background.then(|| paths::log_file(&root)).transpose()?;
-    Ok(daemon::Options {
-        mount: mount_options(args)?,
-        root,
+    daemon::Options {
+        mount: mount_options(args, mountpoint),
+        root: cache,
         registry,
         limit: args.cache_size,
         scrub_rate: args.scrub_rate.unwrap_or(scrub::RATE),
         fetch,
         log,
-    })
+    }
 }
 
 fn ready_text(ready: &Ready) -> String {

@@ -101,6 +101,20 @@ pub enum ToWorker {
     Retire,
 }
 
+/// Where things are. The supervisor resolves this once; it means the same to every worker, whatever
+/// folder that one was started in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locations {
+    /// The mount point.
+    pub mountpoint: PathBuf,
+    /// The cache folder.
+    pub cache: PathBuf,
+    /// The registry: a URL, or an absolute folder. It may hold credentials.
+    pub registry: String,
+    /// The file that the log goes to, if it does.
+    pub log: Option<PathBuf>,
+}
+
 /// What a worker is told of the mount.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
@@ -115,6 +129,9 @@ pub struct Welcome {
     /// Who it is to become; none: it stays who it is.
     #[serde(default)]
     pub user: Option<User>,
+    /// Where things are; none: the supervisor's program does not say, and the arguments do.
+    #[serde(default)]
+    pub locations: Option<Locations>,
 }
 
 #[cfg(test)]

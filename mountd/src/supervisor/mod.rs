@@ -9,6 +9,7 @@ mod child;
 mod keeping;
 pub mod link;
 pub mod messages;
+mod plan;
 mod policy;
 mod pulse;
 pub mod reaper;
@@ -18,13 +19,12 @@ mod talking;
 mod unit;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modelfs::store::{Holder, StoreLock};
 use modelfs::vfs::Ino;
-use modelfs_platform::{BackingNumber, Connection, MountOptions};
+use modelfs_platform::{BackingNumber, Connection};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::control::ops::blocking;
@@ -32,38 +32,18 @@ use crate::control::server::{self, Bound};
 use crate::daemon::Ready;
 use crate::error::{Failure, Kind};
 use crate::handover;
-use crate::identity::Identity;
 use crate::paths;
 use crate::signals::{Asked, Signals};
 use child::{Generation, Heard, Program, Worker};
 pub use keeping::Inheritance;
 use keeping::TakenUp;
 use messages::ToWorker;
+pub use plan::Plan;
 use policy::{Next, Policy};
 use pulse::{Beat, Pulse};
 use reaper::Reaper;
 use stopping::Refusing;
 pub use unit::Unit;
-
-/// What to keep up.
-pub struct Plan {
-    /// How to mount.
-    pub mount: MountOptions,
-    /// The cache folder.
-    pub root: PathBuf,
-    /// The registry's folder, if it is one.
-    pub registry: Option<PathBuf>,
-    /// As whom workers run.
-    pub identity: Identity,
-    /// Quick deaths in a row after which reads fail; 0: never.
-    pub most_deaths: u32,
-    /// How long a worker may be silent before it is taken to hang; zero: for ever.
-    pub silence: Duration,
-    /// Whether losing the terminal ends it; else it asks for another worker.
-    pub ends_with_terminal: bool,
-    /// As which unit of a service manager we run: its restart keeps the mount.
-    pub unit: Option<Unit>,
-}
 
 /// What goes on.
 enum Stage {
@@ -120,7 +100,7 @@ where
 {
     let mut signals = Signals::new(plan.ends_with_terminal)?;
     let (root, identity, registry) =
-        (plan.root.clone(), plan.identity.clone(), plan.registry.clone());
+        (plan.root.clone(), plan.identity.clone(), plan.registry_folder.clone());
     let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;
     // As the worker will find it, now that the folder is there.
     let root = paths::absolute(&plan.root)?;

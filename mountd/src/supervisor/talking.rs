@@ -146,6 +146,7 @@ where
                 Identity::Other(user) => Some(user.clone()),
                 Identity::Kept | Identity::Bare => None,
             },
+            locations: Some(self.plan.locations()),
         };
         match self.lock.share() {
             Ok(lock) => {
