@@ -149,11 +149,14 @@ impl From<StoreError> for Failure {
 
 impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
-        let kind = match &error {
-            MountError::Mountpoint { .. } => Kind::Usage,
-            MountError::NoFuse(_) | MountError::Failed { .. } => Kind::General,
-        };
-        Self::new(kind, error.to_string())
+        match &error {
+            MountError::Mountpoint { .. } => Self::usage(error.to_string()),
+            MountError::NotEmpty { .. } => Self::usage(error.to_string())
+                .hint("mount at an empty folder, or give --allow-non-empty"),
+            MountError::NoFuse(_) | MountError::Failed { .. } => {
+                Self::new(Kind::General, error.to_string())
+            }
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! the C library (getpwnam_r), so that whatever the system keeps them in is asked. [`Identity::look`]
 //! changes a thread of its own; [`User::assume`] the whole process, for good.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
+use std::path::PathBuf;
 
 use nix::unistd;
 use rustix::fs::{Gid, Uid};
@@ -93,6 +94,22 @@ impl User {
             "root needs CAP_SETUID and CAP_SETGID for that; `--worker-user root` does without",
         )
     }
+}
+
+/// The home folders of whoever runs this: as the environment says, as the system says, and of the
+/// user who became root by sudo.
+pub fn homes() -> Vec<PathBuf> {
+    let number = |text: OsString| text.to_str().and_then(|text| text.parse().ok());
+    let sudo = std::env::var_os("SUDO_UID").and_then(number).map(unistd::Uid::from_raw);
+    let users = [Some(unistd::geteuid()), sudo].into_iter().flatten();
+    // Who cannot be looked up has no home that we could protect.
+    let known = users.filter_map(|uid| unistd::User::from_uid(uid).ok().flatten());
+    let named = std::env::var_os("HOME").map(PathBuf::from);
+    let mut homes: Vec<_> = known.map(|user| user.dir).chain(named).collect();
+    homes.retain(|home| home.is_absolute());
+    homes.sort();
+    homes.dedup();
+    homes
 }
 
 impl Identity {

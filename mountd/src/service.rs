@@ -44,6 +44,16 @@ pub fn registry_folder(name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(registry.name())).filter(|path| path.is_absolute())
 }
 
+/// Refuses a URL of a kind that no registry has. Others are not opened here: that would look for
+/// certificates.
+pub fn check_registry(name: &str) -> Result<(), Failure> {
+    let scheme = name.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    if modelfs::registry::is_url(name) && !matches!(&*scheme, "http" | "https" | "file") {
+        modelfs::registry::open(name)?;
+    }
+    Ok(())
+}
+
 /// What fetches from a registry into a store. Within the tokio runtime.
 pub fn fetcher(registry: Arc<dyn Registry>, store: &Store, options: &FetchOptions) -> Arc<Fetcher> {
     let name = registry.name().to_owned();
@@ -92,6 +102,14 @@ mod tests {
         assert_eq!(at("/srv/models/").as_deref(), Some("/srv/models"));
         assert_eq!(at("file:///srv/models").as_deref(), Some("/srv/models"));
         assert_eq!((at("https://h/x"), at("http:x"), at("ftp://h/x")), (None, None, None));
+    }
+
+    #[test]
+    fn a_url_of_another_kind_is_refused() {
+        assert_eq!(check_registry("ftp://h/x").unwrap_err().exit_code, 2);
+        for name in ["/srv/models", "file:///srv", "http://h", "HTTPS://h"] {
+            assert!(check_registry(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -32,10 +32,25 @@ pub struct MountOptions {
     pub mountpoint: PathBuf,
     /// Other users may read too (needs root, or user_allow_other in /etc/fuse.conf).
     pub allow_other: bool,
+    /// Mount although the folder is not empty, which hides what is in it.
+    pub allow_non_empty: bool,
+    /// Folders that the mount must not hide.
+    pub protected: Vec<Protected>,
     /// Threads that take requests from the kernel.
     pub threads: usize,
     /// Try passthrough (it needs privileges and a kernel that has it).
     pub passthrough: bool,
+}
+
+/// A folder that is needed: a mount point may neither be it nor contain it.
+#[derive(Debug, Clone)]
+pub struct Protected {
+    /// What it is, for messages: "the cache folder".
+    pub what: &'static str,
+    /// Where it is, or is to be. Absolute.
+    pub path: PathBuf,
+    /// Whether the mount point may not lie in it either.
+    pub inside_too: bool,
 }
 
 /// Why a mount failed, each with what to do about it.
@@ -48,6 +63,12 @@ pub enum MountError {
         path: PathBuf,
         /// What is wrong, and what to do.
         why: String,
+    },
+    /// The mount point has content, which the mount would hide.
+    #[error("{}: is not empty, and a mount would hide what is in it", path.display())]
+    NotEmpty {
+        /// The mount point.
+        path: PathBuf,
     },
     /// This machine cannot mount; the text says what to do.
     #[error("{0}")]
@@ -71,6 +92,15 @@ pub struct Agreed {
     pub why_not: Option<String>,
     /// The largest read request in bytes.
     pub max_read: u32,
+}
+
+/// Whether it makes sense to mount there: what can be said before anything is changed. What is mounted
+/// there already is not asked; mounting does that.
+pub fn check(options: &MountOptions) -> Result<(), MountError> {
+    #[cfg(target_os = "linux")]
+    return fuse::check(options);
+    #[cfg(not(target_os = "linux"))]
+    return none::check(options);
 }
 
 /// Mounts and serves until [`Mount::unmount`], an unmount from outside, or drop. Call it within

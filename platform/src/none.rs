@@ -15,6 +15,10 @@ fn refused() -> MountError {
     MountError::NoFuse(format!("mounting is not there yet on {}", std::env::consts::OS))
 }
 
+pub(crate) fn check(_options: &MountOptions) -> Result<(), MountError> {
+    Err(refused())
+}
+
 pub(crate) fn mount(_vfs: Arc<Vfs>, _options: &MountOptions) -> Result<Mount, MountError> {
     Err(refused())
 }

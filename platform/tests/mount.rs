@@ -102,8 +102,14 @@ impl Bench {
 
     fn mount(&self, passthrough: bool) -> Result<Mount, MountError> {
         let _in = self.runtime.enter();
-        let options =
-            MountOptions { mountpoint: self.point(), allow_other: false, threads: 4, passthrough };
+        let options = MountOptions {
+            mountpoint: self.point(),
+            allow_other: false,
+            allow_non_empty: false,
+            protected: Vec::new(),
+            threads: 4,
+            passthrough,
+        };
         modelfs_platform::mount(Arc::clone(&self.vfs), &options)
     }
 

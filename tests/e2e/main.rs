@@ -16,6 +16,7 @@ mod fault_scene;
 mod faults;
 mod harness;
 mod laziness;
+mod mount_points;
 mod names;
 mod outage;
 mod passthrough;

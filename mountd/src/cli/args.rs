@@ -46,6 +46,9 @@ pub struct Mount {
     /// Let other users read too
     #[arg(long)]
     pub allow_other: bool,
+    /// Mount although the folder is not empty: what is in it is hidden until the unmount
+    #[arg(long)]
+    pub allow_non_empty: bool,
     /// Return when the mount is ready, and serve in the background
     #[arg(long)]
     pub background: bool,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modelfs::fetch::FetchOptions;
-use modelfs_platform::{MountError, MountOptions};
+use modelfs_platform::{MountError, MountOptions, Protected};
 use serde::Serialize;
 
 use super::args::{Mount as MountArgs, Restart as RestartArgs, Unmount as UnmountArgs};
@@ -19,7 +19,7 @@ use crate::control::ops::blocking;
 use crate::control::types::{Event, GetStatus, Restart, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::supervisor::messages::Locations;
 use crate::{background, paths, scrub, service, supervisor};
 
@@ -71,10 +71,12 @@ pub async fn mount(
     }
 }
 
-fn mount_options(args: &MountArgs, mountpoint: PathBuf) -> MountOptions {
+fn mount_options(args: &MountArgs, mountpoint: PathBuf, protected: Vec<Protected>) -> MountOptions {
     MountOptions {
         mountpoint,
         allow_other: args.allow_other,
+        allow_non_empty: args.allow_non_empty,
+        protected,
         threads: args.threads.into(),
         passthrough: !args.no_passthrough,
     }
@@ -92,13 +94,31 @@ pub fn locations(args: &MountArgs) -> Result<Locations, Failure> {
     })
 }
 
+/// What no mount may hide. The home folder may hold a mount point; a daemon that reads its own mount
+/// waits for itself, so the cache and the registry may not.
+fn protected(cache: &Path, registry: Option<&Path>) -> Vec<Protected> {
+    let inside_too = true;
+    let cache = Protected { what: "the cache folder", path: cache.to_owned(), inside_too };
+    let registry = registry.map(|folder| Protected {
+        what: "the registry's folder",
+        path: folder.to_owned(),
+        inside_too,
+    });
+    let homes = identity::homes().into_iter();
+    let homes = homes.map(|path| Protected { what: "a home folder", path, inside_too: false });
+    [cache].into_iter().chain(registry).chain(homes).collect()
+}
+
 /// What the supervisor keeps up. What is wrong with the rest, the worker says.
 fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
     let Locations { mountpoint, cache, registry, log } = locations(&args)?;
+    service::check_registry(&registry)?;
+    let registry_folder = service::registry_folder(&registry);
+    let protected = protected(&cache, registry_folder.as_deref());
     Ok(supervisor::Plan {
-        mount: mount_options(&args, mountpoint),
+        mount: mount_options(&args, mountpoint, protected),
         root: cache,
-        registry_folder: service::registry_folder(&registry),
+        registry_folder,
         registry,
         log,
         identity: Identity::of_worker(args.worker_user.as_deref(), args.keep_privileges)?,
@@ -120,7 +140,8 @@ pub fn worker_options(args: &MountArgs, locations: Locations) -> daemon::Options
         ..usual
     };
     daemon::Options {
-        mount: mount_options(args, mountpoint),
+        // The supervisor mounts, and has checked the mount point.
+        mount: mount_options(args, mountpoint, Vec::new()),
         root: cache,
         registry,
         limit: args.cache_size,
@@ -230,7 +251,9 @@ pub async fn unmount(out: Out, args: UnmountArgs) -> Result<(), Failure> {
 fn not_unmounted(error: MountError) -> Failure {
     match error {
         MountError::Mountpoint { .. } => Failure::new(Kind::NotCached, error.to_string()),
-        MountError::NoFuse(_) | MountError::Failed { .. } => error.into(),
+        MountError::NotEmpty { .. } | MountError::NoFuse(_) | MountError::Failed { .. } => {
+            error.into()
+        }
     }
 }
 

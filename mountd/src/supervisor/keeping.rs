@@ -84,7 +84,8 @@ impl Inheritance {
         this
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether there is nothing to go on with.
+    pub(super) fn is_empty(&self) -> bool {
         self.device.is_none() && self.state.is_none() && self.guard.is_none()
     }
 

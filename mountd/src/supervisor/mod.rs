@@ -99,6 +99,11 @@ where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
     let mut signals = Signals::new(plan.ends_with_terminal)?;
+    // Before anything is changed. A mount to go on with was checked when it was made.
+    if inherited.is_empty() {
+        let mount = plan.mount.clone();
+        blocking(move || Ok(modelfs_platform::check(&mount)?)).await?;
+    }
     let (root, identity, registry) =
         (plan.root.clone(), plan.identity.clone(), plan.registry_folder.clone());
     let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;

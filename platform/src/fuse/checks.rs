@@ -6,15 +6,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, Mounted, TYPE};
-use super::system;
-use crate::MountError;
+use super::{place, system};
+use crate::{MountError, MountOptions};
 use rustix::io::Errno;
 
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
+/// Whether mounting there makes sense, as far as that can be said without asking what is mounted there:
+/// it may not answer.
+pub(super) fn early(options: &MountOptions) -> Result<(), MountError> {
+    let point = absolute(&options.mountpoint)?;
+    match mountinfo::at(&point).is_some_and(|mounted| is_fuse(&mounted.kind)) {
+        true => Ok(()),
+        false => suitable(&point, options),
+    }
+}
+
 /// The mount point as the kernel will call it, if mounting there makes sense.
-pub(super) fn check(mountpoint: &Path, allow_other: bool) -> Result<PathBuf, MountError> {
-    let point = absolute(mountpoint)?;
+pub(super) fn check(options: &MountOptions) -> Result<PathBuf, MountError> {
+    let point = absolute(&options.mountpoint)?;
     let wrong = |why: String| MountError::Mountpoint { path: point.clone(), why };
     if let Some(mounted) = mountinfo::at(&point) {
         let alive = alive(&point);
@@ -25,24 +35,26 @@ pub(super) fn check(mountpoint: &Path, allow_other: bool) -> Result<PathBuf, Mou
             return Err(wrong(why));
         }
     }
-    let found = std::fs::metadata(&point).map_err(|error| match error.kind() {
+    suitable(&point, options)?;
+    Ok(point)
+}
+
+/// The checks that look at the folder itself.
+fn suitable(point: &Path, options: &MountOptions) -> Result<(), MountError> {
+    let wrong = |why: String| MountError::Mountpoint { path: point.to_owned(), why };
+    let found = std::fs::metadata(point).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => wrong("there is no such folder: make it first".into()),
         _ => wrong(error.to_string()),
     })?;
-    if !found.is_dir() {
-        return Err(wrong("is not a folder".into()));
-    }
-    if std::fs::read_dir(&point).is_ok_and(|mut entries| entries.next().is_some()) {
-        tracing::warn!(path = %point.display(), "the mount point is not empty: what is in it is hidden until the unmount");
-    }
+    place::check(point, &found, options)?;
     let root = rustix::process::geteuid().is_root();
     let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
-    if allow_other && !root && !conf_allows_other(&conf) {
+    if options.allow_other && !root && !conf_allows_other(&conf) {
         return Err(wrong(format!(
             "letting other users in needs root, or the line user_allow_other in {FUSE_CONF}"
         )));
     }
-    Ok(point)
+    Ok(())
 }
 
 /// The path with every link in it resolved but for the last name, which may be a dead mount.
@@ -66,6 +78,10 @@ pub(super) fn absolute(mountpoint: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
+fn is_fuse(kind: &str) -> bool {
+    kind == "fuse" || kind.starts_with("fuse.")
+}
+
 /// Whether there is still somebody behind a mount, be it that only errors come from there. `stat`
 /// would not tell: the kernel keeps attributes of the dead.
 fn alive(point: &Path) -> bool {
@@ -74,7 +90,7 @@ fn alive(point: &Path) -> bool {
 
 /// Why nothing more should be mounted over what is there, if so.
 fn occupied(mounted: &Mounted, alive: bool) -> Option<String> {
-    let fuse = mounted.kind.starts_with("fuse.") || mounted.kind == "fuse";
+    let fuse = is_fuse(&mounted.kind);
     match (mounted.kind == TYPE, alive) {
         (true, _) => Some("modelfs is already mounted there".into()),
         (false, true) if fuse => Some(format!("{} is already mounted there", mounted.kind)),
@@ -116,10 +132,19 @@ mod tests {
     #[test]
     fn mount_points_that_cannot_be() {
         let folder = std::env::temp_dir();
-        let text = |r: Result<PathBuf, MountError>| r.unwrap_err().to_string();
-        assert!(
-            text(check(&folder.join("modelfs no such folder"), false)).contains("make it first")
-        );
-        assert!(text(check(Path::new("/proc/self/status"), false)).contains("not a folder"));
+        let options = |mountpoint: PathBuf| MountOptions {
+            mountpoint,
+            allow_other: false,
+            allow_non_empty: true,
+            protected: Vec::new(),
+            threads: 1,
+            passthrough: false,
+        };
+        let text = |point: PathBuf| check(&options(point)).unwrap_err().to_string();
+        assert!(text(folder.join("modelfs no such folder")).contains("make it first"));
+        assert!(text("/proc/self/status".into()).contains("not a folder"));
+        // Only looked at: nothing here mounts.
+        assert!(text("/".into()).contains("the root folder"));
+        assert!(early(&options("/".into())).is_err());
     }
 }

@@ -55,7 +55,7 @@ impl Kept {
 impl Connection {
     /// Checks the mount point and mounts. Whoever opens a file there waits until somebody serves.
     pub fn open(options: &MountOptions) -> Result<Self, MountError> {
-        let point = checks::check(&options.mountpoint, options.allow_other)?;
+        let point = checks::check(options)?;
         let device = system::mount(&point, options.allow_other)?;
         let mounted = mountinfo::at(&point).filter(|m| m.kind == mountinfo::TYPE);
         let number = mounted.and_then(|m| m.connection().map(str::to_owned));

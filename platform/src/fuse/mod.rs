@@ -17,6 +17,7 @@ mod lists;
 mod modes;
 mod mountinfo;
 mod negotiate;
+mod place;
 mod refuse;
 mod replies;
 mod serve;
@@ -61,6 +62,11 @@ impl Keeper for Connection {
     fn released(&self, ino: Ino, handle: Handle) {
         Self::released(self, ino, handle);
     }
+}
+
+/// Whether it makes sense to mount there.
+pub(crate) fn check(options: &MountOptions) -> Result<(), MountError> {
+    checks::early(options)
 }
 
 /// Mounts and serves.
