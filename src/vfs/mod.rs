@@ -225,11 +225,7 @@ impl Vfs {
     /// How full the cache is.
     pub fn space(&self) -> Space {
         let usage = self.fetcher.store().usage();
-        Space {
-            total: usage.limit.0,
-            free: usage.limit.0.saturating_sub(usage.used.0),
-            files: self.fetcher.source().catalog_now().map_or(0, |c| c.len() as u64),
-        }
+        Space { total: usage.limit.0, free: usage.limit.0.saturating_sub(usage.used.0) }
     }
 
     /// Every change of the catalog, from now on. One listener, the adapter: whoever asks again

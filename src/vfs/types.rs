@@ -175,8 +175,6 @@ pub struct Space {
     pub total: u64,
     /// Not used of it.
     pub free: u64,
-    /// Versions in the catalog.
-    pub files: u64,
 }
 
 /// What the kernel should forget.

@@ -193,3 +193,38 @@ fn statfs_tells_the_cache() {
     assert!(of().f_bfree * of().f_frsize <= before.f_bfree * before.f_frsize - (25 << 20));
     daemon.stop();
 }
+
+#[test]
+fn a_copy_of_a_version_can_be_changed_and_deleted_by_its_owner() {
+    let place = Place::of(User::Ordinary);
+    let plain = place.path("plain");
+    fs::create_dir(&plain).expect("a folder");
+    fs::create_dir(plain.join("sub")).expect("a folder");
+    fs::write(plain.join("sub/config.json"), b"{}").expect("a file");
+    make_readable(&plain);
+    place.publish(&plain, "org/net", "v1", &[]);
+    let daemon = place.mount_folder(&[]);
+    // As the ordinary user: root may delete anything.
+    let ran = |program: &str, args: &[&str]| {
+        let out = place.program(program).args(args).output().expect("it starts");
+        assert!(out.status.success(), "{program} {args:?}: {out:?}");
+    };
+    let copy = place.path("run/copy");
+    let copy = copy.to_str().expect("temporary folders have UTF-8 names");
+    let version = daemon.path("org/net/v1");
+    ran("cp", &["-r", version.to_str().expect("UTF-8"), copy]);
+    ran("sh", &["-c", &format!("echo more >> '{copy}/sub/config.json'")]);
+    ran("rm", &["-r", copy]);
+    daemon.stop();
+}
+
+#[test]
+fn df_shows_no_limit_of_inodes() {
+    let (place, _) = published(&[]);
+    let daemon = place.mount_folder(&[]);
+    let mut df = Command::new("df");
+    let out = df.args(["--output=ipcent"]).arg(place.mountpoint()).output().expect("df");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(text.lines().last().map(str::trim), Some("-"), "{text}");
+    daemon.stop();
+}

@@ -240,7 +240,9 @@ impl Filesystem for Adapter {
         let space = self.vfs.space();
         let (blocks, free) = (space.total / STATFS_BLOCK, space.free / STATFS_BLOCK);
         let block = STATFS_BLOCK as u32;
-        reply.statfs(blocks, free, free, space.files, 0, block, MAX_NAME as u32, block);
+        // No inodes in all and none free: like Btrfs, there is no limit, and `df -i` shows "-".
+        let (inodes, free_inodes) = (0, 0);
+        reply.statfs(blocks, free, free, inodes, free_inodes, block, MAX_NAME as u32, block);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -17,6 +17,11 @@ pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// this as their buffer and would fetch a MiB for the 8 bytes of a safetensors header.
 const BLOCK_SIZE: u32 = 128 << 10;
 
+/// Modes as a publisher's own folder has them. The mount is read-only whatever they are; but a copy
+/// (`cp -r`) takes them along, and one without `w` could not be changed or deleted by its owner.
+const FOLDER_MODE: u16 = 0o755;
+const FILE_MODE: u16 = 0o644;
+
 /// Owner and group of everything.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
@@ -49,8 +54,8 @@ pub(super) fn attr(attr: &Attr, owner: Owner) -> FileAttr {
         crtime: attr.mtime,
         kind: kind(attr.kind),
         perm: match attr.kind {
-            Kind::Folder => 0o555,
-            Kind::File => 0o444,
+            Kind::Folder => FOLDER_MODE,
+            Kind::File => FILE_MODE,
         },
         nlink: attr.links,
         uid: owner.uid,
@@ -68,15 +73,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn read_only_and_rounded_up() {
+    fn copies_can_be_deleted_and_blocks_are_rounded_up() {
         let owner = Owner { uid: 7, gid: 8 };
         let file =
             Attr { ino: Ino(9), kind: Kind::File, size: 513, mtime: stable_time(), links: 1 };
         let got = attr(&file, owner);
-        assert_eq!((got.perm, got.blocks, got.uid, got.gid, got.ino.0), (0o444, 2, 7, 8, 9));
+        assert_eq!((got.perm, got.blocks, got.uid, got.gid, got.ino.0), (0o644, 2, 7, 8, 9));
         let folder = Attr { kind: Kind::Folder, size: 0, links: 3, ..file };
         let got = attr(&folder, owner);
-        assert_eq!((got.perm, got.blocks, got.nlink), (0o555, 0, 3));
+        assert_eq!((got.perm, got.blocks, got.nlink), (0o755, 0, 3));
         assert_eq!(got.kind, FileType::Directory);
     }
 }

@@ -77,6 +77,7 @@ pub fn attributes_mind_the_size_of_the_buffer(_: &Path, mounted: &Path) {
 pub fn statfs_makes_sense(_: &Path, mounted: &Path) {
     let got = statvfs(mounted).expect("statfs");
     assert!(got.f_blocks > 0 && got.f_bfree <= got.f_blocks && got.f_bavail <= got.f_bfree);
+    assert_eq!((got.f_files, got.f_ffree), (0, 0), "inodes have no limit");
     assert_eq!(got.f_namemax, 255);
     assert!(got.f_bsize.is_power_of_two() && got.f_frsize.is_power_of_two());
     assert!(got.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));

@@ -21,7 +21,10 @@ pub type Assertion = fn(plain: &Path, mounted: &Path);
 /// All of them, by name.
 pub const ALL: &[(&str, Assertion)] = &[
     ("listing_is_equal", tree::listing_is_equal),
-    ("attributes_are_equal_and_read_only", tree::attributes_are_equal_and_read_only),
+    (
+        "attributes_are_equal_and_copies_can_be_deleted",
+        tree::attributes_are_equal_and_copies_can_be_deleted,
+    ),
     ("inodes_are_stable_and_distinct", tree::inodes_are_stable_and_distinct),
     ("list_and_stat_agree", tree::list_and_stat_agree),
     ("a_tiny_buffer_lists_everything_once", tree::a_tiny_buffer_lists_everything_once),

@@ -11,7 +11,7 @@ pub fn the_manifest_opens_but_is_not_listed(plain: &Path, mounted: &Path) {
     assert!(!tree(mounted).keys().any(|p| p.starts_with(".modelfs")));
     let body = std::fs::read(&file).expect("it opens");
     let found = file.metadata().expect("stat");
-    assert_eq!((found.len(), found.mode() & 0o7777), (body.len() as u64, 0o444));
+    assert_eq!((found.len(), found.mode() & 0o7777), (body.len() as u64, 0o644));
     let manifest: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     assert!(manifest.is_object());
     let listed: Vec<_> = std::fs::read_dir(&folder)
