@@ -1,12 +1,12 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
 # All that hostile documents can do, for FUZZ_SECONDS each:  make fuzz FUZZ_SECONDS=600
-.PHONY: demo test test-torture test-clients test-systemd fuzz bench bench-quick deps fmt build clean
+.PHONY: demo test test-torture test-clients test-systemd fuzz bench bench-quick deps deps-demo fmt build clean
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-demo: deps
+demo: deps-demo
 	cargo build --release --locked --package modelfs-mountd
 	@scripts/demo.sh
 
@@ -52,8 +52,12 @@ bench-quick: deps
 	cargo build --release --locked --package modelfs-mountd --package modelfs-benches
 	scripts/bench.sh --quick
 
+# What tests and benches need, and what the demo needs, which is less.
 deps:
-	@scripts/deps.sh
+	@scripts/deps.sh tests
+
+deps-demo:
+	@scripts/deps.sh demo
 
 fmt:
 	cargo fmt --all

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Installs what building and testing lack (as root, through apt), or says what to install.
+# Installs what is lacking (as root, through apt), or says what to install: `demo` for building and
+# using modelfs, `tests` for testing and measuring it as well.
 set -euo pipefail
+what="${1:-tests}"
+case "$what" in demo | tests) ;; *) echo "usage: scripts/deps.sh [demo|tests]" >&2; exit 2 ;; esac
 
 missing=()
 need() { # command, package
@@ -9,13 +12,15 @@ need() { # command, package
 need fusermount3 fuse3
 need cc gcc
 need python3 python3
-need curl curl
-need getfattr attr
-need openssl openssl
-# The tests of full, failing and unplugged disks make file systems of their own.
-need mkfs.ext4 e2fsprogs
-need mkfs.xfs xfsprogs
-need mkfs.btrfs btrfs-progs
+if [ "$what" = tests ]; then
+    need curl curl
+    need getfattr attr
+    need openssl openssl
+    # The tests of full, failing and unplugged disks make file systems of their own.
+    need mkfs.ext4 e2fsprogs
+    need mkfs.xfs xfsprogs
+    need mkfs.btrfs btrfs-progs
+fi
 [ -e /dev/fuse ] || echo "note: /dev/fuse is missing; mounting needs a kernel with FUSE (modprobe fuse)" >&2
 # Where udev does not run, /dev/fuse may be closed to users; everywhere else it is open to all.
 if [ -e /dev/fuse ] && [ "$(id -u)" -eq 0 ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
