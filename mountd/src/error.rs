@@ -36,13 +36,15 @@ impl Kind {
     /// The exit code that scripts see.
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::General | Self::Interrupted => 1,
+            Self::General => 1,
             Self::Usage => 2,
             Self::NotFound => 3,
             Self::NotCached => 4,
             Self::Network => 5,
             Self::Verification => 6,
             Self::Storage => 7,
+            // As a shell reports a program that SIGINT ended.
+            Self::Interrupted => 130,
         }
     }
 }
@@ -121,7 +123,8 @@ impl From<FetchError> for Failure {
             FetchError::TimedOut { .. } => Kind::Network,
             FetchError::Store(_) => Kind::Storage,
             FetchError::NotKnown { .. } => Kind::NotCached,
-            FetchError::Stopped => Kind::Interrupted,
+            // The daemon ends; the user of this command stopped nothing.
+            FetchError::Stopped => Kind::General,
         };
         Self::new(kind, error.to_string())
     }
@@ -168,7 +171,7 @@ mod tests {
     fn exit_codes_are_those_that_scripts_were_promised() {
         let all = [
             (Kind::General, 1),
-            (Kind::Interrupted, 1),
+            (Kind::Interrupted, 130),
             (Kind::Usage, 2),
             (Kind::NotFound, 3),
             (Kind::NotCached, 4),

@@ -1,14 +1,19 @@
 //! The log: to standard error, as much as was asked for.
 //!
-//! Invariant: set up once, at the start. Times are left out on a terminal, where they are noise.
-//! Whatever is in an event, it is one line, and no terminal obeys it.
+//! Invariant: set up once, at the start. A daemon writes a log; times are left out on a terminal, where
+//! they are noise. A command writes messages, as it writes its errors. Whatever is in an event, it is
+//! one line, and no terminal obeys it.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 
-use tracing::{Level, Metadata};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::output::printable;
@@ -32,6 +37,36 @@ fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
         (_, 1) => "info",
         (_, 2) => "info,modelfs=debug,modelfs_platform=debug",
         (_, _) => "info,modelfs=trace,modelfs_platform=trace",
+    }
+}
+
+/// Events as messages of a command: `warning: what happened field=value`.
+struct Messages;
+
+impl<S, N> FormatEvent<S, N> for Messages
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        write!(to, "{}: ", word(*event.metadata().level()))?;
+        context.format_fields(to.by_ref(), event)?;
+        writeln!(to)
+    }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warning",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
     }
 }
 
@@ -75,9 +110,10 @@ pub fn start(quiet: bool, verbose: u8, daemon: bool) {
         .with_writer(move || Lines { out: std::io::stderr(), colours })
         .with_ansi(colours)
         .with_target(verbose > 0);
-    match terminal {
-        true => log.without_time().finish().with(filter_fn(may_be_logged)).init(),
-        false => log.finish().with(filter_fn(may_be_logged)).init(),
+    match (daemon, terminal) {
+        (false, _) => log.event_format(Messages).finish().with(filter_fn(may_be_logged)).init(),
+        (true, true) => log.without_time().finish().with(filter_fn(may_be_logged)).init(),
+        (true, false) => log.finish().with(filter_fn(may_be_logged)).init(),
     }
     if let Some((text, error)) = wrong {
         tracing::warn!("{VARIABLE}={text} is not understood and ignored: {error}");

@@ -19,10 +19,10 @@ const COMMANDS: [&str; 12] = [
 ];
 
 /// Large enough for several leaves and two chunks of 1 MiB.
-const SIZE: usize = (1 << 20) + 300_000;
+pub const SIZE: usize = (1 << 20) + 300_000;
 
 /// A place with `org/net@v1` (two files) and `org/net@v2` (one of them changed) in its registry.
-fn two_versions() -> Place {
+pub fn two_versions() -> Place {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
@@ -36,7 +36,7 @@ fn two_versions() -> Place {
 }
 
 /// Runs a command with this place's registry.
-fn with_registry(place: &Place, args: &[&str]) -> Ran {
+pub fn with_registry(place: &Place, args: &[&str]) -> Ran {
     Ran::from(
         place
             .modelfs(args)
@@ -349,7 +349,7 @@ fn ctrl_c_stops_a_prefetch_and_what_came_is_kept() {
     let pid = child.id().to_string();
     assert!(place.program("kill").args(["-INT", &pid]).status().is_ok_and(|s| s.success()));
     let ran = Ran::from(child.wait_with_output().expect("own child"));
-    assert_eq!(ran.code, 1, "{ran:?}");
+    assert_eq!(ran.code, 130, "{ran:?}");
     assert!(ran.err.contains(r#""kind":"interrupted""#), "{ran:?}");
     let list = place.run(["list", "--json"]).json();
     assert!(list["versions"][0]["cached"].as_u64() > Some(0), "{list}");

@@ -3,6 +3,7 @@
 mod bounded;
 mod changes;
 mod cli;
+mod cli_answers;
 mod control_socket;
 mod daemon;
 mod disk;

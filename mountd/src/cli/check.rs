@@ -1,6 +1,7 @@
 //! Commands that take away: evict and verify.
 //!
-//! Invariant: what was kept is said, why, and what to do about it.
+//! Invariant: what was kept is said, why, and what to do about it. An eviction that freed nothing
+//! fails, of one version or of all.
 
 use modelfs::base::units::ByteSize;
 
@@ -19,11 +20,10 @@ const NAMED: usize = 20;
 pub async fn evict(out: Out, args: EvictArgs) -> Result<(), Failure> {
     let session = args.places.open(Ask::Memory).await?;
     let reference = session.optional(&args.words)?;
-    let one = reference.is_some();
     let freed = session.ask(Evict { reference, force: args.force }).await?;
     session.close().await?;
     let kept = freed.kept_pinned.0 + freed.kept_busy.0;
-    if one && freed.freed.0 == 0 && kept > 0 {
+    if freed.freed.0 == 0 && kept > 0 {
         let (what, next) = kept_text(&freed);
         return Err(Failure::new(Kind::General, format!("nothing was freed: {what}")).hint(next));
     }
@@ -83,9 +83,14 @@ pub async fn verify(out: Out, args: VerifyArgs) -> Result<(), Failure> {
     }
     match out.json {
         true => Ok(()),
-        false => {
-            out.say(&checked, |c| format!("{} verified, all of it right", ByteSize(c.checked)))
-        }
+        false => out.say(&checked, right_text),
+    }
+}
+
+fn right_text(c: &Checked) -> String {
+    match c.checked {
+        0 => "nothing is cached, so nothing was verified".to_owned(),
+        checked => format!("{} verified, all of it right", ByteSize(checked)),
     }
 }
 

@@ -45,7 +45,7 @@ fn status_text(s: &Status) -> String {
         (None, None) => "never fetched".to_owned(),
     });
     let space = format!(
-        "{} {} of {} ({}%)",
+        "{} {} of {} ({})",
         bar(c.used.0, c.limit.0, BAR),
         c.used,
         c.limit,
@@ -92,7 +92,7 @@ pub async fn list(out: Out, args: ListArgs) -> Result<(), Failure> {
     let session = args.places.open(ask).await?;
     let list = session.ask(GetList { remote: args.remote }).await?;
     if let Some(trouble) = &list.trouble {
-        tracing::warn!("the registry cannot be asked; this is what was last seen: {trouble}");
+        out.warn(&format!("the registry cannot be asked; this is what was last seen: {trouble}"));
     }
     out.show(&list, |list| list_text(list, args.remote))
 }
@@ -143,7 +143,7 @@ fn row(v: &ListedVersion) -> Vec<String> {
         },
         v.total.map_or_else(|| "?".to_owned(), |t| ByteSize(t).to_string()),
         match v.total {
-            Some(total) if v.cached > 0 => format!("{}%", percent(v.cached, total)),
+            Some(total) if v.cached > 0 => percent(v.cached, total),
             _ => String::new(),
         },
         v.pinned_by.join(", "),
@@ -164,7 +164,7 @@ fn info_text(info: &Info) -> String {
     let s = &info.summary;
     let total = s.total.unwrap_or(0);
     let cached =
-        format!("{} of {} ({}%)", ByteSize(s.cached), ByteSize(total), percent(s.cached, total));
+        format!("{} of {} ({})", ByteSize(s.cached), ByteSize(total), percent(s.cached, total));
     let pins = info.pins.iter().map(|p| format!("{} since {}", p.owner, p.since));
     let pins = pins.collect::<Vec<_>>().join(", ");
     let head = pairs(&[
@@ -178,10 +178,10 @@ fn info_text(info: &Info) -> String {
         ("pinned by", (!pins.is_empty()).then_some(pins)),
         ("path", info.path.as_ref().map(|p| p.display().to_string())),
     ]);
-    let rows = info.files.iter().map(|f| {
-        let part = format!("{}%", percent(f.cached, f.size));
-        vec![f.path.clone(), ByteSize(f.size).to_string(), part]
-    });
+    let rows = info
+        .files
+        .iter()
+        .map(|f| vec![f.path.clone(), ByteSize(f.size).to_string(), percent(f.cached, f.size)]);
     let columns = [Column::Left("FILE"), Column::Right("SIZE"), Column::Right("CACHED")];
     format!("{head}{}\n{}", metadata_text(&info.metadata), table(&columns, rows.collect()))
 }

@@ -56,7 +56,7 @@ sets what is logged (debug, modelfs=trace). Other users of the machine can read 
 give a registry's URL that has credentials in it by MODELFS_REGISTRY.
 
 Exit codes: 0 success, 1 general, 2 invalid arguments, 3 not found in the registry, 4 not mounted or \
-not cached, 5 network, 6 verification failed, 7 storage.";
+not cached, 5 network, 6 verification failed, 7 storage, 130 interrupted.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -144,7 +144,8 @@ Examples:
   modelfs evict org/my-model@v1
   modelfs evict --all
 
-What is pinned or being read is kept. If nothing could be freed for that reason, the exit code is 1.")]
+What is pinned or being read is kept. The exit code is 1 if nothing could be freed for that reason, and \
+4 if nothing was cached.")]
     Evict(args::Evict),
     /// Re-hash what is cached and drop what does not match
     #[command(after_help = "\

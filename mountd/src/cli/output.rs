@@ -44,6 +44,15 @@ impl Out {
         }
     }
 
+    /// What to know beside the answer, on standard error; `--quiet` leaves it out. With `--json` the
+    /// answer itself must have it.
+    pub fn warn(&self, text: &str) {
+        if !self.quiet && !self.json {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(std::io::stderr(), "warning: {}", safe(text));
+        }
+    }
+
     /// What was done: `--quiet` leaves the text out.
     pub fn say<T: Serialize>(
         &self,

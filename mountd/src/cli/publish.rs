@@ -54,10 +54,10 @@ pub async fn publish(out: Out, args: Args) -> Result<(), Failure> {
     meter.finish();
     let done = done(reference, end?);
     for path in &done.left_out {
-        tracing::warn!("left out: {}", super::output::printable(path));
+        out.warn(&format!("left out: {}", super::output::printable(path)));
     }
     for path in &done.skipped_empty_folders {
-        tracing::warn!("left out, an empty folder: {}", super::output::printable(path));
+        out.warn(&format!("left out, an empty folder: {}", super::output::printable(path)));
     }
     out.say(&done, text)
 }

@@ -54,19 +54,24 @@ pub fn pairs(rows: &[(&str, Option<String>)]) -> String {
     lines.collect()
 }
 
-/// `part` of `whole` in per cent: 100 only for all, 0 only for nothing.
-pub fn percent(part: u64, whole: u64) -> u64 {
-    match (part, whole) {
-        (_, 0) => 100,
-        (0, _) => 0,
-        (part, whole) if part >= whole => 100,
-        (part, whole) => ((u128::from(part) * 100 / u128::from(whole)) as u64).clamp(1, 99),
+/// `part` of `whole` in per cent, rounded down: `100%` only for all, `0%` only for nothing.
+pub fn percent(part: u64, whole: u64) -> String {
+    match hundredths(part, whole) {
+        0 if part > 0 => "<1%".to_owned(),
+        n => format!("{n}%"),
+    }
+}
+
+fn hundredths(part: u64, whole: u64) -> u64 {
+    match part >= whole {
+        true => 100,
+        false => (u128::from(part) * 100 / u128::from(whole)) as u64,
     }
 }
 
 /// A bar of `cells` signs.
 pub fn bar(part: u64, whole: u64, cells: usize) -> String {
-    let full = percent(part, whole) as usize * cells / 100;
+    let full = hundredths(part, whole) as usize * cells / 100;
     format!("[{}{}]", "#".repeat(full), "-".repeat(cells - full))
 }
 
@@ -90,12 +95,13 @@ mod tests {
 
     #[test]
     fn all_and_nothing_are_exact() {
-        assert_eq!(percent(0, 10), 0);
-        assert_eq!(percent(1, 1 << 40), 1);
-        assert_eq!(percent((1 << 40) - 1, 1 << 40), 99);
-        assert_eq!(percent(10, 10), 100);
-        assert_eq!(percent(0, 0), 100);
-        assert_eq!(percent(u64::MAX / 2, u64::MAX), 49);
+        assert_eq!(percent(0, 10), "0%");
+        assert_eq!(percent(2 << 20, 50 << 30), "<1%");
+        assert_eq!(percent(1, 100), "1%");
+        assert_eq!(percent((1 << 40) - 1, 1 << 40), "99%");
+        assert_eq!(percent(10, 10), "100%");
+        assert_eq!(percent(0, 0), "100%");
+        assert_eq!(percent(u64::MAX / 2, u64::MAX), "49%");
         assert_eq!(bar(1, 2, 4), "[##--]");
         assert_eq!(bar(9, 3, 2), "[##]");
     }

@@ -13,9 +13,13 @@ use super::ops::{Ask, Known, Ops, Run, blocking, pin_info};
 use super::types::{Evict, Progress, ProgressSink, Ref, Verify};
 use crate::error::{Failure, Kind};
 
-/// The blobs of a version, every manifest of it that was used here; of all, without one.
+/// The blobs that hold something: of a version, every manifest of it that was used here, at least one;
+/// without a version all of them, perhaps none.
 async fn blobs(ops: &Arc<Ops>, reference: &Option<Ref>) -> Result<Vec<ContentKey>, Failure> {
-    let Some(reference) = reference else { return Ok(ops.store.blobs()) };
+    let holds_data = |key: &ContentKey| ops.store.presence(key).0.0 > 0;
+    let Some(reference) = reference else {
+        return Ok(ops.store.blobs().into_iter().filter(holds_data).collect());
+    };
     let version = reference.parse()?;
     let found = ops.find_known(&version, Ask::Memory).await?;
     let all = ops.known_everywhere().await?;
@@ -23,7 +27,14 @@ async fn blobs(ops: &Arc<Ops>, reference: &Option<Ref>) -> Result<Vec<ContentKey
         k.found.version == version && k.found.source.name() == found.found.source.name()
     };
     let keys: HashSet<_> = all.iter().filter(same).flat_map(Known::blobs).collect();
-    Ok(keys.into_iter().filter(|key| ops.store.presence(key).0.0 > 0).collect())
+    match keys.into_iter().filter(holds_data).collect::<Vec<_>>() {
+        none if none.is_empty() => Err(nothing_cached(&format!("nothing of {reference}"))),
+        some => Ok(some),
+    }
+}
+
+fn nothing_cached(what: &str) -> Failure {
+    Failure::new(Kind::NotCached, format!("{what} is cached")).hint("`modelfs list` shows what is")
 }
 
 /// The pins that keep one of these blobs.
@@ -41,15 +52,16 @@ fn keepers(pins: &[Pin], known: &[Known], blobs: &HashSet<ContentKey>) -> Vec<Pi
 impl Run for Evict {
     async fn run(self, ops: Arc<Ops>, _: ProgressSink) -> Result<Freed, Failure> {
         let blobs = blobs(&ops, &self.reference).await?;
-        if let (Some(reference), true) = (&self.reference, blobs.is_empty()) {
-            return Err(Failure::new(Kind::NotCached, format!("nothing of {reference} is cached")));
+        if blobs.is_empty() {
+            return Err(Failure::new(Kind::NotCached, "nothing is cached"));
         }
         let known = ops.known_everywhere().await?;
         blocking(move || {
             let evicted = ops.store.evict(&blobs, self.force)?;
             let pins = ops.store.pins()?;
             let keepers = keepers(&pins, &known, &blobs.into_iter().collect());
-            if self.force && !keepers.is_empty() {
+            // For the log of a daemon: a command's own answer says it.
+            if self.force && ops.daemon.is_some() {
                 for pin in &keepers {
                     tracing::warn!(version = %pin.reference, owner = %pin.owner,
                         "evicted by force although pinned");
@@ -97,7 +109,7 @@ impl Run for Verify {
             damaged.sort_unstable();
             damaged.dedup();
         }
-        for file in &damaged {
+        for file in damaged.iter().filter(|_| ops.daemon.is_some()) {
             tracing::warn!(version = %file.reference, file = %file.path,
                 "dropped cached bytes that did not match");
         }

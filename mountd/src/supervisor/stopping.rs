@@ -104,7 +104,7 @@ where
             // The second signal: somebody has waited long enough.
             () = signals.end() => {
                 tracing::warn!("asked to end a second time: ending at once");
-                Err(Failure::new(Kind::Interrupted, "ended at once; what was not committed is lost"))
+                Err(Failure::new(Kind::General, "ended at once; what was not committed is lost"))
             }
         };
         if let Some(worker) = &mut self.worker {
