@@ -23,7 +23,9 @@ use crate::identity::{self, User};
 /// The newest rules that this program knows; older kernels take what they know of them.
 const RULES: ABI = ABI::V5;
 /// What name resolution, certificates, time zones and the like are read from.
-const SYSTEM: [&str; 5] = ["/etc", "/usr", "/lib", "/lib64", "/proc/self"];
+/// The last tells whether the machine has restarted since the store was used.
+const SYSTEM: [&str; 6] =
+    ["/etc", "/usr", "/lib", "/lib64", "/proc/self", "/proc/sys/kernel/random/boot_id"];
 /// Where else a resolver's configuration may really lie.
 const RESOLVERS: [&str; 2] = ["/run/systemd/resolve", "/run/resolvconf"];
 /// What is written as well as read beside the cache.

@@ -97,7 +97,8 @@ impl Fetcher {
         Ok(done)
     }
 
-    /// The blob of every file, by index; none for empty files.
+    /// The blob of every file, by index; none for empty files. What is there is proven: a file that is
+    /// fetched completely is known to be whole.
     async fn blobs(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
@@ -105,7 +106,14 @@ impl Fetcher {
         let (this, manifest) = (self.clone(), manifest.clone());
         blocking(move || {
             let files = (0..manifest.files().len() as u32).map(FileIx);
-            files.map(|ix| Ok(this.file(&manifest, ix)?.blob.clone())).collect()
+            let blob = |ix| {
+                let file = this.file(&manifest, ix)?;
+                if let Some(blob) = &file.blob {
+                    blob.prove(blob.layout().all_parts())?;
+                }
+                Ok(file.blob.clone())
+            };
+            files.map(blob).collect()
         })
         .await?
     }

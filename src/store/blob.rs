@@ -1,8 +1,9 @@
 //! A blob in use: reading it, writing it, keeping it.
 //!
-//! Invariant: a read returns bytes only of parts that were present when it began and cannot be
-//! taken away before it ends. Concurrency: a read takes the blob's own lock twice, briefly, and
-//! no lock of the store but once a second per segment.
+//! Invariant: a read returns bytes only of parts that were present and proven when it began and cannot
+//! be taken away before it ends. What is said to be present or missing may be unproven; reading it is
+//! a miss then, if it turns out to be wrong. Concurrency: a read takes the blob's own lock twice,
+//! briefly, and no lock of the store but once a second per segment.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -16,6 +17,7 @@ use super::leave;
 use super::reserve::Reservation;
 use super::space;
 use super::sync::lock;
+use super::trust;
 use super::types::{ReadState, Written};
 use super::write::{self, Write};
 use crate::base::{FileRange, ObjectRange};
@@ -33,6 +35,17 @@ pub(super) enum Use {
     Counts,
     /// They are only looked over: what nobody uses must still grow old.
     No,
+}
+
+/// What came of looking at parts on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// It was done.
+    Hit,
+    /// Something is not present.
+    Miss,
+    /// The file is gone, or was cut.
+    Lost,
 }
 
 /// A blob in use: at most one value per content key lives at a time, shared.
@@ -118,9 +131,26 @@ impl Blob {
         &self.cell
     }
 
-    /// Whether every part is present.
+    /// Whether every part is present, and nothing has to be compared with its checksum any more.
     pub fn is_complete(&self) -> bool {
-        self.cell.state().is_complete(&self.layout)
+        let complete = || {
+            let s = self.cell.state();
+            (s.is_complete(&self.layout), s.unproven.is_empty())
+        };
+        match complete() {
+            (true, false) => {
+                // A file that is gone is noticed by the read that follows.
+                let _ = trust::examine(&self.core, &self.cell);
+                complete() == (true, true)
+            }
+            (all, _) => all,
+        }
+    }
+
+    /// Compares what is unproven of these parts with its checksums, and drops what does not match. Reads
+    /// all of it from the disk.
+    pub fn prove(&self, parts: PartRange) -> Result<(), StoreError> {
+        trust::prove(&self.core, &self.cell, parts)
     }
 
     /// Data bytes present.
@@ -152,9 +182,12 @@ impl Blob {
     /// in the file. A blob that turns out cut short on disk loses the parts and is a miss; so are
     /// parts that the disk cannot read any more.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<ReadState, StoreError> {
+        let range = FileRange::at(offset, buf.len() as u64);
+        if range.end() <= self.layout.len() {
+            self.prove(self.layout.parts_in(range))?;
+        }
         match self.read_or_fail(offset, buf, Use::Counts) {
             Err(StoreError::Disk { action: READ, source, .. }) => {
-                let range = FileRange::at(offset, buf.len() as u64);
                 self.drop_unreadable(range, source)?;
                 Ok(ReadState::Miss)
             }
@@ -177,7 +210,15 @@ impl Blob {
         if range.is_empty() {
             return Ok(ReadState::Hit);
         }
-        self.with_present(range, use_of, |file| file.read_at(buf, offset).map(|n| n == buf.len()))
+        let read = |file: &dyn DiskFile| file.read_at(buf, offset).map(|n| n == buf.len());
+        match self.with_present(range, use_of, read)? {
+            Access::Hit => Ok(ReadState::Hit),
+            Access::Miss => Ok(ReadState::Miss),
+            Access::Lost => {
+                write::lost(&self.core, &self.cell);
+                Ok(ReadState::Miss)
+            }
+        }
     }
 
     /// Drops the parts of a range that fail to be read once more, so that they are fetched again. If
@@ -207,20 +248,21 @@ impl Blob {
     }
 
     /// Runs `f` on the file while every part of the range is present and stays. `f` says whether
-    /// the file had all of it; if not, or if it is gone, its parts are lost.
+    /// the file had all of it; if not, or if it is gone, its parts are lost. For a reader every part has
+    /// to be proven, too.
     fn with_present(
         &self,
         range: FileRange,
         use_of: Use,
         f: impl FnOnce(&dyn DiskFile) -> io::Result<bool>,
-    ) -> Result<ReadState, StoreError> {
+    ) -> Result<Access, StoreError> {
         let parts = self.layout.parts_in(range);
         let segments = self.cell.segments_of(parts);
         let now = self.core.time.seconds();
         let (open, fresh) = {
             let mut s = self.cell.state();
-            if !s.present.all(parts) {
-                return Ok(ReadState::Miss);
+            if !s.present.all(parts) || use_of == Use::Counts && s.unproven.any(parts) {
+                return Ok(Access::Miss);
             }
             let mut fresh = false;
             for seg in &mut s.segs[segments.start as usize..segments.end as usize] {
@@ -250,23 +292,20 @@ impl Blob {
                 if fresh {
                     self.core.touch(&self.cell, segments);
                 }
-                Ok(ReadState::Hit)
+                Ok(Access::Hit)
             }
-            Ok(false) => {
-                write::lost(&self.core, &self.cell);
-                Ok(ReadState::Miss)
-            }
+            Ok(false) => Ok(Access::Lost),
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) =>
             {
-                write::lost(&self.core, &self.cell);
-                Ok(ReadState::Miss)
+                Ok(Access::Lost)
             }
             Err(e) => Err(StoreError::disk(&self.path(), action)(e)),
         }
     }
 
-    /// Copies present bytes into another blob's file; `false` if the disk did not.
+    /// Copies present and proven bytes into another blob's file; `false` if the disk did not. Changes
+    /// nothing of this blob: the caller has the other one's `turn`, which may be this one's.
     pub(super) fn copy_to(
         &self,
         from: u64,
@@ -283,7 +322,7 @@ impl Blob {
             Ok(true)
         });
         match state {
-            Ok(ReadState::Hit) => copied,
+            Ok(Access::Hit) => copied,
             _ => Ok(false),
         }
     }
@@ -336,8 +375,8 @@ impl Blob {
     }
 
     /// A read-only descriptor of the complete file, for the kernel to read by itself; the hold
-    /// keeps all of it and touches it now and when dropped. `None` while something is missing, or
-    /// if the disk is none of the operating system's. Commits first what is not yet committed: the
+    /// keeps all of it and touches it now and when dropped. `None` while something is missing or
+    /// unproven, or if the disk is none of the operating system's. Commits first what is not yet committed: the
     /// file must stay whole even if this process dies while the kernel reads it. For as long as
     /// the kernel has it open, no other process evicts of it either.
     pub fn complete_file(self: &Arc<Self>) -> Result<Option<(std::fs::File, Hold)>, StoreError> {

@@ -1,8 +1,9 @@
 //! What is known in memory of one blob: which parts are present, which wait for their commit, who
 //! uses them, and which are just being taken away.
 //!
-//! Invariants: a part in `present` has verified bytes in the file; `dirty` and `syncing` are within
-//! `present`, and what is in neither is claimed by the index. A segment marked `leaving` is not
+//! Invariants: a part in `present` has verified bytes in the file, or is also in `unproven`; `dirty`,
+//! `syncing` and `unproven` are within `present`, and what is in neither of the first two is claimed by
+//! the index. A segment marked `leaving` is not
 //! written to, nor is any block that it shares with a neighbour, so punching it hits nobody.
 //! Concurrency: one short lock per blob, never held across I/O; inside it no other lock is taken.
 
@@ -17,6 +18,7 @@ use super::presence::Bits;
 use super::space::{self, Overhead};
 use super::sums;
 use super::sync::lock;
+use super::trust::Stamp;
 use crate::base::FileRange;
 use crate::model::{BlobLayout, ContentKey, Digest, PartIx, PartRange, SegmentIx};
 
@@ -33,8 +35,8 @@ pub struct Cell {
     pub pinned: AtomicBool,
     /// Held while its row and files are made.
     pub setup: Mutex<()>,
-    /// Held while bytes go to its file: the kernel lets one writer into a file at a time, and those
-    /// that wait for it there spin. Nobody who reads needs it.
+    /// Held while its file is changed: the kernel lets one writer into a file at a time, and those
+    /// that wait for it there spin; and a change time is known to be ours. Readers do not need it.
     pub turn: Mutex<()>,
     state: Mutex<State>,
     /// Told when readers leave a segment that is leaving.
@@ -72,6 +74,14 @@ pub struct State {
     pub dirty: Bits,
     /// Of them: in the commit that is under way.
     pub syncing: Bits,
+    /// Of them: claimed by an earlier life, and not yet found to be right (see `trust`).
+    pub unproven: Bits,
+    /// Whether the file was compared with its stamp since the store was opened.
+    pub examined: bool,
+    /// What the file looked like after our last change of it, where that is known.
+    pub stamp: Option<Stamp>,
+    /// The stamp that the index has.
+    pub stamp_kept: Option<Stamp>,
     /// What dirty parts hashed to, for the sidecar.
     pub sums: Vec<(u32, Digest)>,
     /// One per segment.
@@ -176,7 +186,7 @@ pub fn folder_of(key: &ContentKey) -> PathBuf {
 }
 
 impl State {
-    /// Whether every part is present.
+    /// Whether every part is present, proven or not.
     pub fn is_complete(&self, layout: &BlobLayout) -> bool {
         self.data == layout.len()
     }
@@ -227,6 +237,7 @@ impl State {
             self.present.clear(*run);
             self.dirty.clear(*run);
             self.syncing.clear(*run);
+            self.unproven.clear(*run);
         }
         if !runs.is_empty() {
             self.sums.retain(|(p, _)| !(parts.start..parts.end).contains(p));

@@ -19,6 +19,7 @@ use super::leave;
 use super::lru::SegRef;
 use super::sums;
 use super::sync::lock;
+use super::trust;
 use crate::model::PartRange;
 
 /// Rows in one transaction: its log stays within what the books allow for it.
@@ -26,7 +27,7 @@ const ROWS: usize = 1000;
 /// Uses are recorded this often when nothing is written: what a crash may forget of them.
 const RECENCY: Duration = Duration::from_secs(60);
 
-/// Notes that a blob has dirty parts.
+/// Notes that a blob has dirty parts, or a stamp that the index does not have yet.
 pub fn note(core: &Core, cell: &Arc<Cell>, bytes: u64) {
     let mut dirty = lock(&core.dirty);
     dirty.cells.entry(cell.id).or_insert_with(|| cell.clone());
@@ -99,7 +100,31 @@ fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
     for cell in &synced {
         measure(core, cell);
     }
+    keep_stamps(core, &synced)?;
     failed.map_or(Ok(()), Err)
+}
+
+/// Records what these blobs' files look like now, so that the next process need not compare their parts
+/// with checksums. A stamp that is lost costs only that.
+fn keep_stamps(core: &Core, cells: &[Arc<Cell>]) -> Result<(), StoreError> {
+    let mut new: Vec<_> =
+        cells.iter().map(|cell| (cell, trust::stamp_to_keep(core, cell))).collect();
+    new.retain(|(cell, stamp)| cell.state().stamp_kept != *stamp);
+    for group in new.chunks(ROWS) {
+        core.write_index(Durability::Normal, |tx| {
+            for (cell, stamp) in group {
+                let row = cell.state().row;
+                if let Some(row) = row {
+                    rows::set_stamp(tx, row, *stamp)?;
+                }
+            }
+            Ok(())
+        })?;
+        for (cell, stamp) in group {
+            cell.state().stamp_kept = *stamp;
+        }
+    }
+    Ok(())
 }
 
 fn waiting(cell: &Cell) -> Vec<PartRange> {
@@ -115,7 +140,7 @@ fn sync(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
         let mut s = cell.state();
         let dirty = std::mem::take(&mut s.dirty);
         s.syncing.merge(&dirty);
-        if s.row.is_none() || s.removing {
+        if s.row.is_none() || s.removing || s.syncing.is_empty() {
             return Ok(());
         }
         (std::mem::take(&mut s.sums), s.unnamed)

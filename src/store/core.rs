@@ -1,7 +1,7 @@
 //! What all parts of the store share: the disk, the index, the books, the list of blobs.
 //!
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
-//! Order, where two are held: `evictor` → `committer` → index → `blobs` → a blob's state. `lru`,
+//! Order, where two are held: `evictor` → `committer` → a blob's `turn` → index → `blobs` → a blob's state. `lru`,
 //! `space`, `dirty` and `files` are leaves: nothing is taken inside them.
 
 use std::collections::{HashMap, VecDeque};

@@ -15,6 +15,7 @@ use super::index::{Durability, rows};
 use super::plan::Standing;
 use super::space;
 use super::sync::lock;
+use super::{commit, trust};
 use crate::base::FileRange;
 use crate::model::PartRange;
 
@@ -193,13 +194,15 @@ fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
     } else if !core.disk.holes() {
         Err(io::ErrorKind::Unsupported.into())
     } else {
-        match core.file(cell, true) {
-            Ok(open) => l.punches.iter().try_for_each(|r| open.file.punch(r.start(), r.len())),
-            Err(e) => match e.kind() {
-                // gone or cut: nothing there to take
-                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Ok(()),
-                _ => Err(e),
-            },
+        let punched = trust::changing(core, cell, || {
+            let open = core.file(cell, true)?;
+            l.punches.iter().try_for_each(|r| open.file.punch(r.start(), r.len()))
+        });
+        commit::note(core, cell, 0);
+        match punched {
+            // gone or cut: nothing there to take
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            other => gone(other),
         }
     };
     let mut s = cell.state();
@@ -219,6 +222,7 @@ fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
         s.removing = false;
         s.row = None;
         s.unnamed = false;
+        (s.examined, s.stamp, s.stamp_kept) = (false, None, None);
         if done.is_ok() {
             let excess = std::mem::take(&mut s.excess);
             space.data -= excess;

@@ -2,10 +2,12 @@
 //!
 //! On disk, below one folder of mode 0700:
 //! `index.db` (SQLite, WAL) · `blobs/<2 hex>/<content key>` (sparse, one per distinct file) ·
-//! `blobs/<2 hex>/<content key>.sums` (what each part hashed to) · `lock` (one writer process).
+//! `blobs/<2 hex>/<content key>.sums` (what each part hashed to) · `lock` (one writer process) ·
+//! `epoch` (which index was used with this folder last).
 //! `docs/store-format.md` describes them.
 //!
-//! Invariants: (1) a part is readable here only after its bytes were verified; (2) the index never
+//! Invariants: (1) a part is readable here only after its bytes were verified, and a part that an
+//! earlier process verified only while there is evidence that it is still the same (`trust`); (2) the index never
 //! claims what is not durable: data is synced before the transaction that marks it, and the mark is
 //! gone durably before its bytes are; (3) `used <= limit` at every instant: space is reserved first.
 //!
@@ -17,6 +19,7 @@ mod cell;
 mod commit;
 mod core;
 pub mod disk;
+mod epoch;
 mod error;
 mod evict;
 mod handle;
@@ -34,6 +37,7 @@ mod sources;
 mod space;
 mod sums;
 mod sync;
+mod trust;
 mod types;
 mod verify;
 mod write;

@@ -1,7 +1,8 @@
 //! Opening a store: the index is read once; after a crash the disk is made to agree with it.
 //!
-//! Invariant: when this returns, what is present is what the index claims, and the disk takes no
-//! more than is counted. After a clean close no blob file is looked at.
+//! Invariant: when this returns, what is present is what the index claims, unproven (`trust`), and the
+//! disk takes no more than is counted. No blob's bytes are read; after a clean close no blob file is
+//! looked at. Whatever else lies in the folder, the store opens.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,8 +17,9 @@ use super::index::{self, Durability, names, rows};
 use super::lock::StoreLock;
 use super::lru::Lru;
 use super::space::{BLOCK, MIN_LIMIT, Space};
+use super::trust::{self, Evidence, Left};
 use super::types::StoreOptions;
-use super::{evict, pins, rebuild};
+use super::{epoch, evict, pins, rebuild};
 use crate::base::Clock;
 use crate::base::units::ByteSize;
 use crate::model::ContentKey;
@@ -52,7 +54,17 @@ pub fn open(
     let root = &options.root;
     let lock = lock.map_or_else(|| take(root), Ok)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
-    let (opened, read) = index::open(root, &disk, clock.wall(), read)?;
+    let (kept, epoch) = (epoch::read(root), epoch::draw());
+    let (opened, read) = index::open(root, &disk, clock.wall(), epoch, read)?;
+    if let Err(error) = epoch::write(root, epoch) {
+        tracing::warn!(%error, "the epoch cannot be written; at the next start all cached parts are compared with their checksums");
+    }
+    let before = opened.before;
+    let evidence = trust::evidence(Left {
+        same_epoch: kept.is_some() && before.epoch == kept,
+        clean: before.clean,
+        same_boot: before.boot.is_some() && before.boot == disk.boot(),
+    });
     // the names of a new index and its log; what follows rests on them
     disk.sync_folder(Path::new("")).map_err(StoreError::disk(root, "sync"))?;
     let limit = options.limit.or(read.limit.map(ByteSize)).unwrap_or(DEFAULT_LIMIT);
@@ -65,7 +77,7 @@ pub fn open(
         space.overhead += super::space::up(len) + BLOCK;
     }
     let newest = read.blobs.iter().flat_map(|b| &b.used).map(|(_, used)| *used).max().unwrap_or(0);
-    let (blobs, lru) = load(read, &mut space);
+    let (blobs, lru) = load(read, &mut space, evidence);
     let core = Arc::new(Core {
         root: root.clone(),
         disk,
@@ -83,7 +95,7 @@ pub fn open(
         time: Time::new(clock, newest),
         lock,
     });
-    if !opened.clean {
+    if !before.clean {
         rebuild::agree(&core)?;
     }
     {
@@ -123,7 +135,7 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes the blobs and the LRU list of what the index says.
-fn load(read: Read, space: &mut Space) -> (Blobs, Lru) {
+fn load(read: Read, space: &mut Space, evidence: Evidence) -> (Blobs, Lru) {
     let mut blobs = Blobs::new(read.pinned);
     let mut listed = Vec::with_capacity(read.blobs.iter().map(|b| b.used.len()).sum());
     for row in read.blobs {
@@ -134,6 +146,9 @@ fn load(read: Read, space: &mut Space) -> (Blobs, Lru) {
         for run in row.present.runs(cell.layout.all_parts(), true) {
             space.data += s.add(&cell.layout, run);
         }
+        s.unproven = s.present.clone();
+        s.stamp_kept = row.stamp;
+        s.stamp = row.stamp.filter(|_| evidence == Evidence::Stamp);
         for (segment, used) in row.used {
             s.segs[segment as usize].used = used;
             if !cell.is_pinned() {

@@ -1,12 +1,13 @@
-//! After a crash, or with a new index: making disk and index agree.
+//! After a crash, or with a new index: making disk and index agree, without reading any blob's bytes.
 //!
-//! Rules: what the index claims stays, if its file is there and whole. What a file takes beyond
-//! that is punched. A file that no row claims is adopted part by part, as far as its sidecar
-//! certifies it; else it is removed. Runs before anybody uses the store.
+//! Rules: what the index claims stays, if its file is there and whole. What a file takes beyond that is
+//! punched. A file that no row claims is taken back as far as its sidecar certifies it, unproven; else it
+//! is removed. What has no name of ours, or is no ordinary file, is left alone and named once in the log.
+//! Nothing that lies in the folder keeps the store from being opened. Runs before anybody uses the store.
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cell::{Cell, folder_of};
@@ -14,9 +15,10 @@ use super::core::Core;
 use super::disk::Access;
 use super::error::StoreError;
 use super::index::{Durability, rows};
+use super::presence::Bits;
 use super::sync::lock;
-use super::{evict, leave, space, sums, verify};
-use crate::model::{ContentKey, Digest, PartRange};
+use super::{commit, evict, leave, space, sums, trust};
+use crate::model::{BlobLayout, ContentKey, Digest, PartRange};
 
 /// Makes the disk agree with the index.
 pub fn agree(core: &Arc<Core>) -> Result<(), StoreError> {
@@ -24,37 +26,72 @@ pub fn agree(core: &Arc<Core>) -> Result<(), StoreError> {
     for cell in &cells {
         check(core, cell)?;
     }
-    let claimed: HashSet<ContentKey> = lock(&core.blobs).by_key.keys().copied().collect();
-    let list = |folder: &Path| {
-        core.disk.list(folder).map_err(StoreError::disk(&core.full(folder), "list"))
-    };
-    for folder in list(Path::new("blobs"))? {
-        let folder = Path::new("blobs").join(folder);
-        for name in list(&folder)? {
-            let path = folder.join(&name);
-            let (stem, is_sums) = match name.strip_suffix(".sums") {
-                Some(stem) => (stem, true),
-                None => (name.as_str(), false),
-            };
-            let key = stem.parse::<Digest>().ok().map(ContentKey::new);
-            match key.filter(|k| folder_of(k) == folder) {
-                Some(key) if claimed.contains(&key) => {}
-                // goes with its blob
-                Some(key) if is_sums => {
-                    if core.disk.stat(&folder.join(key.to_string())).is_err() {
-                        remove(core, &path);
-                    }
-                }
-                Some(key) => {
-                    if !adopt(core, &key, &path)? {
-                        remove(core, &path);
-                        remove(core, &folder.join(format!("{name}.sums")));
-                    }
-                }
-                // not ours; nothing else belongs here
-                None => remove(core, &path),
-            }
+    let claimed: HashSet<ContentKey> = cells.iter().map(|cell| cell.key()).collect();
+    let mut strangers = Vec::new();
+    for folder in list(core, Path::new("blobs")) {
+        let path = Path::new("blobs").join(&folder);
+        if !is_folder_name(&folder) {
+            strangers.push(path);
+            continue;
         }
+        for name in list(core, &path) {
+            take_in(core, &claimed, &path, &name, &mut strangers)?;
+        }
+    }
+    if let Some(first) = strangers.first() {
+        let (first, count) = (core.full(first), strangers.len());
+        tracing::warn!(
+            count, first = %first.display(),
+            "files in the cache folder are not modelfs's; they are left alone and not counted"
+        );
+    }
+    Ok(())
+}
+
+/// What is in a folder; one that cannot be listed has nothing of ours.
+fn list(core: &Core, folder: &Path) -> Vec<String> {
+    core.disk.list(folder).unwrap_or_else(|error| {
+        tracing::warn!(path = %core.full(folder).display(), %error, "cannot be listed; left alone");
+        Vec::new()
+    })
+}
+
+/// Whether blobs lie in a folder of this name: two hexadecimal digits.
+fn is_folder_name(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Does with one file below `blobs/` what the rules say.
+fn take_in(
+    core: &Arc<Core>,
+    claimed: &HashSet<ContentKey>,
+    folder: &Path,
+    name: &str,
+    strangers: &mut Vec<PathBuf>,
+) -> Result<(), StoreError> {
+    let path = folder.join(name);
+    let (stem, is_sums) = match name.strip_suffix(".sums") {
+        Some(stem) => (stem, true),
+        None => (name, false),
+    };
+    let key = stem.parse::<Digest>().ok().map(ContentKey::new);
+    let key = key.filter(|key| folder_of(key) == folder && key.to_string() == stem);
+    // only ordinary files are there for the disk
+    let (Some(key), Ok(_)) = (key, core.disk.stat(&path)) else {
+        strangers.push(path);
+        return Ok(());
+    };
+    if claimed.contains(&key) {
+        return Ok(());
+    }
+    if is_sums {
+        // goes with its blob
+        if core.disk.stat(&folder.join(stem)).is_err() {
+            remove(core, &path);
+        }
+    } else if !adopt(core, &key, &path)? {
+        remove(core, &path);
+        remove(core, &folder.join(format!("{name}.sums")));
     }
     Ok(())
 }
@@ -69,71 +106,73 @@ fn remove(core: &Core, path: &Path) {
 
 /// Checks a blob that the index claims.
 fn check(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
-    let whole = core.disk.stat(&cell.path()).is_ok_and(|s| s.len == cell.layout.len());
-    if !whole || cell.state().data == 0 {
+    let stat = core.disk.stat(&cell.path()).ok().filter(|s| s.len == cell.layout.len());
+    let data = cell.state().data;
+    let Some(stat) = stat.filter(|_| data > 0) else {
         // nothing of it is there, or nothing of it was ever committed
         return leave::drop_wrong(core, cell, &[cell.layout.all_parts()]).map(drop);
-    }
-    drop_hollow(core, cell)?;
+    };
     // its names may not have been synced if it is new: with a row they were
-    punch_absent(core, cell)
-}
-
-/// An index that lost its log, or came from a backup, claims what was evicted since. Where there are
-/// holes in what it claims, only what matches its sum is believed.
-fn drop_hollow(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
-    let claimed = cell.state().present.runs(cell.layout.all_parts(), true);
-    let tried = (|| {
-        let data = core.disk.open(&cell.path(), Access::Read)?;
-        let solid = claimed.iter().try_fold(true, |all, run| {
-            let range = cell.layout.file_range(*run);
-            Ok::<_, io::Error>(all && data.is_solid(range.start(), range.len())?)
-        })?;
-        if solid {
-            return Ok(Vec::new());
-        }
-        let sidecar = core.disk.open(&cell.sums_path(), Access::Read)?;
-        let good = verify::matching(&cell.layout, data.as_ref(), sidecar.as_ref())?;
-        let good: HashSet<u32> = good.iter().flat_map(|run| run.start..run.end).collect();
-        let parts = claimed.iter().flat_map(|run| run.start..run.end);
-        let bad = parts.filter(|part| !good.contains(part));
-        Ok(bad.map(|part| PartRange { start: part, end: part + 1 }).collect())
-    })();
-    let bad = tried.unwrap_or_else(|e: io::Error| {
-        tracing::warn!(blob = %cell.key(), error = %e, "a blob cannot be looked at");
-        claimed
-    });
-    if !bad.is_empty() {
-        let parts = bad.len();
-        tracing::warn!(blob = %cell.key(), parts, "the index claimed what is a hole: dropped");
-        leave::drop_wrong(core, cell, &bad)?;
-    }
+    give_back(core, cell, stat.allocated);
     Ok(())
 }
 
-/// Punches what is absent of a blob that takes more than it is counted for.
-fn punch_absent(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
-    let fail = |e: io::Error| StoreError::disk(&core.full(&cell.path()), "punch")(e);
-    let allocated = core.disk.stat(&cell.path()).map_err(fail)?.allocated;
-    let counted = cell.state().cost + cell.overhead.map;
+/// Punches what is absent of a blob that takes more than it is counted for; what it takes beyond that
+/// all the same is counted.
+fn give_back(core: &Arc<Core>, cell: &Arc<Cell>, allocated: u64) {
     if allocated <= cell.state().cost {
+        return;
+    }
+    if let Err(error) = punch_absent(core, cell) {
+        tracing::warn!(blob = %cell.key(), %error, "space that nothing is cached in was not given back");
+    }
+    let allocated = core.disk.stat(&cell.path()).map_or(allocated, |s| s.allocated);
+    let excess = allocated.saturating_sub(cell.state().cost + cell.overhead.map);
+    cell.state().excess = excess;
+    lock(&core.space).data += excess;
+}
+
+fn punch_absent(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
+    let absent = cell.state().present.runs(cell.layout.all_parts(), false);
+    if absent.is_empty() || !core.disk.holes() || core.is_shared(cell) {
         return Ok(());
     }
-    let absent = cell.state().present.runs(cell.layout.all_parts(), false);
-    if !absent.is_empty() && core.disk.holes() && !core.is_shared(cell) {
-        let open = core.file(cell, true).map_err(fail)?;
-        for run in absent {
-            let r = space::punch_range(&cell.layout, run, |n| cell.state().keeps(n));
-            if !r.is_empty() {
-                open.file.punch(r.start(), r.len()).map_err(fail)?;
+    trust::changing(core, cell, || {
+        let open = core.file(cell, true)?;
+        absent.iter().try_for_each(|run| {
+            let r = space::punch_range(&cell.layout, *run, |n| cell.state().keeps(n));
+            if r.is_empty() { Ok(()) } else { open.file.punch(r.start(), r.len()) }
+        })
+    })?;
+    commit::note(core, cell, 0);
+    Ok(())
+}
+
+/// The parts of a blob without a row that may be there: they have a checksum and no hole. Makes what is
+/// there durable. Nothing is read: they are unproven.
+fn claims(core: &Core, layout: &BlobLayout, path: &Path) -> io::Result<Vec<PartRange>> {
+    let sums_path = path.with_extension("sums");
+    let (data, sidecar) =
+        (core.disk.open(path, Access::Read)?, core.disk.open(&sums_path, Access::Read)?);
+    if data.stat()?.len != layout.len() {
+        return Ok(Vec::new());
+    }
+    let mut bits = Bits::default();
+    for chunk in sums::chunks(layout.all_parts()) {
+        for (part, slot) in chunk.iter().zip(sums::read(sidecar.as_ref(), layout, chunk)?) {
+            let file = layout.part(part).file;
+            if slot.is_some() && data.is_solid(file.start(), file.len())? {
+                bits.set(PartRange { start: part.0, end: part.0 + 1 });
             }
         }
     }
-    let allocated = core.disk.stat(&cell.path()).map_err(fail)?.allocated;
-    let excess = allocated.saturating_sub(counted);
-    cell.state().excess = excess;
-    lock(&core.space).data += excess;
-    Ok(())
+    // they may be in memory only
+    data.sync()?;
+    sidecar.sync()?;
+    if let Some(folder) = path.parent() {
+        core.disk.sync_folder(folder)?;
+    }
+    Ok(bits.runs(layout.all_parts(), true))
 }
 
 /// Takes in a blob that no row claims, as far as its sidecar certifies it.
@@ -142,23 +181,14 @@ fn adopt(core: &Arc<Core>, key: &ContentKey, path: &Path) -> Result<bool, StoreE
     let Some(layout) = sums::certified_layout(core.disk.as_ref(), &sums_path, key) else {
         return Ok(false);
     };
-    let tried = (|| {
-        let data = core.disk.open(path, Access::Read)?;
-        if data.stat()?.len != layout.len() {
-            return Ok(Vec::new());
+    let claimed = match claims(core, &layout, path) {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            tracing::warn!(path = %core.full(path).display(), %error, "a blob cannot be looked at");
+            return Ok(false);
         }
-        let sidecar = core.disk.open(&sums_path, Access::Read)?;
-        let good = verify::matching(&layout, data.as_ref(), sidecar.as_ref())?;
-        // they may be in memory only
-        data.sync()?;
-        sidecar.sync()?;
-        if let Some(folder) = path.parent() {
-            core.disk.sync_folder(folder)?;
-        }
-        Ok(good)
-    })();
-    let good: Vec<PartRange> = tried.map_err(StoreError::disk(&core.full(path), "adopt"))?;
-    if good.is_empty() {
+    };
+    if claimed.is_empty() {
         return Ok(false);
     }
     let cell = lock(&core.blobs).cell(&Arc::new(layout));
@@ -166,8 +196,9 @@ fn adopt(core: &Arc<Core>, key: &ContentKey, path: &Path) -> Result<bool, StoreE
     let row = core.write_index(Durability::Full, |tx| {
         let row = rows::add_blob(tx, &cell.layout)?;
         let mut s = cell.state();
-        for run in &good {
+        for run in &claimed {
             s.add(&cell.layout, *run);
+            s.unproven.set(*run);
         }
         for segment in 0..cell.layout.segment_count() {
             let range = cell.parts_of(segment);
@@ -190,6 +221,7 @@ fn adopt(core: &Arc<Core>, key: &ContentKey, path: &Path) -> Result<bool, StoreE
     };
     evict::list(core, &cell, listed);
     tracing::info!(blob = %key, bytes = cell.state().data, "a blob was taken back into the index");
-    punch_absent(core, &cell)?;
+    let allocated = core.disk.stat(path).map_or(0, |s| s.allocated);
+    give_back(core, &cell, allocated);
     Ok(true)
 }

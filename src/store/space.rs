@@ -10,8 +10,8 @@ use crate::model::{BlobLayout, PartIx, PartRange};
 pub const BLOCK: u64 = 4 << 10;
 /// The smallest limit that leaves room for anything beside the index.
 pub const MIN_LIMIT: u64 = 8 << 20;
-/// The folder, `blobs/` and the lock: a block each, and one to spare.
-const SKELETON: u64 = 4 * BLOCK;
+/// The folder, `blobs/`, the lock and the epoch: a block each, and one to spare.
+const SKELETON: u64 = 5 * BLOCK;
 /// The least that the index is counted for: an empty one with its log at its usual full size.
 const INDEX_FLOOR: u64 = 2 << 20;
 

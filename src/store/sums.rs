@@ -47,6 +47,16 @@ pub fn write(file: &dyn DiskFile, layout: &BlobLayout, sums: &[(u32, Digest)]) -
     Ok(())
 }
 
+/// Slots read at once: 32 KiB of them.
+const AT_ONCE: u32 = 1024;
+
+/// A run of parts in pieces whose slots are read at once.
+pub fn chunks(parts: PartRange) -> impl Iterator<Item = PartRange> {
+    (parts.start..parts.end)
+        .step_by(AT_ONCE as usize)
+        .map(move |start| PartRange { start, end: start.saturating_add(AT_ONCE).min(parts.end) })
+}
+
 /// The slots of a run of parts; `None` where never written.
 pub fn read(
     file: &dyn DiskFile,

@@ -20,6 +20,7 @@ use super::leave;
 use super::reserve::{Reservation, reserve};
 use super::space::{self, BLOCK};
 use super::sync::lock;
+use super::trust;
 use super::types::Written;
 use crate::base::units::ByteSize;
 use crate::base::{FileRange, hash};
@@ -140,7 +141,7 @@ fn store(
 ) -> Result<(), Failed> {
     setup(core, cell, layout).map_err(Failed::Before)?;
     let path = core.full(&cell.path());
-    let open = match core.file(cell, true) {
+    let open = match trust::changing(core, cell, || core.file(cell, true)) {
         Ok(open) => open,
         Err(source) => {
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) {
@@ -157,7 +158,7 @@ fn store(
     }
     space.need(cost).map_err(Failed::Before)?;
     space.take_data(cost);
-    let first = put(&open, cell, w, runs);
+    let first = put(core, &open, cell, w, runs);
     let done = match first {
         Err(e) if is_full(&e) => {
             // the disk has less than the limit says: make room for what is lacking, once
@@ -170,7 +171,7 @@ fn store(
                 other => other,
             };
             match made {
-                Ok(Room::Made) => put(&open, cell, w, runs),
+                Ok(Room::Made) => put(core, &open, cell, w, runs),
                 _ => Err(e),
             }
         }
@@ -186,22 +187,29 @@ fn store(
 }
 
 /// Writes the runs.
-fn put(open: &OpenFile, cell: &Cell, w: &Write<'_>, runs: &[PartRange]) -> io::Result<()> {
+fn put(
+    core: &Core,
+    open: &OpenFile,
+    cell: &Cell,
+    w: &Write<'_>,
+    runs: &[PartRange],
+) -> io::Result<()> {
     let layout = &cell.layout;
-    let _turn = lock(&cell.turn);
     let start = layout.part(w.first).file.start();
-    for run in runs {
-        let range = layout.file_range(*run);
-        let skip = range.start() - start;
-        if let Some((source, from)) = w.shared
-            && copy(open, layout, source, from + skip, range)?
-        {
-            continue;
+    trust::changing(core, cell, || {
+        for run in runs {
+            let range = layout.file_range(*run);
+            let skip = range.start() - start;
+            if let Some((source, from)) = w.shared
+                && copy(open, layout, source, from + skip, range)?
+            {
+                continue;
+            }
+            let bytes = &w.bytes[skip as usize..(range.end() - start) as usize];
+            open.file.write_at(bytes, range.start())?;
         }
-        let bytes = &w.bytes[skip as usize..(range.end() - start) as usize];
-        open.file.write_at(bytes, range.start())?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Shares blocks, where both sides begin at a block and end at one or with their file.
@@ -262,6 +270,7 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
                 s.row = Some(row);
                 s.unnamed = true;
             }
+            trust::made(cell, file.as_ref());
             core.keep_open(cell, OpenFile { file, writable: true });
             Ok(())
         }

@@ -200,6 +200,10 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         self.below.free()
     }
 
+    fn boot(&self) -> Option<i64> {
+        self.below.boot()
+    }
+
     fn holes(&self) -> bool {
         self.below.holes()
     }

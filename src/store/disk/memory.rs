@@ -8,12 +8,19 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Disk, DiskFile, FileStat};
 
 const BLOCK: u64 = 4096;
 type Block = Box<[u8; BLOCK as usize]>;
+
+/// Change times and boots: no two are the same.
+fn tick() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
 
 #[derive(Debug, Clone, Default)]
 struct Content {
@@ -24,6 +31,8 @@ struct Content {
     old_len: Option<u64>,
     /// Whether its name would outlive a crash.
     named: bool,
+    /// When it last changed.
+    changed: i64,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +41,8 @@ struct Inner {
     folders: std::collections::BTreeSet<PathBuf>,
     /// Removed since their folder's last sync: may come back.
     removed: Vec<(PathBuf, Arc<Mutex<Content>>)>,
+    /// Which life of the machine this is.
+    boot: i64,
 }
 
 /// Files in memory. Clones are the same disk.
@@ -64,7 +75,8 @@ impl MemoryDisk {
             state & 4 == 0
         };
         let inner = lock(&self.inner);
-        let mut after = Inner { folders: inner.folders.clone(), ..Inner::default() };
+        let folders = inner.folders.clone();
+        let mut after = Inner { folders, boot: tick(), ..Inner::default() };
         let there = inner.files.iter().map(|(p, c)| (p, c, true));
         let gone = inner.removed.iter().map(|(p, c)| (p, c, false));
         for (path, content, named_now) in gone.chain(there) {
@@ -96,7 +108,7 @@ impl MemoryDisk {
         lock(&self.inner).files.values().map(|c| lock(c).blocks.len() as u64 * BLOCK).sum()
     }
 
-    /// Changes one byte behind everybody's back.
+    /// Changes one byte as a failing medium does: the change time stays.
     pub fn flip(&self, path: &Path, offset: u64) {
         if let Some(c) = lock(&self.inner).files.get(path)
             && let Some(block) = lock(c).blocks.get_mut(&(offset / BLOCK))
@@ -117,7 +129,8 @@ impl Content {
     }
 
     fn stat(&self) -> FileStat {
-        FileStat { len: self.len, allocated: self.blocks.len() as u64 * BLOCK }
+        let allocated = self.blocks.len() as u64 * BLOCK;
+        FileStat { len: self.len, allocated, changed: self.changed }
     }
 }
 
@@ -128,7 +141,8 @@ impl Disk for MemoryDisk {
             if !path.parent().is_some_and(|p| inner.folders.contains(p)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            let content = inner.files.entry(path.to_owned()).or_default();
+            let new = || Arc::new(Mutex::new(Content { changed: tick(), ..Content::default() }));
+            let content = inner.files.entry(path.to_owned()).or_insert_with(new);
             return Ok(Arc::new(MemoryFile(content.clone())));
         }
         Ok(Arc::new(MemoryFile(self.find(path)?)))
@@ -181,6 +195,10 @@ impl Disk for MemoryDisk {
         Ok(1 << 40)
     }
 
+    fn boot(&self) -> Option<i64> {
+        Some(lock(&self.inner).boot)
+    }
+
     fn holes(&self) -> bool {
         true
     }
@@ -207,6 +225,7 @@ impl DiskFile for MemoryFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut c = lock(&self.0);
+        c.changed = tick();
         let mut done = 0;
         while done < bytes.len() {
             let at = offset + done as u64;
@@ -228,6 +247,7 @@ impl DiskFile for MemoryFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut c = lock(&self.0);
+        c.changed = tick();
         let was = c.len;
         c.old_len.get_or_insert(was);
         c.len = len;
@@ -247,6 +267,7 @@ impl DiskFile for MemoryFile {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut c = lock(&self.0);
+        c.changed = tick();
         let whole = offset.div_ceil(BLOCK)..(offset + len) / BLOCK;
         let hit: Vec<u64> = c.blocks.range(whole).map(|(k, _)| *k).collect();
         for at in hit {

@@ -38,9 +38,13 @@ pub struct FileStat {
     pub len: u64,
     /// What it takes on disk.
     pub allocated: u64,
+    /// When its content, length or mode last changed, in nanoseconds since 1970. Programs cannot set
+    /// it; it may be as coarse as the system's clock tick.
+    pub changed: i64,
 }
 
-/// Files below the store's folder.
+/// Files below the store's folder. What is there under a name but is no ordinary file does not exist
+/// for a disk: it is neither opened nor followed nor removed.
 pub trait Disk: Send + Sync + Debug {
     /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
@@ -62,6 +66,8 @@ pub trait Disk: Send + Sync + Debug {
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
     /// Bytes free for us on the file system.
     fn free(&self) -> io::Result<u64>;
+    /// Names the time between two losses of what was not synced: the machine's boot. `None`: not known.
+    fn boot(&self) -> Option<i64>;
     /// Whether holes can be punched. If not, space comes back only with a whole file.
     fn holes(&self) -> bool;
     /// Told before each change of the index, which is none of this disk's files: an error fails the
@@ -85,9 +91,7 @@ pub trait DiskFile: Send + Sync + Debug {
     /// done or only part of it, where it cannot.
     fn copy_from(&self, source: &dyn DiskFile, from: u64, to: u64, len: u64) -> io::Result<bool>;
     /// Whether no byte of a range lies in a hole, as far as this disk can tell.
-    fn is_solid(&self, _offset: u64, _len: u64) -> io::Result<bool> {
-        Ok(true)
-    }
+    fn is_solid(&self, offset: u64, len: u64) -> io::Result<bool>;
     /// Makes its bytes durable.
     fn sync(&self) -> io::Result<()>;
     /// What it takes.

@@ -1,7 +1,8 @@
 //! The real disk: holes, shared blocks and advice where the system has them, plain files elsewhere.
 //!
-//! Invariant: blob files are never writable by their mode. No state but what the system was found
-//! to be able to; any thread.
+//! Invariant: blob files are never writable by their mode, and nothing but ordinary files is opened,
+//! followed or removed: a link, pipe or folder under a blob's name does not exist for the store. No
+//! state but what the system was found to be able to; any thread.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -34,12 +35,14 @@ impl RealDisk {
     fn open_writable(&self, path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        match options.open(path) {
+        match open_ordinary(path, &mut options) {
             // mode 0400 keeps everybody but root out, us too: let ourselves in for a moment
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                set_mode(path, 0o600)?;
-                let file = options.open(path);
-                set_mode(path, 0o400)?;
+                let mode =
+                    |mode| set_mode(&open_ordinary(path, OpenOptions::new().read(true))?, mode);
+                mode(0o600)?;
+                let file = open_ordinary(path, &mut options);
+                mode(0o400)?;
                 file
             }
             other => other,
@@ -50,13 +53,9 @@ impl RealDisk {
     fn probe(&self) -> bool {
         let path = self.root.join(".holes");
         let tried = (|| -> io::Result<bool> {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&path)
-                .map(RealFile)?;
+            let _ = std::fs::remove_file(&path);
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create_new(true).open(&path).map(RealFile)?;
             file.write_at(&[1; 8192], 0)?;
             match file.punch(0, 4096) {
                 Ok(()) => Ok(true),
@@ -73,7 +72,7 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.root.join(path);
         let file = match access {
-            Access::Read => File::open(&path)?,
+            Access::Read => open_ordinary(&path, OpenOptions::new().read(true))?,
             Access::Write => self.open_writable(&path)?,
             Access::Create => {
                 let mut options = OpenOptions::new();
@@ -92,7 +91,7 @@ impl Disk for RealDisk {
     }
 
     fn open_shared(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = File::open(self.root.join(path))?;
+        let file = open_ordinary(&self.root.join(path), OpenOptions::new().read(true))?;
         // a lock of the open file, not of the process: it lives in the kernel for as long as the
         // kernel itself reads the file, even when no process of ours does
         match file.try_lock_shared() {
@@ -106,7 +105,8 @@ impl Disk for RealDisk {
     }
 
     fn is_shared(&self, path: &Path) -> bool {
-        let file = match File::open(self.root.join(path)) {
+        let path = self.root.join(path);
+        let file = match open_ordinary(&path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(error) => return error.kind() != io::ErrorKind::NotFound,
         };
@@ -122,7 +122,9 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(self.root.join(path))
+        let path = self.root.join(path);
+        ordinary(&std::fs::symlink_metadata(&path)?)?;
+        std::fs::remove_file(path)
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
@@ -147,7 +149,9 @@ impl Disk for RealDisk {
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        std::fs::metadata(self.root.join(path)).map(|m| stat_of(&m))
+        let meta = std::fs::symlink_metadata(self.root.join(path))?;
+        ordinary(&meta)?;
+        Ok(stat_of(&meta))
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -160,27 +164,76 @@ impl Disk for RealDisk {
         Ok(u64::MAX)
     }
 
+    fn boot(&self) -> Option<i64> {
+        boot()
+    }
+
     fn holes(&self) -> bool {
         *self.holes.get_or_init(|| self.probe())
     }
 }
 
-fn stat_of(m: &std::fs::Metadata) -> FileStat {
-    #[cfg(unix)]
-    let allocated = std::os::unix::fs::MetadataExt::blocks(m) * 512;
-    #[cfg(not(unix))]
-    let allocated = m.len();
-    FileStat { len: m.len(), allocated }
-}
-
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+/// Opens a file by its name, but no link, and nothing that would keep us waiting or is no file.
+fn open_ordinary(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags as i32);
+    }
+    let opened = options.open(path);
+    #[cfg(unix)]
+    if let Err(e) = &opened {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(e);
+        if matches!(errno, Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::NOTDIR)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+    }
+    let file = opened?;
+    ordinary(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Only ordinary files count as there.
+fn ordinary(meta: &std::fs::Metadata) -> io::Result<()> {
+    if meta.is_file() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn stat_of(m: &std::fs::Metadata) -> FileStat {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let changed = m.ctime().saturating_mul(1_000_000_000).saturating_add(m.ctime_nsec());
+        FileStat { len: m.len(), allocated: m.blocks() * 512, changed }
     }
     #[cfg(not(unix))]
     {
-        let _ = (path, mode);
+        let since = m.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        let changed = since.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
+        FileStat { len: m.len(), allocated: m.len(), changed }
+    }
+}
+
+/// The kernel draws a new number at each boot; the first half of it is enough to tell two apart.
+fn boot() -> Option<i64> {
+    if cfg!(target_os = "linux") {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&digits, 16).ok().map(u64::cast_signed)
+    } else {
+        None
+    }
+}
+
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, mode);
         Ok(())
     }
 }

@@ -30,16 +30,28 @@ const STEP: u64 = 128 << 10;
 pub struct Opened {
     /// The index.
     pub index: Index,
-    /// Whether it was closed in good order and the disk is just as it says.
-    pub clean: bool,
+    /// How it was left.
+    pub before: Before,
 }
 
-/// Opens or makes the index below `root`. `sound` reads what will be needed of it: damage that
-/// only shows there counts as well.
+/// What an index says of the last time that it was used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Before {
+    /// It was closed in good order and the disk is just as it says.
+    pub clean: bool,
+    /// Its epoch.
+    pub epoch: Option<i64>,
+    /// During which boot of the machine.
+    pub boot: Option<i64>,
+}
+
+/// Opens or makes the index below `root`, for this epoch. `sound` reads what will be needed of it:
+/// damage that only shows there counts as well.
 pub fn open<T>(
     root: &Path,
     disk: &Arc<dyn Disk>,
     now: SystemTime,
+    epoch: i64,
     sound: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> Result<(Opened, T), StoreError> {
     let path = root.join(NAME);
@@ -50,14 +62,22 @@ pub fn open<T>(
     }
     loop {
         match try_open(&path, disk.as_ref(), found, &sound) {
-            Ok(Tried::Sound(conn, clean, read)) => {
+            Ok(Tried::Sound(conn, before, read)) => {
                 let (disk, conn) = (disk.clone(), Mutex::new(conn));
+                let boot = disk.boot();
                 let index = Index { path, disk, conn, damaged: false.into() };
                 // from here on the disk may run ahead of the index
-                index.write(Durability::Full, |tx| rows::set_meta(tx, "clean", 0))?;
+                index.write(Durability::Full, |tx| {
+                    rows::set_meta(tx, "clean", 0)?;
+                    rows::set_meta(tx, "epoch", epoch)?;
+                    match boot {
+                        Some(boot) => rows::set_meta(tx, "boot", boot),
+                        None => rows::forget_meta(tx, "boot"),
+                    }
+                })?;
                 // in the database itself: without its log it must not look as if closed well
                 index.fold()?;
-                return Ok((Opened { index, clean }, read));
+                return Ok((Opened { index, before }, read));
             }
             Ok(Tried::Newer(found)) => {
                 let known = schema::MIGRATIONS.len() as u32;
@@ -75,7 +95,7 @@ pub fn open<T>(
 }
 
 enum Tried<T> {
-    Sound(Connection, bool, T),
+    Sound(Connection, Before, T),
     Newer(u32),
 }
 
@@ -100,8 +120,13 @@ fn try_open<T>(
         return Ok(Tried::Newer(version));
     }
     configure(&conn)?;
-    let clean = found && version > 0 && rows::meta(&conn, "clean")? == Some(1);
-    if found && !clean {
+    let mut before = Before::default();
+    if found && version > 0 {
+        before.clean = rows::meta(&conn, "clean")? == Some(1);
+        before.epoch = rows::meta(&conn, "epoch")?;
+        before.boot = rows::meta(&conn, "boot")?;
+    }
+    if found && !before.clean {
         let said: String = conn.pragma_query_value(None, "quick_check", |r| r.get(0))?;
         if said != "ok" {
             tracing::warn!(said, "the index did not pass its check");
@@ -110,7 +135,7 @@ fn try_open<T>(
     }
     schema::migrate(&mut conn, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
     let read = sound(&conn)?;
-    Ok(Tried::Sound(conn, clean, read))
+    Ok(Tried::Sound(conn, before, read))
 }
 
 /// Has the kernel fetch the index, of which SQLite would ask a page at a time. Before SQLite opens it:

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::base::hash;
 use crate::model::{BlobLayout, ContentKey, Digest, SegmentIx};
 use crate::store::presence::Bits;
+use crate::store::trust::Stamp;
 
 /// A segment as the index has it.
 #[derive(Debug, Clone)]
@@ -33,6 +34,11 @@ pub fn set_meta(conn: &Connection, key: &str, value: i64) -> rusqlite::Result<()
     conn.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
         .execute(params![key, value])
         .map(drop)
+}
+
+/// Forgets a number of the store itself.
+pub fn forget_meta(conn: &Connection, key: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key]).map(drop)
 }
 
 /// Adds a blob, if it is not there, and what objects it has ranges of. Its row.
@@ -112,6 +118,21 @@ pub fn set_used(conn: &Connection, blob: i64, segment: u32, used: u32) -> rusqli
         .map(drop)
 }
 
+/// A stamp in two columns from `at` on.
+fn stamp_at(r: &Row<'_>, at: usize) -> rusqlite::Result<Option<Stamp>> {
+    let (allocated, changed): (Option<i64>, Option<i64>) = (r.get(at)?, r.get(at + 1)?);
+    let stamp = |(allocated, changed): (i64, i64)| Stamp { allocated: allocated as u64, changed };
+    Ok(allocated.zip(changed).map(stamp))
+}
+
+/// Keeps what a blob's file looks like, or that this is not known.
+pub fn set_stamp(conn: &Connection, blob: i64, stamp: Option<Stamp>) -> rusqlite::Result<()> {
+    let (allocated, changed) = stamp.map(|s| (s.allocated as i64, s.changed)).unzip();
+    conn.prepare_cached("UPDATE blobs SET allocated = ?2, changed = ?3 WHERE id = ?1")?
+        .execute(params![blob, allocated, changed])
+        .map(drop)
+}
+
 /// Whether a blob is known to have ranges of an object.
 pub fn has_object(conn: &Connection, digest: &Digest, blob: i64) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT 1 FROM objects WHERE digest = ?1 AND blob = ?2")?
@@ -149,11 +170,14 @@ pub struct BlobRow {
     pub present: Bits,
     /// Its segments that have something present, with their last uses in seconds.
     pub used: Vec<(u32, u32)>,
+    /// What its file looked like when all of that was known to be right.
+    pub stamp: Option<Stamp>,
 }
 
 /// All blobs. An error of type "conversion" where a row is not what we would have written.
 pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
-    let mut select = conn.prepare("SELECT id, key, layout FROM blobs ORDER BY id")?;
+    let mut select =
+        conn.prepare("SELECT id, key, layout, allocated, changed FROM blobs ORDER BY id")?;
     let rows = select.query_map([], |r| {
         let key: [u8; 32] = r.get(1)?;
         match BlobLayout::decode(r.get_ref(2)?.as_blob()?) {
@@ -162,6 +186,7 @@ pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
                 layout: Arc::new(l),
                 present: Bits::default(),
                 used: Vec::new(),
+                stamp: stamp_at(r, 3)?,
             }),
             _ => Err(rusqlite::Error::IntegralValueOutOfRange(2, 0)),
         }

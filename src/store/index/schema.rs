@@ -42,6 +42,10 @@ pub const MIGRATIONS: &[&str] = &[
     // 2. What loads of a version touched first, in order, as `model::trace` writes it. The body comes
     // last, so that nobody who looks for the rest reads it.
     "CREATE TABLE traces (hash BLOB PRIMARY KEY, used INTEGER NOT NULL, body BLOB NOT NULL);",
+    // 3. What a blob's file looked like when everything that is claimed of it was known to be right:
+    // bytes that it took, and its change time in nanoseconds. NULL: not known.
+    "ALTER TABLE blobs ADD COLUMN allocated INTEGER;
+     ALTER TABLE blobs ADD COLUMN changed INTEGER;",
 ];
 
 /// The version of an open index.

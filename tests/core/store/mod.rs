@@ -9,6 +9,7 @@ mod pressure;
 mod sequences;
 mod steps;
 mod tampered;
+mod trusted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

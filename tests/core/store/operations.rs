@@ -276,6 +276,7 @@ fn opening_after_a_crash() {
                 file.write_at(&[1; 9000], 0).unwrap();
                 file.sync().unwrap();
             }
+            // not the store's: they stay
             for folder in ["blobs", "blobs/aa"] {
                 world.memory.sync_folder(Path::new(folder)).unwrap();
             }

@@ -128,6 +128,7 @@ fn an_index_that_lost_its_log_claims_nothing_that_was_evicted_since() {
         let again = open_on(&after, LIMIT, Arc::new(memory.clone()));
         for (n, l) in [(1, &a), (2, &b)] {
             let blob = again.blob(l.clone()).unwrap();
+            blob.prove(l.all_parts()).unwrap();
             for run in blob.present(l.all_parts()) {
                 assert!(check(&blob, n, run));
             }
