@@ -103,6 +103,7 @@ impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
         let kind = match &error {
             RegistryError::Unreachable { .. }
+            | RegistryError::NoFolder { .. }
             | RegistryError::Busy { .. }
             | RegistryError::Refused { .. }
             // A proxy's login page is the usual cause: trouble on the way, not damage.

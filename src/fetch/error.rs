@@ -54,6 +54,22 @@ impl FetchError {
         }
     }
 
+    /// Whether it is worth waiting until then.
+    pub(super) fn is_worth_waiting(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.is_worth_waiting(),
+            other => other.is_transient(),
+        }
+    }
+
+    /// How long the registry asks not to be asked again.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Registry(RegistryError::Busy { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether it says something about the flight only, not about the bytes: another one may bring
     /// them. A flight that somebody waits for needs no store.
     pub(super) fn is_of_the_flight(&self) -> bool {

@@ -118,7 +118,8 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher for one source. Must be called within a tokio runtime.
     pub fn new(source: Arc<Source>, store: Store, options: FetchOptions) -> Arc<Self> {
-        let transfers = Arc::new(Transfers::new(store.clone(), source.registry(), &options));
+        let (registry, waits) = (source.registry(), source.waits());
+        let transfers = Arc::new(Transfers::new(store.clone(), registry, waits, &options));
         Arc::new(Self {
             source,
             store,

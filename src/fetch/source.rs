@@ -15,7 +15,7 @@ use crate::base::hash;
 use crate::base::weighted::Weighted;
 use crate::model::{Catalog, Digest, Manifest};
 use crate::registry::{
-    CatalogAnswer, Registry, RegistryError, RetryPolicy, Retrying, Validator, xprim,
+    CatalogAnswer, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, xprim,
 };
 use crate::store::{SavedCatalog, Store, StoreError};
 
@@ -41,6 +41,8 @@ pub struct Source {
     ttl: Duration,
     /// How long the catalog may take, or one that drips would be the last that was asked for.
     patience: Duration,
+    /// The calls that wait for the registry, those for objects included.
+    waits: Arc<Waits>,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
     manifests: Mutex<Weighted<Digest, Arc<Manifest>>>,
@@ -81,9 +83,10 @@ impl Source {
         store: Store,
         options: &FetchOptions,
     ) -> Self {
+        let waits = Arc::new(Waits::default());
         let patient = registry.clone().map(|r| {
             let retrying = Retrying::new(r, RetryPolicy::default(), options.read_deadline);
-            Arc::new(retrying) as Arc<dyn Registry>
+            Arc::new(retrying.listed_in(waits.clone())) as Arc<dyn Registry>
         });
         Self {
             name: name.to_owned(),
@@ -92,6 +95,7 @@ impl Source {
             store,
             ttl: options.catalog_ttl,
             patience: options.read_deadline,
+            waits,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             manifests: Mutex::new(Weighted::new(MANIFEST_ENTRIES)),
@@ -108,7 +112,8 @@ impl Source {
         self.ttl
     }
 
-    pub(super) fn registry(&self) -> Option<Arc<dyn Registry>> {
+    /// The registry, if there is one to ask.
+    pub fn registry(&self) -> Option<Arc<dyn Registry>> {
         self.registry.clone()
     }
 
@@ -160,6 +165,15 @@ impl Source {
         self.state().asked.map(|at| at.elapsed())
     }
 
+    /// What is being waited for now, if it is the registry.
+    pub fn waiting(&self) -> Option<Wait> {
+        self.waits.longest()
+    }
+
+    pub(super) fn waits(&self) -> Arc<Waits> {
+        self.waits.clone()
+    }
+
     fn not_known(&self) -> FetchError {
         FetchError::NotKnown { what: format!("the catalog of {}", self.name) }
     }
@@ -175,6 +189,7 @@ impl Source {
         // With a catalog at hand, nobody should wait through retries for news of it.
         let offline = self.catalog_now().is_some();
         let asked = if offline { registry } else { self.patient.as_ref().unwrap_or(registry) };
+        let _listed = self.waits.begin(tokio::time::Instant::now() + self.patience);
         let answer = tokio::time::timeout(self.patience, asked.catalog(&known)).await;
         let answer = answer.unwrap_or_else(|_| {
             let why = format!("not all there within {:?}", self.patience);

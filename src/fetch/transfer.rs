@@ -29,7 +29,7 @@ use super::{FetchError, FetchOptions, Load, Traffic};
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffers;
 use crate::model::{Check, Object};
-use crate::registry::{Registry, RegistryError, RetryPolicy, random};
+use crate::registry::{Registry, RegistryError, RetryPolicy, Waits, random};
 use crate::store::{Reservation, Store};
 
 /// How many batches of a flight may be hashed or written while its next one arrives.
@@ -54,6 +54,7 @@ pub struct Transfers {
     pub(super) memory: Memory,
     pub(super) buffers: Buffers,
     slots: Arc<Slots>,
+    waits: Arc<Waits>,
     retry: RetryPolicy,
     deadline: Duration,
     /// How long nothing may come before it is asked for again: whoever waits from the beginning
@@ -87,6 +88,7 @@ impl Transfers {
     pub(super) fn new(
         store: Store,
         registry: Option<Arc<dyn Registry>>,
+        waits: Arc<Waits>,
         options: &FetchOptions,
     ) -> Self {
         Self {
@@ -97,6 +99,7 @@ impl Transfers {
             memory: Memory::new(options.memory),
             buffers: Buffers::default(),
             slots: Slots::new(options.connections),
+            waits,
             retry: RetryPolicy::default(),
             deadline: options.read_deadline,
             silence: options.read_deadline / 2,
@@ -175,6 +178,7 @@ impl Transfers {
         let mut mismatches: HashMap<u64, u32> = HashMap::new();
         let mut failures = 0;
         let mut give_up = Instant::now() + self.deadline;
+        let waiting = self.waits.begin(give_up);
         while let Some(run) = flight.pending().into_iter().next() {
             let mut slot = self.slots.acquire(&flight.urgency).await;
             let outcome = self.attempt(delivery, run.clone(), &mut mismatches, &mut slot).await;
@@ -182,15 +186,14 @@ impl Transfers {
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
                 failures = 0;
                 give_up = Instant::now() + self.deadline;
+                waiting.goes_on(give_up);
             }
             let Err(error) = outcome else { continue };
             let Some(delay) = self.delay(&error, failures, give_up) else { return Err(error) };
             tracing::debug!(%error, ?delay, "trying again");
             failures += 1;
-            let told = matches!(
-                error,
-                FetchError::Registry(RegistryError::Busy { retry_after: Some(_), .. })
-            );
+            let told = error.retry_after().is_some();
+            waiting.failed(&error);
             flight.trouble(error);
             // Who begins to wait for it has not failed yet: for that one it tries at once, unless
             // the registry asked for the pause.
@@ -209,13 +212,9 @@ impl Transfers {
             FetchError::Registry(RegistryError::WrongBytes { .. }) if failures == 0 => {
                 Some(Duration::ZERO)
             }
-            e if e.is_transient() => {
+            e if e.is_worth_waiting() => {
                 let left = give_up.saturating_duration_since(Instant::now());
-                let retry_after = match e {
-                    FetchError::Registry(RegistryError::Busy { retry_after, .. }) => *retry_after,
-                    _ => None,
-                };
-                self.retry.delay(failures + 1, random(), retry_after, left)
+                self.retry.delay(failures + 1, random(), e.retry_after(), left)
             }
             _ => None,
         }

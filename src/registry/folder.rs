@@ -59,7 +59,7 @@ impl Folder {
                 RegistryError::Refused { what: what.to_owned(), status: 403 }
             }
             ErrorKind::NotFound | ErrorKind::NotADirectory if !self.root.is_dir() => {
-                unreachable("the registry's folder is not there".into())
+                RegistryError::NoFolder { root: self.name.clone() }
             }
             ErrorKind::NotFound if what != CATALOG && !self.root.join(CATALOG).exists() => {
                 unreachable(format!("the registry's folder holds no {CATALOG}"))
@@ -241,7 +241,8 @@ mod tests {
         std::fs::rename(dir.path(), &away).unwrap();
         for known in [gone, d] {
             let object = r.object(&known, 3_000_000, all).await.err().unwrap();
-            assert!(matches!(object, RegistryError::Unreachable { .. }), "{object}");
+            assert!(matches!(object, RegistryError::NoFolder { .. }), "{object}");
+            assert!(object.is_transient() && !object.is_worth_waiting());
             assert!(r.document(&known, 9).await.unwrap_err().is_transient());
         }
         assert!(r.catalog(&Validator::default()).await.unwrap_err().is_transient());

@@ -13,6 +13,7 @@ mod http;
 mod http_answer;
 mod memory;
 mod retry;
+mod waits;
 pub mod xprim;
 
 pub use connect::{is_url, open, open_with};
@@ -22,6 +23,7 @@ pub use hedge::Hedged;
 pub use http::{Http, HttpTimeouts};
 pub use memory::{Counts, Cut, Memory};
 pub use retry::{DEADLINE, RetryPolicy, Retrying, random};
+pub use waits::{Wait, Waiting, Waits};
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -98,6 +100,12 @@ pub enum RegistryError {
         /// What happened, in one line.
         why: String,
     },
+    /// The folder that a local registry lies in is not there: not mounted, moved or mistyped.
+    #[error("the folder {root} is not there")]
+    NoFolder {
+        /// The folder.
+        root: String,
+    },
     /// The server answered with a status that is its own trouble (5xx) or asks for patience (429).
     #[error("{what}: the server answered {status}")]
     Busy {
@@ -151,7 +159,13 @@ pub enum RegistryError {
 impl RegistryError {
     /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+        matches!(self, Self::Unreachable { .. } | Self::NoFolder { .. } | Self::Busy { .. })
+    }
+
+    /// Whether it is worth waiting until then. A network gets over a hiccup; a folder that is missing
+    /// stays so until somebody does something about it.
+    pub fn is_worth_waiting(&self) -> bool {
+        self.is_transient() && !matches!(self, Self::NoFolder { .. })
     }
 
     /// A manifest that breaks a rule.

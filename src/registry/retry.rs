@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
+use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator, Waits};
 use crate::base::ObjectRange;
 use crate::model::Digest;
 
@@ -75,12 +75,18 @@ pub struct Retrying {
     inner: Arc<dyn Registry>,
     policy: RetryPolicy,
     deadline: Duration,
+    waits: Arc<Waits>,
 }
 
 impl Retrying {
     /// Around `inner`, each call within `deadline`.
     pub fn new(inner: Arc<dyn Registry>, policy: RetryPolicy, deadline: Duration) -> Self {
-        Self { inner, policy, deadline }
+        Self { inner, policy, deadline, waits: Arc::default() }
+    }
+
+    /// The same, and its calls are listed there while they wait.
+    pub fn listed_in(self, waits: Arc<Waits>) -> Self {
+        Self { waits, ..self }
     }
 
     async fn run<T, F>(
@@ -92,6 +98,7 @@ impl Retrying {
         F: Future<Output = Result<T, RegistryError>>,
     {
         let end = Instant::now() + self.deadline;
+        let waiting = self.waits.begin(end);
         let (mut failed, mut wrong) = (0u32, false);
         let mut last = None;
         loop {
@@ -109,7 +116,7 @@ impl Retrying {
             failed += 1;
             let again = match &error {
                 RegistryError::WrongBytes { .. } => !std::mem::replace(&mut wrong, true),
-                other => other.is_transient(),
+                other => other.is_worth_waiting(),
             };
             let retry_after = match &error {
                 RegistryError::Busy { retry_after, .. } => *retry_after,
@@ -122,6 +129,7 @@ impl Retrying {
                 return Err(error);
             };
             tracing::debug!(registry = self.inner.name(), failed, ?pause, %error, "asking again");
+            waiting.failed(&error);
             last = Some(error);
             sleep(pause).await;
         }

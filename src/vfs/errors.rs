@@ -34,6 +34,7 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
                 VfsError::Corrupt { reason }
             }
             RegistryError::Unreachable { .. }
+            | RegistryError::NoFolder { .. }
             | RegistryError::Busy { .. }
             | RegistryError::Missing { .. }
             | RegistryError::Refused { .. }
