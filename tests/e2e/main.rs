@@ -31,4 +31,5 @@ mod tls;
 mod torture;
 mod traces;
 mod trees;
+mod upgrade;
 mod worker_user;

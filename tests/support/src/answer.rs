@@ -74,7 +74,8 @@ pub(crate) async fn answer(
     shared: Arc<Shared>,
     request: hyper::Request<Incoming>,
 ) -> Option<Response<Sized>> {
-    let path = request.uri().to_string();
+    // A proxy is asked for the whole URL.
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let head = request.method() == Method::HEAD;
     let rules = || shared.rules.lock().expect("no test panics with this lock");
     let faults = if head { Vec::new() } else { rules().next(&path) };
