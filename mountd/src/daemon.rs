@@ -187,6 +187,7 @@ async fn live(
         fetcher: Some(fetcher.clone()),
         daemon: Some(Live { status, keeper: asked.clone() }),
         options: options.fetch.clone(),
+        scratch: None,
     });
     let Listener { socket, owner } = listener;
     socket.set_nonblocking(true).map_err(|e| general("the control socket", e))?;

@@ -53,6 +53,12 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
+/// Bytes free where a folder is or would be made.
+pub fn free_at(path: &Path) -> rustix::io::Result<u64> {
+    let there = path.ancestors().find(|p| p.exists()).unwrap_or(path);
+    rustix::fs::statvfs(there).map(|s| s.f_bavail * s.f_frsize)
+}
+
 /// Locks, answers and logs tell where things are, in JSON.
 fn in_utf8(path: PathBuf) -> Result<PathBuf, Failure> {
     match path.to_str() {
@@ -108,6 +114,15 @@ fn socket_folder(runtime: Option<&Path>, uid: u32, temp: &Path) -> PathBuf {
         _ if uid == 0 => Path::new("/run").join(OURS),
         _ => temp.join(format!("{OURS}-{uid}")),
     }
+}
+
+/// Every folder that a daemon of this user may listen in: it may have been started from a session that
+/// had another runtime folder, or none.
+pub fn socket_folders() -> Vec<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let mut folders = vec![sockets(), socket_folder(None, uid, &std::env::temp_dir())];
+    folders.dedup();
+    folders
 }
 
 /// Where this user's daemons listen.

@@ -23,6 +23,10 @@ const COMMIT_AFTER: Duration = Duration::from_secs(1);
 /// then, and somebody who mistyped an address has not yet gone away.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
+/// The longest that [`first_catalog`] may take: then, the plain attempt has not connected for 10 s or has
+/// heard nothing for 15.
+pub const FIRST_CONTACT: Duration = Duration::from_secs(FIRST_ANSWER.as_secs() + 10 + 15);
+
 /// A store at `root`; without a limit, the one it had.
 pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
     StoreOptions {

@@ -112,6 +112,23 @@ pub fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, MountError>
     return none::mount(vfs, options);
 }
 
+/// A mount of modelfs's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Where.
+    pub path: PathBuf,
+    /// The user who mounted it, if the system says so.
+    pub user: Option<u32>,
+}
+
+/// Every mount of modelfs's that this process sees, dead or alive: none is touched.
+pub fn mounts() -> Vec<MountPoint> {
+    #[cfg(target_os = "linux")]
+    return fuse::mounts();
+    #[cfg(not(target_os = "linux"))]
+    return none::mounts();
+}
+
 /// Unmounts whatever modelfs mounted there, dead or alive: plainly, else lazily, by itself or with
 /// `fusermount3`. Refuses mounts that are not modelfs's.
 pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {

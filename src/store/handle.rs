@@ -66,6 +66,11 @@ impl Store {
         Self::start(options, disk, Arc::new(SystemClock), None)
     }
 
+    /// Whether there is a store at `root`, or what is left of one. Looks only.
+    pub fn is_at(root: &Path) -> Result<bool, StoreError> {
+        open::is_at(root)
+    }
+
     /// Takes the lock of the store at `root`, which is made, without opening the store: for a
     /// process that hands it to those that do.
     pub fn lock(root: &Path) -> Result<StoreLock, StoreError> {

@@ -108,6 +108,18 @@ pub fn open(
     Ok(core)
 }
 
+/// Whether there is a store at `root`. A folder that only holds a `blobs` of others is none; a store
+/// whose index is lost is one, since its blobs can be taken back.
+pub fn is_at(root: &Path) -> Result<bool, StoreError> {
+    use std::io::ErrorKind;
+    let is_there = |name: &str| match std::fs::symlink_metadata(root.join(name)) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(StoreError::disk(root, "look for a cache")(e)),
+    };
+    Ok(is_there("index.db")? || (is_there("lock")? && is_there("blobs")?))
+}
+
 /// Takes the lock of the store at `root`, whose folder is made.
 pub fn take(root: &Path) -> Result<StoreLock, StoreError> {
     make_root(root)?;

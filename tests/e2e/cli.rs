@@ -252,7 +252,7 @@ fn a_reader_that_has_gone_away_is_no_panic() {
 #[test]
 fn a_store_that_another_command_holds_ends_with_7_and_names_it() {
     let place = two_versions();
-    place.ok(["status"]);
+    assert_eq!(with_registry(&place, &["prefetch", "org/net@v1"]).code, 0);
     let lock = fs::OpenOptions::new()
         .write(true)
         .truncate(true)
@@ -271,6 +271,12 @@ fn status_without_a_daemon_tells_of_the_cache() {
     let place = two_versions();
     let status = with_registry(&place, &["status", "--json"]).json();
     assert!(status["daemon"].is_null(), "{status}");
+    assert_eq!((&status["cache"]["used"], &status["cache"]["absent"]), (&0.into(), &true.into()));
+    let text = place.ok(["status"]);
+    assert!(text.starts_with("mounted") && text.contains("50.0 GiB"), "{text}");
+    assert!(text.contains("there is no cache yet"), "{text}");
+    assert_eq!(with_registry(&place, &["prefetch", "org/net@v1"]).code, 0);
+    let status = with_registry(&place, &["status", "--json"]).json();
     assert_eq!(status["cache"]["used"].as_u64().map(|u| u > 0), Some(true), "{status}");
     let text = place.ok(["status"]);
     assert!(text.starts_with("mounted") && text.contains("50.0 GiB"), "{text}");

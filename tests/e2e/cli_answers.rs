@@ -29,11 +29,15 @@ fn a_verification_of_nothing_does_not_say_that_all_is_right() {
     let place = two_versions();
     let said = place.ok(["verify"]);
     assert!(said.contains("nothing was verified") && !said.contains("right"), "{said}");
-    // Known but not cached.
-    assert_eq!(with_registry(&place, &["info", "org/net@v1"]).code, 0);
-    let one = with_registry(&place, &["verify", "org/net@v1"]);
-    assert_eq!(one.code, 4, "{one:?}");
-    assert!(one.err.contains("nothing of org/net@v1 is cached"), "{one:?}");
+    let never = with_registry(&place, &["verify", "org/net@v1"]);
+    assert_eq!(never.code, 4, "{never:?}");
+    assert!(never.err.contains("org/net@v1 is not cached"), "{never:?}");
+    // Known, and not cached any more.
+    assert_eq!(with_registry(&place, &["prefetch", "org/net@v1"]).code, 0);
+    place.ok(["evict", "org/net@v1"]);
+    let gone = with_registry(&place, &["verify", "org/net@v1"]);
+    assert_eq!(gone.code, 4, "{gone:?}");
+    assert!(gone.err.contains("nothing of org/net@v1 is cached"), "{gone:?}");
 }
 
 #[test]

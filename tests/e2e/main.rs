@@ -4,6 +4,8 @@ mod bounded;
 mod changes;
 mod cli;
 mod cli_answers;
+mod cli_looking;
+mod cli_outage;
 mod control_socket;
 mod daemon;
 mod disk;

@@ -24,7 +24,7 @@ fn owner(given: Option<String>) -> String {
 
 /// `modelfs prefetch`
 pub async fn prefetch(out: Out, args: One) -> Result<(), Failure> {
-    let session = args.places.open(Ask::Registry).await?;
+    let session = args.places.open_or_make(out, Ask::Registry).await?;
     let reference = session.reference(&args.words)?;
     let end = fetch_all(out, &session, reference).await;
     // Also what a stopped prefetch has brought.
@@ -54,7 +54,7 @@ fn prefetched_text(p: &Prefetched) -> String {
 
 /// `modelfs pin`
 pub async fn pin(out: Out, args: PinArgs) -> Result<(), Failure> {
-    let session = args.one.places.open(Ask::Registry).await?;
+    let session = args.one.places.open_or_make(out, Ask::Registry).await?;
     let reference = session.reference(&args.one.words)?;
     let pin = Pin { reference: reference.clone(), owner: owner(args.owner) };
     let mut pinned = session.ask(pin).await?;
@@ -91,7 +91,7 @@ fn pinned_text(p: &Pinned) -> String {
 
 /// `modelfs unpin`
 pub async fn unpin(out: Out, args: UnpinArgs) -> Result<(), Failure> {
-    let session = args.one.places.open(Ask::Memory).await?;
+    let session = args.one.places.open(out, Ask::Memory).await?;
     let reference = session.reference(&args.one.words)?;
     let answer = session.ask(Unpin { reference, owner: owner(args.owner) }).await?;
     session.close().await?;

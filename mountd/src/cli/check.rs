@@ -18,7 +18,7 @@ const NAMED: usize = 20;
 
 /// `modelfs evict`
 pub async fn evict(out: Out, args: EvictArgs) -> Result<(), Failure> {
-    let session = args.places.open(Ask::Memory).await?;
+    let session = args.places.open(out, Ask::Memory).await?;
     let reference = session.optional(&args.words)?;
     let freed = session.ask(Evict { reference, force: args.force }).await?;
     session.close().await?;
@@ -67,7 +67,7 @@ fn kept_text(freed: &Freed) -> (String, String) {
 
 /// `modelfs verify`
 pub async fn verify(out: Out, args: VerifyArgs) -> Result<(), Failure> {
-    let session = args.places.open(Ask::Memory).await?;
+    let session = args.places.open(out, Ask::Memory).await?;
     let reference = session.optional(&args.words)?;
     let meter = Meter::new(out, "verifying", false);
     let checked = session.follow(Verify { reference }, &meter).await;

@@ -155,8 +155,7 @@ fn cache(root: &Path, identity: &Identity) -> Finding {
     let at = root.display();
     match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
         Ok(()) => {
-            let free = rustix::fs::statvfs(there).map_or(0, |s| s.f_bavail * s.f_frsize);
-            let free = modelfs::base::units::ByteSize(free);
+            let free = modelfs::base::units::ByteSize(paths::free_at(root).unwrap_or(0));
             finding("cache", Verdict::Good, format!("{at}, {free} free"))
         }
         Err(error) => finding(

@@ -1,14 +1,20 @@
 //! Commands that only look: status, list, info, path.
 //!
-//! Invariant: nothing changes but what is remembered of a registry's catalog.
+//! Invariant: nothing changes but what is remembered of a registry's catalog, and that only where there
+//! is a cache.
 
 use modelfs::base::units::ByteSize;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::args::{List as ListArgs, One, Status as StatusArgs};
+use super::daemons::{self, Mounted};
 use super::output::{Out, printable};
 use super::table::{Column, bar, pairs, percent, table};
-use crate::control::answers::{DaemonStatus, Info, List, ListedVersion, MountedPath, Status};
+use crate::control::answers::{
+    DaemonStatus, Info, List, ListedVersion, MountedPath, Status, Waiting,
+};
+use crate::control::backend::Absent;
 use crate::control::ops::Ask;
 use crate::control::types::{GetInfo, GetList, GetPath, GetStatus};
 use crate::error::Failure;
@@ -16,10 +22,40 @@ use crate::error::Failure;
 /// Signs of the bar that shows how full the cache is.
 const BAR: usize = 20;
 
+/// What is shown: of one cache, and every mount that the user may see.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: Status,
+    mounts: Vec<Mounted>,
+}
+
 /// `modelfs status`
 pub async fn status(out: Out, args: StatusArgs) -> Result<(), Failure> {
-    let session = args.places.open(Ask::Memory).await?;
-    out.show(&session.ask(GetStatus {}).await?, status_text)
+    let places = args.places;
+    let session = places.connect(out, Ask::Memory, Absent::IsEmpty).await?;
+    let (status, mounts) = tokio::join!(session.ask(GetStatus {}), daemons::mounts());
+    let status = status?;
+    if let (Some(given), Some(theirs)) = (places.registry_name()?, &status.registry)
+        && given != theirs.name
+    {
+        let theirs = &theirs.name;
+        out.note(&format!("note: the daemon of this cache serves {theirs}, not {given}"));
+    }
+    out.show(&Shown { status, mounts }, shown_text)
+}
+
+fn shown_text(shown: &Shown) -> String {
+    let own = shown.status.daemon.as_ref().map(|d| &d.mountpoint);
+    let others: Vec<_> = shown.mounts.iter().filter(|m| Some(&m.mountpoint) != own).collect();
+    let text = status_text(&shown.status);
+    match others.is_empty() {
+        true => text,
+        false => {
+            let table = daemons::mounts_text(&others, rustix::process::geteuid().as_raw());
+            format!("{text}\nother mounts\n{table}")
+        }
+    }
 }
 
 fn status_text(s: &Status) -> String {
@@ -51,6 +87,10 @@ fn status_text(s: &Status) -> String {
         c.limit,
         percent(c.used.0, c.limit.0)
     );
+    let mut cache = s.cache.folder.display().to_string();
+    if s.cache.absent {
+        cache += " (there is no cache yet)";
+    }
     pairs(&[
         ("mounted", Some(d.map_or("no".to_owned(), |d| d.mountpoint.display().to_string()))),
         (
@@ -63,7 +103,8 @@ fn status_text(s: &Status) -> String {
         ("registry", r.map(|r| r.name.clone())),
         ("catalog", catalog),
         ("trouble", r.and_then(|r| r.trouble.clone())),
-        ("cache", Some(s.cache.folder.display().to_string())),
+        ("waiting", r.and_then(|r| r.waiting.as_ref()).map(waiting_text)),
+        ("cache", Some(cache)),
         ("space", Some(space)),
         ("data", Some(format!("{} in {} files, {} complete", c.data, c.blobs, c.complete_blobs))),
         ("pinned", Some(c.pinned.to_string())),
@@ -71,6 +112,10 @@ fn status_text(s: &Status) -> String {
         ("disk free", Some(c.disk_free.to_string())),
         ("traffic", s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests))),
     ])
+}
+
+fn waiting_text(w: &Waiting) -> String {
+    format!("for at most {}s more: {}", w.seconds_left, w.why)
 }
 
 fn worker_text(d: &DaemonStatus) -> String {
@@ -89,7 +134,7 @@ fn worker_text(d: &DaemonStatus) -> String {
 /// `modelfs list`
 pub async fn list(out: Out, args: ListArgs) -> Result<(), Failure> {
     let ask = if args.remote { Ask::Registry } else { Ask::Memory };
-    let session = args.places.open(ask).await?;
+    let session = args.places.open(out, ask).await?;
     let list = session.ask(GetList { remote: args.remote }).await?;
     if let Some(trouble) = &list.trouble {
         out.warn(&format!("the registry cannot be asked; this is what was last seen: {trouble}"));
@@ -153,7 +198,7 @@ fn row(v: &ListedVersion) -> Vec<String> {
 
 /// `modelfs info`
 pub async fn info(out: Out, args: One) -> Result<(), Failure> {
-    let session = args.places.open(Ask::Registry).await?;
+    let session = args.places.open(out, Ask::Registry).await?;
     let reference = session.reference(&args.words)?;
     let info = session.ask(GetInfo { reference }).await?;
     out.show(&info, info_text)?;
@@ -198,7 +243,7 @@ fn metadata_text(metadata: &Value) -> String {
 
 /// `modelfs path`
 pub async fn path(out: Out, args: One) -> Result<(), Failure> {
-    let session = args.places.open(Ask::Memory).await?;
+    let session = args.places.open(out, Ask::Memory).await?;
     let reference = session.reference(&args.words)?;
     let found: MountedPath = session.ask(GetPath { reference }).await?;
     out.name(&found, |p| p.path.display().to_string())

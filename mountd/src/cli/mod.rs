@@ -6,6 +6,7 @@
 mod args;
 mod change;
 mod check;
+mod daemons;
 mod doctor;
 mod look;
 pub mod mounts;
@@ -91,7 +92,7 @@ Examples:
   modelfs unmount
   modelfs unmount /models")]
     Unmount(args::Unmount),
-    /// Show how the daemon and the cache are
+    /// Show how the daemon and the cache are, and every mount
     #[command(after_help = "\
 Examples:
   modelfs status

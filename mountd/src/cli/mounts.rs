@@ -11,8 +11,9 @@ use modelfs_platform::{MountError, MountOptions, Protected};
 use serde::Serialize;
 
 use super::args::{Mount as MountArgs, Restart as RestartArgs, Unmount as UnmountArgs};
+use super::daemons;
 use super::output::Out;
-use crate::control::answers::{DaemonStatus, Unmounting};
+use crate::control::answers::Unmounting;
 use crate::control::backend;
 use crate::control::client::Client;
 use crate::control::ops::blocking;
@@ -31,9 +32,6 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How long a worker may take to make room before it is taken to hang.
 const HANGS: Duration = Duration::from_secs(8);
-
-/// How long a daemon that is only asked who it is may take.
-const ASK: Duration = Duration::from_secs(2);
 
 /// `modelfs mount`
 pub async fn mount(
@@ -196,7 +194,7 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
     let another = async {
         loop {
             let (call, quiet) = (GetStatus {}, backend::none());
-            let asked = tokio::time::timeout(ASK, client.call(&call, &quiet)).await;
+            let asked = tokio::time::timeout(daemons::ASK, client.call(&call, &quiet)).await;
             if let Ok(Ok(status)) = asked
                 && let Some(daemon) = status.daemon.filter(|d| former != Some(d.worker))
             {
@@ -265,7 +263,8 @@ async fn find(root: &Path, wanted: Option<&Path>) -> Result<Option<PathBuf>, Fai
             return Ok(Some(socket));
         }
     }
-    let mut live = daemons().await;
+    let live = daemons::of_user().await.into_iter();
+    let mut live: Vec<_> = live.filter_map(|status| status.daemon).collect();
     if let Some(wanted) = wanted {
         live.retain(|d| d.mountpoint == wanted);
     }
@@ -275,21 +274,6 @@ async fn find(root: &Path, wanted: Option<&Path>) -> Result<Option<PathBuf>, Fai
             .hint("say which: modelfs unmount MOUNTPOINT"));
     }
     Ok(live.pop().map(|d| d.socket))
-}
-
-/// This user's daemons, of whatever cache.
-async fn daemons() -> Vec<DaemonStatus> {
-    let Ok(sockets) = std::fs::read_dir(paths::sockets()) else { return Vec::new() };
-    let mut found = Vec::new();
-    for path in sockets.flatten().map(|entry| entry.path()) {
-        let client = Client::new(&path);
-        let (call, quiet) = (GetStatus {}, backend::none());
-        let asked = tokio::time::timeout(ASK, client.call(&call, &quiet)).await;
-        if let Ok(Ok(status)) = asked {
-            found.extend(status.daemon);
-        }
-    }
-    found
 }
 
 /// Asks a daemon to end and waits until it has.
@@ -314,6 +298,7 @@ async fn end(socket: &Path) -> Result<PathBuf, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::answers::DaemonStatus;
 
     #[test]
     fn the_ready_line_says_where_and_in_whose_log() {

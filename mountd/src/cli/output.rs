@@ -47,9 +47,14 @@ impl Out {
     /// What to know beside the answer, on standard error; `--quiet` leaves it out. With `--json` the
     /// answer itself must have it.
     pub fn warn(&self, text: &str) {
+        self.note(&format!("warning: {text}"));
+    }
+
+    /// The same without calling it a warning.
+    pub fn note(&self, text: &str) {
         if !self.quiet && !self.json {
             // Nobody is left to tell if this fails.
-            let _ = writeln!(std::io::stderr(), "warning: {}", safe(text));
+            let _ = writeln!(std::io::stderr(), "{}", safe(text));
         }
     }
 

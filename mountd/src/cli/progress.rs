@@ -1,14 +1,16 @@
-//! How far a long command is: a bar on a terminal, lines of JSON where promised, else nothing.
+//! How far a command is: a bar on a terminal, lines of JSON where promised; and what it waits for.
 //!
-//! Invariant: standard output is touched only with `--json`. Shared by threads; a line is printed
-//! at most every [`EVERY`].
+//! Invariant: standard output is touched only with `--json`. Nothing is drawn before there is something
+//! to show. Where there is no terminal, an outage is said once. Shared by threads; a line of JSON is
+//! printed at most every [`EVERY`].
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::{Out, print_json};
+use super::output::{Out, print_json, printable};
+use crate::control::answers::Waiting;
 use crate::control::types::{Event, Progress, ProgressSink};
 
 /// Between two lines of JSON: as often as people look, too seldom to fill a log.
@@ -16,8 +18,13 @@ const EVERY: Duration = Duration::from_millis(500);
 
 const TEMPLATE: &str = "{msg} [{bar:30}] {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
 
+/// In the bar's place while nothing comes.
+const WAITING: &str = "{wide_msg}";
+
 /// Shows how far something is.
 pub struct Meter {
+    out: Out,
+    what: &'static str,
     bar: ProgressBar,
     json: bool,
     state: Arc<Mutex<State>>,
@@ -26,6 +33,8 @@ pub struct Meter {
 #[derive(Default)]
 struct State {
     started: bool,
+    /// Whether it was said that something is waited for.
+    waiting: bool,
     printed: Option<Instant>,
 }
 
@@ -37,11 +46,32 @@ impl Meter {
             // Hidden all the same if that is no terminal.
             false => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
         };
-        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style.progress_chars("#>-"));
+        // A message that is set later would draw an empty bar.
+        let bar = bar.with_message(what);
+        set_style(&bar, TEMPLATE);
+        Self { out, what, bar, json: out.json && lines, state: Arc::default() }
+    }
+
+    /// Shows what is being waited for at this moment, of which registry; or that nothing is.
+    pub fn waits(&self, waiting: Option<(String, Waiting)>) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let said = std::mem::replace(&mut state.waiting, waiting.is_some());
+        match waiting {
+            Some((registry, waiting)) => {
+                let text = waiting_text(&registry, &waiting);
+                if !self.bar.is_hidden() {
+                    set_style(&self.bar, WAITING);
+                    self.bar.set_message(text);
+                } else if !said {
+                    self.out.note(&text);
+                }
+            }
+            None if said => {
+                set_style(&self.bar, TEMPLATE);
+                self.bar.set_message(self.what);
+            }
+            None => {}
         }
-        bar.set_message(what);
-        Self { bar, json: out.json && lines, state: Arc::default() }
     }
 
     /// What is to be told.
@@ -70,6 +100,17 @@ impl Meter {
     }
 }
 
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("#>-"));
+    }
+}
+
+fn waiting_text(registry: &str, waiting: &Waiting) -> String {
+    let Waiting { why, seconds_left } = waiting;
+    printable(&format!("waiting for {registry}, for at most {seconds_left}s more: {why}"))
+}
+
 fn due(state: &mut State, p: &Progress, now: Instant) -> bool {
     let due = state.printed.is_none_or(|at| now - at >= EVERY) || p.done >= p.total;
     if due {
@@ -95,5 +136,13 @@ mod tests {
     #[test]
     fn the_bar_is_well_formed() {
         assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+        assert!(ProgressStyle::with_template(WAITING).is_ok());
+    }
+
+    #[test]
+    fn what_is_waited_for_is_one_line_with_an_end() {
+        let waiting = Waiting { why: "models.json: refused\n".into(), seconds_left: 42 };
+        let text = waiting_text("http://h", &waiting);
+        assert_eq!(text, "waiting for http://h, for at most 42s more: models.json: refused\\n");
     }
 }

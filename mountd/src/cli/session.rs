@@ -1,22 +1,32 @@
-//! What the commands share: finding the backend and the reference, stopping on Ctrl-C.
+//! What the commands share: finding the backend and the reference, saying what is waited for, stopping
+//! on Ctrl-C.
 //!
-//! Invariant: a command that was stopped leaves what it has done, committed.
+//! Invariant: a command that was stopped leaves what it has done, committed. One that waits for a
+//! registry says so within moments. Where there is no cache, only a command that keeps something in it
+//! makes one.
 
+use std::convert::Infallible;
 use std::path::{Component, Path};
+use std::time::{Duration, Instant};
 
 use modelfs::model::VersionRef;
 
 use super::args::Places;
+use super::output::Out;
 use super::progress::Meter;
 use crate::control::answers::MountedPath;
-use crate::control::backend::{self, Backend};
+use crate::control::backend::{self, Absent, Backend};
 use crate::control::ops::{Ask, Run};
 use crate::control::types::{ProgressSink, Ref};
 use crate::error::{Failure, Kind};
-use crate::paths;
+use crate::{paths, service};
+
+/// How often it is looked what is being waited for: the eye sees seconds count down.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A command's store, wherever it lives.
 pub struct Session {
+    out: Out,
     backend: Backend,
     mounted: Option<MountedPath>,
 }
@@ -28,15 +38,44 @@ impl Places {
         given.map(paths::registry).transpose()
     }
 
-    /// Opens the store.
-    pub async fn open(&self, ask: Ask) -> Result<Session, Failure> {
+    /// What answers call that registry: without credentials.
+    pub fn registry_name(&self) -> Result<Option<String>, Failure> {
+        let name = |given: String| Ok(modelfs::registry::open(&given)?.name().to_owned());
+        self.registry()?.map(name).transpose()
+    }
+
+    /// Opens the store for a command that leaves nothing new in it.
+    pub async fn open(&self, out: Out, ask: Ask) -> Result<Session, Failure> {
+        let session = self.connect(out, ask, Absent::IsEmpty).await?;
+        self.check_registry(session).await
+    }
+
+    /// Opens the store, or makes it, for a command that keeps something in it.
+    pub async fn open_or_make(&self, out: Out, ask: Ask) -> Result<Session, Failure> {
+        let session = self.connect(out, ask, Absent::Make).await?;
+        self.check_registry(session).await
+    }
+
+    /// Opens the store, whatever registry its daemon serves.
+    pub async fn connect(&self, out: Out, ask: Ask, absent: Absent) -> Result<Session, Failure> {
         let root = paths::cache_root(self.cache_dir.as_deref())?;
-        let backend = Backend::open(&root, self.registry()?.as_deref(), ask).await?;
+        let backend = Backend::open(&root, self.registry()?.as_deref(), ask, absent).await?;
         let mounted = match &backend {
             Backend::Local(_) => None,
             Backend::Daemon(_) => backend::holder(&root).await?.and_then(|h| h.mountpoint),
         };
-        Ok(Session { backend, mounted: mounted.map(|path| MountedPath { path }) })
+        let mounted = mounted.map(|path| MountedPath { path });
+        let session = Session { out, backend, mounted };
+        let (meter, most) = (Meter::new(out, "", false), Some(service::FIRST_CONTACT));
+        session.attend(session.backend.first_catalog(), &meter, most).await?;
+        Ok(session)
+    }
+
+    async fn check_registry(&self, session: Session) -> Result<Session, Failure> {
+        if let Some(registry) = self.registry()? {
+            session.backend.serves(&registry).await?;
+        }
+        Ok(session)
     }
 }
 
@@ -60,20 +99,48 @@ impl Session {
 
     /// Asks for something short.
     pub async fn ask<C: Run>(&self, call: C) -> Result<C::Answer, Failure> {
-        self.backend.call(call, backend::none()).await
+        let meter = Meter::new(self.out, "", false);
+        self.attend(self.backend.call(call, backend::none()), &meter, None).await
     }
 
-    /// Asks for something long; Ctrl-C stops it.
+    /// Asks for something long, and shows how far it is.
     pub async fn follow<C: Run>(&self, call: C, meter: &Meter) -> Result<C::Answer, Failure> {
         let sink: ProgressSink = meter.sink();
+        self.attend(self.backend.call(call, sink), meter, None).await
+    }
+
+    /// Waits for something that may take its time, for at most `most` if that is known: says what it
+    /// waits for, and Ctrl-C stops it.
+    async fn attend<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+        meter: &Meter,
+        most: Option<Duration>,
+    ) -> Result<T, Failure> {
         let end = tokio::select! {
-            end = self.backend.call(call, sink) => end,
+            end = work => end,
+            never = self.watch(meter, most) => match never {},
             _ = tokio::signal::ctrl_c() => {
                 Err(Failure::new(Kind::Interrupted, "stopped; what was done until now is kept"))
             }
         };
         meter.finish();
         end
+    }
+
+    async fn watch(&self, meter: &Meter, most: Option<Duration>) -> Infallible {
+        let begun = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // A daemon that does not answer at once does not say what it waits for.
+            let asked = tokio::time::timeout(LOOK, self.backend.waiting()).await;
+            let mut waiting = asked.ok().flatten();
+            if let (Some((_, waiting)), Some(most)) = (&mut waiting, most) {
+                let left = most.saturating_sub(begun.elapsed()).as_secs();
+                waiting.seconds_left = waiting.seconds_left.min(left);
+            }
+            meter.waits(waiting);
+        }
     }
 
     /// Commits what was done here.

@@ -60,11 +60,11 @@ struct Import {
 /// Does it.
 pub async fn trace(out: Out, args: Trace) -> Result<(), Failure> {
     match args.what {
-        What::Show(one) => out.say(&get(one).await?, shown),
+        What::Show(one) => out.say(&get(out, one).await?, shown),
         What::Export(args) => export(out, args).await,
         What::Import(args) => import(out, args).await,
         What::Forget(one) => {
-            let session = one.places.open(Ask::Memory).await?;
+            let session = one.places.open(out, Ask::Memory).await?;
             let reference = session.reference(&one.words)?;
             let answer = session.ask(ForgetTrace { reference }).await?;
             session.close().await?;
@@ -73,8 +73,8 @@ pub async fn trace(out: Out, args: Trace) -> Result<(), Failure> {
     }
 }
 
-async fn get(one: One) -> Result<Traced, Failure> {
-    let session = one.places.open(Ask::Memory).await?;
+async fn get(out: Out, one: One) -> Result<Traced, Failure> {
+    let session = one.places.open(out, Ask::Memory).await?;
     let reference = session.reference(&one.words)?;
     let traced = session.ask(GetTrace { reference }).await?;
     session.close().await?;
@@ -112,7 +112,7 @@ struct Exported {
 }
 
 async fn export(out: Out, args: Export) -> Result<(), Failure> {
-    let traced = get(args.one).await?;
+    let traced = get(out, args.one).await?;
     let Some(file) = args.output else { return print_json(&traced.document) };
     let (body, to) = (traced.document.to_json(), file.clone());
     blocking(move || write(&to, &body)).await?;
@@ -135,7 +135,7 @@ async fn import(out: Out, args: Import) -> Result<(), Failure> {
     let body = blocking(move || read(&file)).await?;
     let document = serde_json::from_slice(&body)
         .map_err(|e| Failure::usage(format!("{} is no exported load: {e}", args.file.display())))?;
-    let session = args.places.open(Ask::Memory).await?;
+    let session = args.places.open_or_make(out, Ask::Memory).await?;
     let traced = session.ask(ImportTrace { document }).await?;
     session.close().await?;
     out.say(&traced, |t| format!("{} taken over for manifest {}", counted(t), t.hash))

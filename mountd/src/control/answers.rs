@@ -70,6 +70,18 @@ pub struct RegistryStatus {
     pub catalog_age_seconds: Option<u64>,
     /// Why it could not be asked of late.
     pub trouble: Option<String>,
+    /// What is being waited for at this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+/// Calls that have no answer yet and go on asking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Why there is no answer.
+    pub why: String,
+    /// When the last of them gives up, from now.
+    pub seconds_left: u64,
 }
 
 /// How full the cache is.
@@ -77,6 +89,9 @@ pub struct RegistryStatus {
 pub struct CacheStatus {
     /// Its folder.
     pub folder: PathBuf,
+    /// Whether there is no cache in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
     /// Bytes on disk, and files.
     #[serde(flatten)]
     pub usage: Usage,

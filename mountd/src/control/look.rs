@@ -6,37 +6,58 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use modelfs::base::units::ByteSize;
+use modelfs::fetch::Source;
 use modelfs::model::{Catalog, ModelRef, VersionRef};
+use modelfs::store::Usage;
 
 use super::answers::{
-    CacheStatus, FileInfo, Info, List, ListedVersion, MountedPath, RegistryStatus, Status,
+    CacheStatus, FileInfo, Info, List, ListedVersion, MountedPath, RegistryStatus, Status, Waiting,
 };
 use super::ops::{Ask, Found, Known, Ops, Run, blocking, rfc3339};
 use super::types::{GetInfo, GetList, GetPath, GetStatus, ProgressSink};
 use crate::error::{Failure, Kind};
+use crate::paths;
 
 /// Who pinned what: by source and version.
 type Owners = HashMap<(String, VersionRef), Vec<String>>;
 
 impl Run for GetStatus {
     async fn run(self, ops: Arc<Ops>, _: ProgressSink) -> Result<Status, Failure> {
-        if let Some(source) = &ops.source {
-            // Brings the remembered catalog to memory; that there is none is seen below.
+        if let (Some(source), None) = (&ops.source, &ops.daemon) {
+            // Brings the remembered catalog to memory; that there is none is seen below. A daemon has
+            // it, or waits for it, which this answer must not.
             let _ = Ops::catalog(source, Ask::Memory).await;
         }
         blocking(move || {
-            let cache =
-                CacheStatus { folder: ops.store.root().to_owned(), usage: ops.store.usage() };
             let live = ops.daemon.is_some();
             Ok(Status {
                 daemon: ops.daemon.as_ref().map(|d| d.status.clone()),
                 registry: registry_status(&ops)?,
-                cache,
+                cache: cache_status(&ops),
                 traffic: ops.fetcher.as_ref().filter(|_| live).map(|f| f.traffic()),
             })
         })
         .await
     }
+}
+
+fn cache_status(ops: &Ops) -> CacheStatus {
+    let usage = ops.store.usage();
+    match &ops.scratch {
+        None => CacheStatus { folder: ops.store.root().to_owned(), absent: false, usage },
+        Some(scratch) => {
+            let folder = scratch.instead_of.clone();
+            let disk_free = ByteSize(paths::free_at(&folder).unwrap_or(0));
+            let usage = Usage { limit: usage.limit, disk_free, ..Usage::default() };
+            CacheStatus { folder, absent: true, usage }
+        }
+    }
+}
+
+/// What is being waited for, as answers have it.
+pub fn waiting(source: &Source) -> Option<Waiting> {
+    source.waiting().map(|wait| Waiting { why: wait.why, seconds_left: wait.left.as_secs() })
 }
 
 fn registry_status(ops: &Ops) -> Result<Option<RegistryStatus>, Failure> {
@@ -48,6 +69,7 @@ fn registry_status(ops: &Ops) -> Result<Option<RegistryStatus>, Failure> {
         versions: source.catalog_now().map(|c| c.len()),
         catalog_age_seconds: age.map(|a| a.as_secs()),
         trouble: source.trouble().filter(|_| ops.fetcher.is_some()),
+        waiting: waiting(source),
     }))
 }
 

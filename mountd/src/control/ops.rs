@@ -5,6 +5,7 @@
 //! that may block.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -39,6 +40,16 @@ pub struct Ops {
     pub daemon: Option<Live>,
     /// How sources of other registries behave.
     pub options: FetchOptions,
+    /// Where there is no cache: what the store lies in. Dropped after the store.
+    pub scratch: Option<Scratch>,
+}
+
+/// An empty cache for a command that only looks, where there is none: nothing is made in its place.
+pub struct Scratch {
+    /// Where it lies meanwhile.
+    pub folder: tempfile::TempDir,
+    /// The folder that was named.
+    pub instead_of: PathBuf,
 }
 
 /// Who can be asked to end the mount or to replace the worker.
@@ -162,6 +173,8 @@ impl Ops {
             }
             match (catalog, &self.source) {
                 (Ok(catalog), _) => seen = Some((source, catalog)),
+                // Not even a catalog is remembered: that it is not cached is all there is to say.
+                (Err(failure), _) if ask == Ask::Memory && failure.kind == Kind::NotCached => {}
                 (Err(failure), Some(_)) => return Err(failure),
                 (Err(_), None) => {}
             }

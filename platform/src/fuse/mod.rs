@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use modelfs::vfs::{Handle, Ino, Vfs};
 
-use crate::{Agreed, MountError, MountOptions};
+use crate::{Agreed, MountError, MountOptions, MountPoint};
 pub use connection::{Connection, Kept, Mounted};
 pub use modes::{BackingNumber, Open, RequestNumber};
 pub use serve::{Keeper, Serving, Task, serve};
@@ -131,6 +131,12 @@ impl Drop for Mount {
             tracing::warn!(%error, "unmounting failed");
         }
     }
+}
+
+/// Every mount of modelfs's that this process sees, dead or alive.
+pub(crate) fn mounts() -> Vec<MountPoint> {
+    let ours = mountinfo::all().into_iter().filter(|m| m.kind == mountinfo::TYPE);
+    ours.map(|m| MountPoint { path: m.point, user: m.user }).collect()
 }
 
 /// Unmounts what modelfs mounted there, dead or alive.

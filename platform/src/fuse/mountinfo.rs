@@ -16,6 +16,8 @@ pub(super) struct Mounted {
     pub(super) device: String,
     pub(super) point: PathBuf,
     pub(super) kind: String,
+    /// The user who mounted it, of a FUSE mount.
+    pub(super) user: Option<u32>,
 }
 
 impl Mounted {
@@ -25,10 +27,15 @@ impl Mounted {
     }
 }
 
+/// All mounts, those above others later.
+pub(super) fn all() -> Vec<Mounted> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|b| *b == b'\n').filter_map(parse).collect()
+}
+
 /// The topmost mount at exactly this folder.
 pub(super) fn at(point: &Path) -> Option<Mounted> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    table.split(|b| *b == b'\n').filter_map(parse).rfind(|m| m.point == point)
+    all().into_iter().rfind(|m| m.point == point)
 }
 
 /// `36 35 98:0 /root /point options - type source options`, with a variable number of fields
@@ -41,6 +48,9 @@ fn parse(line: &[u8]) -> Option<Mounted> {
         device: text(fields.get(2)?),
         point: OsString::from_vec(unescape(fields.get(4)?)).into(),
         kind: text(fields.get(dash + 1)?),
+        user: fields.get(dash + 3).and_then(|options| {
+            text(options).split(',').find_map(|o| o.strip_prefix("user_id=")?.parse().ok())
+        }),
     })
 }
 
@@ -70,10 +80,10 @@ mod tests {
 
     #[test]
     fn lines_as_the_kernel_writes_them() {
-        let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs ro";
+        let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs ro,user_id=7,group_id=0";
         let got = parse(line).unwrap();
         assert_eq!((got.point.to_str(), got.kind.as_str()), (Some("/mnt/my models"), TYPE));
-        assert_eq!(got.connection(), Some("52"));
+        assert_eq!((got.connection(), got.user), (Some("52"), Some(7)));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 3"), None);
         assert_eq!(unescape(br"a\134b\04"), br"a\b\04");
