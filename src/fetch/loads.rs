@@ -147,7 +147,7 @@ impl Fetcher {
             Ok(doc) => doc.steps(manifest),
             Err(error) => return tracing::debug!(%error, "no trace of an earlier load"),
         };
-        let window = WINDOW.min(self.store.limit().0 / 8);
+        let window = WINDOW.min(self.store.room().0 / 8);
         let mut guide = Guide::new(steps, window);
         let mut lead = Vec::new();
         {

@@ -86,15 +86,15 @@ impl Default for Readahead {
 }
 
 impl Readahead {
-    /// Within a cache of `limit` bytes: an eighth of it at most, or what was fetched ahead would
-    /// push itself out before it is read.
-    pub fn within(limit: u64) -> Self {
-        Self { most: (limit / 8).clamp(FIRST_WINDOW, MAX_WINDOW), ..Self::default() }
+    /// Within a cache that has room for so many bytes, by its limit and its disk: an eighth of it at
+    /// most, or what was fetched ahead would push itself out before it is read.
+    pub fn within(room: u64) -> Self {
+        Self { most: (room / 8).clamp(FIRST_WINDOW, MAX_WINDOW), ..Self::default() }
     }
 
     /// The same for all readers of a file together.
-    pub fn shared_within(limit: u64) -> Self {
-        Self { places: SHARED_STREAMS, ..Self::within(limit) }
+    pub fn shared_within(room: u64) -> Self {
+        Self { places: SHARED_STREAMS, ..Self::within(room) }
     }
 
     /// A read of `range` in a file of `len` bytes.

@@ -155,7 +155,7 @@ impl Files {
                 FileBytes::Model(self.fetcher.file(manifest, *ix).map_err(|e| of_fetch(&e))?)
             }
         };
-        let ahead = ahead(self.fetcher.store().limit().0);
+        let ahead = ahead(self.fetcher.store().room().0);
         Ok(OpenFile { bytes, ahead: Mutex::new(ahead), tensors: Tensors::default() })
     }
 

@@ -4,6 +4,7 @@
 //! is a cache.
 
 use modelfs::base::units::ByteSize;
+use modelfs::store::Usage;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -109,13 +110,22 @@ fn status_text(s: &Status) -> String {
         ("data", Some(format!("{} in {} files, {} complete", c.data, c.blobs, c.complete_blobs))),
         ("pinned", Some(c.pinned.to_string())),
         ("reserved", (c.reserved.0 > 0).then(|| c.reserved.to_string())),
-        ("disk free", Some(c.disk_free.to_string())),
+        ("disk free", Some(disk_text(c))),
         ("traffic", s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests))),
     ])
 }
 
 fn waiting_text(w: &Waiting) -> String {
     format!("for at most {}s more: {}", w.seconds_left, w.why)
+}
+
+/// What is free on the disk, and what that means where it is less than the limit allows.
+fn disk_text(c: &Usage) -> String {
+    let most = ByteSize(c.used.0.saturating_add(c.disk_free.0));
+    match most < c.limit {
+        true => format!("{}: the cache cannot grow beyond {most}", c.disk_free),
+        false => c.disk_free.to_string(),
+    }
 }
 
 fn worker_text(d: &DaemonStatus) -> String {
