@@ -122,7 +122,13 @@ impl From<FetchError> for Failure {
             FetchError::Registry(inner) => return inner.clone().into(),
             FetchError::Corrupt { .. } => Kind::Verification,
             FetchError::TimedOut { .. } => Kind::Network,
-            FetchError::Store(_) => Kind::Storage,
+            FetchError::Store(inner) => {
+                let failure = Self::new(Kind::Storage, error.to_string());
+                return match inner.next_step() {
+                    Some(step) => failure.hint(step),
+                    None => failure,
+                };
+            }
             FetchError::NotKnown { .. } => Kind::NotCached,
             // The daemon ends; the user of this command stopped nothing.
             FetchError::Stopped => Kind::General,
@@ -133,20 +139,13 @@ impl From<FetchError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let failure = Self::new(Kind::Storage, error.to_string());
-        match error {
-            StoreError::Limit { .. } => {
-                Self::usage(error.to_string()).hint("give a larger --cache-size")
-            }
-            StoreError::Locked { holder, .. } if holder.socket.is_none() => failure
-                .hint("wait until that process has ended, or use another folder with --cache-dir"),
-            StoreError::Locked { .. } => {
-                failure.hint("unmount it first, or use another folder with --cache-dir")
-            }
-            StoreError::NoSpace { .. } => {
-                failure.hint("unpin or evict something, or mount with a larger --cache-size")
-            }
-            StoreError::Newer { .. } | StoreError::Disk { .. } | StoreError::Index(_) => failure,
+        let failure = match error {
+            StoreError::Limit { .. } => Self::usage(error.to_string()),
+            _ => Self::new(Kind::Storage, error.to_string()),
+        };
+        match error.next_step() {
+            Some(step) => failure.hint(step),
+            None => failure,
         }
     }
 }
@@ -167,6 +166,7 @@ impl From<MountError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use modelfs::base::units::ByteSize;
 
     #[test]
     fn exit_codes_are_those_that_scripts_were_promised() {
@@ -195,7 +195,12 @@ mod tests {
         assert_eq!(Failure::from(wrong).kind, Kind::Verification);
         let missing = RegistryError::Missing { what: what() };
         assert_eq!(Failure::from(missing).kind, Kind::NotFound);
-        let full = StoreError::NoSpace { wanted: Default::default() };
+        let n = ByteSize::mib(1);
+        let full = StoreError::NoSpace { wanted: n, limit: n, pinned: n, in_use: n };
+        let of_a_fetch =
+            Failure::from(FetchError::from(StoreError::TooLarge { wanted: n, room: n, limit: n }));
+        assert_eq!(of_a_fetch.kind, Kind::Storage);
+        assert!(of_a_fetch.hint.is_some_and(|h| h.contains("--cache-size")));
         let failure = Failure::from(full);
         assert_eq!(failure.kind, Kind::Storage);
         assert!(failure.hint.is_some_and(|h| h.contains("evict")));

@@ -1,24 +1,23 @@
 //! Prefetch: all of a version into the store, a few objects at a time.
 //!
 //! Invariant: success means that every byte of the version was in the store, durably, when it
-//! ended. What was begun goes on when the caller stops, and nothing new is begun.
+//! ended. What was begun goes on when the caller stops, and nothing new is begun. Objects with the
+//! same bytes are fetched once, and copied to their other places.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, stream};
 
-use super::flight::runs;
+use super::flight::{ObjectKey, runs};
 use super::transfer::blocking;
 use super::urgency::Priority;
 use super::{FetchError, Fetcher};
-use crate::base::units::ByteSize;
 use crate::model::{FileIx, Manifest, ObjectIx};
-use crate::store::{Blob, StoreError};
+use crate::store::Blob;
 
-/// How many objects are fetched at once: prefetch has half of the usual 16 places.
+/// How many different objects are fetched at once: prefetch has half of the usual 16 places.
 const AT_ONCE: usize = 8;
 /// How often progress is told: smooth for the eye, nothing for the processor.
 const TELL: Duration = Duration::from_millis(100);
@@ -51,33 +50,17 @@ impl Fetcher {
         let told = |present| PrefetchProgress { total: manifest.total(), present, at_start };
         progress(told(at_start));
         self.check_room(&blobs)?;
+        let lanes = lanes(manifest);
         let mut trouble = None;
         for _ in 0..PASSES {
-            let mut flights = FuturesUnordered::new();
+            let bring = |lane: &'_ Vec<ObjectIx>| self.bring(manifest, lane.clone(), &blobs);
+            let mut coming = stream::iter(lanes.iter().map(bring)).buffer_unordered(AT_ONCE);
             let mut tick = tokio::time::interval(TELL);
-            let mut objects = (0..manifest.objects().len() as u32).map(ObjectIx);
-            let mut exhausted = false;
             loop {
-                while !exhausted && flights.len() < AT_ONCE {
-                    let Some(object) = objects.next() else {
-                        exhausted = true;
-                        break;
-                    };
-                    for run in missing_leaves(manifest, object, &blobs) {
-                        for ride in self.fly(manifest, object, run, Priority::Prefetch) {
-                            flights.push(async move { (ride.flight.landed().await, ride.new) });
-                        }
-                    }
-                }
-                if flights.is_empty() {
-                    break;
-                }
                 tokio::select! {
-                    Some((landed, own)) = flights.next() => match landed {
-                        Ok(()) => {}
-                        Err(error) if own => return Err(error),
-                        // Begun for somebody else, perhaps with less hope: the next pass sees.
-                        Err(error) => trouble = Some(error),
+                    lane = coming.next() => match lane {
+                        None => break,
+                        Some(troubled) => trouble = troubled?.or(trouble),
                     },
                     _ = tick.tick() => progress(told(present(&blobs))),
                 }
@@ -91,10 +74,41 @@ impl Fetcher {
         let done = told(present(&blobs));
         progress(done);
         if done.present < done.total {
-            let wanted = ByteSize(done.total - done.present);
-            return Err(trouble.unwrap_or(StoreError::NoSpace { wanted }.into()));
+            let lacking = || self.store().full(done.total - done.present).into();
+            return Err(trouble.unwrap_or_else(lacking));
         }
         Ok(done)
+    }
+
+    /// Brings what is missing of these objects, one after another. What other flights failed at.
+    async fn bring(
+        self: &Arc<Self>,
+        manifest: &Arc<Manifest>,
+        lane: Vec<ObjectIx>,
+        blobs: &[Option<Arc<Blob>>],
+    ) -> Result<Option<FetchError>, FetchError> {
+        let mut trouble = None;
+        for object in lane {
+            for _ in 0..PASSES {
+                let runs = missing_leaves(manifest, object, blobs).into_iter();
+                let rides: Vec<_> = runs
+                    .flat_map(|run| self.fly(manifest, object, run, Priority::Prefetch))
+                    .collect();
+                for ride in &rides {
+                    match ride.flight.landed().await {
+                        Ok(()) => {}
+                        Err(error) if ride.new => return Err(error),
+                        // Begun for somebody else, perhaps with less hope.
+                        Err(error) => trouble = Some(error),
+                    }
+                }
+                // What another flight brought may belong to other places only.
+                if rides.iter().all(|ride| ride.new) {
+                    break;
+                }
+            }
+        }
+        Ok(trouble)
     }
 
     /// The blob of every file, by index; none for empty files. What is there is proven: a file that is
@@ -126,13 +140,25 @@ impl Fetcher {
                 cost = cost.saturating_add(blob.cost(blob.layout().all_parts()));
             }
         }
-        let usage = self.store().usage();
-        let room = usage.limit.0.saturating_sub(usage.pinned.0);
-        if cost > room {
-            return Err(StoreError::NoSpace { wanted: ByteSize(cost - room) }.into());
-        }
-        Ok(())
+        let store = self.store();
+        let room = store.room().0.saturating_sub(store.usage().pinned.0);
+        if cost > room { Err(store.full(cost).into()) } else { Ok(()) }
     }
+}
+
+/// The objects of a version, those with the same bytes in one lane: the second is then copied from
+/// the first, and no two of them share a flight, which fills the places of one object only.
+fn lanes(manifest: &Manifest) -> Vec<Vec<ObjectIx>> {
+    let mut lanes: Vec<Vec<ObjectIx>> = Vec::new();
+    let mut lane_of = HashMap::new();
+    for (ix, object) in (0u32..).map(ObjectIx).zip(manifest.objects()) {
+        let lane = *lane_of.entry(ObjectKey::of(object)).or_insert(lanes.len());
+        match lanes.get_mut(lane) {
+            Some(lane) => lane.push(ix),
+            None => lanes.push(vec![ix]),
+        }
+    }
+    lanes
 }
 
 /// The leaves of an object that some file of the version lacks, as runs.

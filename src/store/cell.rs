@@ -90,6 +90,8 @@ pub struct State {
     pub writing: Vec<PartRange>,
     /// The whole blob is being removed.
     pub removing: bool,
+    /// The index claims parts that are gone: the next commit says all of the blob anew.
+    pub behind: bool,
     /// Its row in the index; it has one iff it has files.
     pub row: Option<i64>,
     /// Its names in the folder are not yet durable.

@@ -17,6 +17,7 @@ use super::evict;
 use super::index::{Durability, rows};
 use super::leave;
 use super::lru::SegRef;
+use super::names;
 use super::sums;
 use super::sync::lock;
 use super::trust;
@@ -52,7 +53,9 @@ pub fn commit(core: &Arc<Core>) -> Result<(), StoreError> {
         let done = group(core, cells.into_values().collect());
         done.and(recency(core))
     };
-    done.and(evict::settle(core))
+    let settled = evict::settle(core);
+    names::tend_headroom(core);
+    done.and(settled)
 }
 
 fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
@@ -76,17 +79,22 @@ fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
             }
         }
     }
-    let mut segments = Vec::new();
+    let (mut segments, mut behind) = (Vec::new(), Vec::new());
     for cell in &synced {
-        let s = cell.state();
+        let mut s = cell.state();
         let all = s.syncing.runs(cell.layout.all_parts(), true);
         let mut mine: Vec<u32> = all.into_iter().flat_map(|r| cell.segments_of(r)).collect();
         mine.dedup();
+        if std::mem::take(&mut s.behind) {
+            mine = (0..cell.layout.segment_count()).collect();
+            behind.push(cell);
+        }
         segments.extend(mine.into_iter().map(|i| (cell, i)));
     }
     for rows in segments.chunks(ROWS) {
         if let Err(e) = mark(core, rows) {
             // still good, still unmarked: the next commit tries again
+            behind.iter().for_each(|cell| cell.state().behind = true);
             for cell in &synced {
                 let mut s = cell.state();
                 let again = std::mem::take(&mut s.syncing);
@@ -167,6 +175,7 @@ fn sync(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
 fn mark(core: &Core, segments: &[(&Arc<Cell>, u32)]) -> Result<(), StoreError> {
     let mut done = Vec::with_capacity(segments.len());
     core.write_index(Durability::Full, |tx| {
+        done.clear();
         for &(cell, segment) in segments {
             let s = cell.state();
             let Some(row) = s.row.filter(|_| !s.removing) else { continue };

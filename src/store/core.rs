@@ -1,8 +1,8 @@
 //! What all parts of the store share: the disk, the index, the books, the list of blobs.
 //!
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
-//! Order, where two are held: `evictor` → `committer` → a blob's `turn` → index → `blobs` → a blob's state. `lru`,
-//! `space`, `dirty` and `files` are leaves: nothing is taken inside them.
+//! Order, where two are held: `evictor` → `committer` → a blob's `turn` → index → `blobs` → a blob's state;
+//! `headroom` inside any of them. `lru`, `space`, `dirty` and `files` are leaves: nothing is taken inside them.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -16,11 +16,14 @@ use super::blob::Blob;
 use super::cell::{Cell, OpenFile};
 use super::disk::{Access, Disk};
 use super::error::StoreError;
+use super::headroom::Headroom;
 use super::index::{Durability, Index};
 use super::lock::StoreLock;
 use super::lru::Lru;
 use super::space::Space;
 use super::sync::lock;
+use super::types::Usage;
+use crate::base::units::ByteSize;
 use crate::model::{BlobLayout, ContentKey};
 
 /// Blob files kept open at most: half of the usual limit of 1024 descriptors a process. One more
@@ -42,6 +45,8 @@ pub struct Core {
     pub lru: Mutex<Lru>,
     /// The books.
     pub space: Mutex<Space>,
+    /// Room on the disk that is kept for the index.
+    pub headroom: Headroom,
     /// Held by whoever evicts: others wait for the space that it frees.
     pub evictor: Mutex<()>,
     /// Held by whoever commits.
@@ -167,15 +172,59 @@ impl Core {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// A transaction; the books learn what the index takes after it.
+    /// A transaction; the books learn what the index takes after it. On a full disk the headroom
+    /// is given up for it, and it is tried once more.
     pub fn write_index<T>(
         &self,
         durability: Durability,
-        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        mut f: impl FnMut(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let out = self.index.write(durability, f);
+        let mut out = self.index.write(durability, &mut f);
+        if out.as_ref().is_err_and(StoreError::is_full) && self.headroom.change().give_up() {
+            tracing::warn!("the disk is full: the room kept for the index is used");
+            out = self.index.write(durability, &mut f);
+        }
         let footprint = self.index.footprint();
-        lock(&self.space).measured = footprint;
+        let unused = {
+            let mut space = lock(&self.space);
+            space.measured = footprint;
+            space.unused_headroom()
+        };
+        self.headroom.change().shrink_to(unused);
+        out
+    }
+
+    /// What the disk has for data: what is free on it, less what was promised, and what data there is.
+    pub fn disk_room(&self) -> u64 {
+        let free = self.disk.free().unwrap_or(u64::MAX);
+        let space = lock(&self.space);
+        free.saturating_add(space.data)
+    }
+
+    /// The most data that there can be, by the limit and by the disk.
+    pub fn room(&self) -> u64 {
+        let by_disk = self.disk_room();
+        lock(&self.space).room().min(by_disk)
+    }
+
+    /// How full the store is.
+    pub fn usage(&self) -> Usage {
+        let cells: Vec<_> = lock(&self.blobs).by_key.values().cloned().collect();
+        let mut out = Usage::default();
+        for cell in cells {
+            let s = cell.state();
+            out.data.0 += s.data;
+            out.blobs += u64::from(s.data > 0);
+            out.complete_blobs += u64::from(s.is_complete(&cell.layout));
+            if cell.is_pinned() && s.data > 0 {
+                out.pinned.0 += s.cost + s.excess + cell.overhead.total();
+            }
+        }
+        let space = lock(&self.space).clone();
+        out.limit = ByteSize(space.limit);
+        out.used = ByteSize(space.used());
+        out.reserved = ByteSize(space.reserved);
+        out.disk_free = ByteSize(self.disk.free().unwrap_or(0));
         out
     }
 

@@ -18,8 +18,8 @@ use super::sync::lock;
 use super::types::Evicted;
 use crate::model::ContentKey;
 
-/// More than was asked for is evicted at once, so that the syncs it costs are shared: a 64th of the
-/// cache, at most this: a second of a fast link.
+/// More than was asked for is evicted at once, so that the syncs it costs are shared: a 64th of what
+/// there is room for, at most this: a second of a fast link.
 const BATCH: u64 = 64 << 20;
 /// How long what is mapped counts as held before it is looked at again: maps live for minutes, and a
 /// look costs four system calls.
@@ -93,7 +93,7 @@ pub fn standing(cell: &Cell, s: &State, segment: u32) -> Standing {
 /// Evicts the oldest segments that free `lacking` bytes, or nothing if that many cannot be freed;
 /// with `try_all`, then as many as can be. The caller holds `evictor`.
 pub fn oldest(core: &Arc<Core>, lacking: u64, try_all: bool) -> Result<Room, StoreError> {
-    let batch = (lock(&core.space).limit / 64).min(BATCH);
+    let batch = (core.room() / 64).min(BATCH);
     let plan = EvictionPlan::choose(lacking.max(batch), candidates(core));
     if plan.frees < lacking {
         if plan.uncommitted {
@@ -150,7 +150,10 @@ pub fn settle(core: &Arc<Core>) -> Result<(), StoreError> {
 
 /// Gives back the space of these blobs, with `force` of pinned ones too.
 pub fn blobs(core: &Arc<Core>, keys: &[ContentKey], force: bool) -> Result<Evicted, StoreError> {
-    super::commit::commit(core)?;
+    // what cannot be committed, on a disk that is full or fails, is kept as busy; the rest can go
+    if let Err(error) = super::commit::commit(core) {
+        tracing::warn!(%error, "evicting although not everything could be committed");
+    }
     let _evicting = lock(&core.evictor);
     let mut out = Evicted::default();
     let mut claims = Vec::new();

@@ -20,7 +20,7 @@ use super::sync::lock;
 use super::types::{
     Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
 };
-use super::{commit, evict, open, pins, sources, verify};
+use super::{commit, evict, names as named, open, pins, sources, verify};
 use crate::base::units::ByteSize;
 use crate::base::{Clock, ObjectRange, SystemClock};
 use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
@@ -140,8 +140,12 @@ impl Store {
         {
             // the blob is there, under names that it may not be known by yet
             let known = core.index.read(|c| rows::has_object(c, &last.object, row))?;
-            if !known {
-                core.write_index(Durability::Normal, |tx| rows::add_objects(tx, row, &layout))?;
+            if !known
+                && let Err(error) =
+                    core.write_index(Durability::Normal, |tx| rows::add_objects(tx, row, &layout))
+            {
+                // only other files would find it by them
+                tracing::warn!(%error, "a blob is not known by all of its names");
             }
         }
         Ok(blob)
@@ -179,24 +183,17 @@ impl Store {
 
     /// How full the store is.
     pub fn usage(&self) -> Usage {
-        let core = self.core();
-        let cells: Vec<_> = lock(&core.blobs).by_key.values().cloned().collect();
-        let mut out = Usage::default();
-        for cell in cells {
-            let s = cell.state();
-            out.data.0 += s.data;
-            out.blobs += u64::from(s.data > 0);
-            out.complete_blobs += u64::from(s.is_complete(&cell.layout));
-            if cell.is_pinned() && s.data > 0 {
-                out.pinned.0 += s.cost + s.excess + cell.overhead.total();
-            }
-        }
-        let space = lock(&core.space).clone();
-        out.limit = ByteSize(space.limit);
-        out.used = ByteSize(space.used());
-        out.reserved = ByteSize(space.reserved);
-        out.disk_free = ByteSize(core.disk.free().unwrap_or(0));
-        out
+        self.core().usage()
+    }
+
+    /// The most data that there can be: the limit's share of data, or less on a small disk.
+    pub fn room(&self) -> ByteSize {
+        ByteSize(self.core().room())
+    }
+
+    /// Why so much more cannot be stored.
+    pub fn full(&self, wanted: u64) -> StoreError {
+        reserve::full(self.core(), wanted)
     }
 
     /// Pins the blobs of a version for an owner; again: no change.
@@ -250,15 +247,11 @@ impl Store {
     fn save<T>(
         &self,
         grows: u64,
-        f: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+        f: impl FnMut(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        // twice: it stands in the log as well until that is folded in, and then measured
-        let mut space = reserve::reserve(self.core(), 2 * grows)?;
+        let promise = named::promise(self.core(), grows)?;
         let out = self.core().write_index(Durability::Normal, f)?;
-        space.convert(grows, |books| {
-            books.reserved -= grows;
-            books.other += grows;
-        });
+        promise.keep();
         Ok(out)
     }
 
@@ -334,16 +327,13 @@ impl Store {
         }
         // ids outlive the process in inodes: durable before anybody sees them
         let grows = grows + PER_DOCUMENT;
-        let mut space = reserve::reserve(self.core(), 2 * grows)?;
+        let promise = named::promise(self.core(), grows)?;
         let ids = self.core().write_index(Durability::Full, |tx| {
             keys.iter()
                 .map(|k| names::node_id(tx, source, k))
                 .collect::<rusqlite::Result<Option<Vec<_>>>>()
         })?;
-        space.convert(grows, |books| {
-            books.reserved -= grows;
-            books.other += grows;
-        });
+        promise.keep();
         ids.ok_or_else(|| StoreError::Index("no more node ids fit 31 bits".into()))
     }
 

@@ -146,6 +146,7 @@ pub fn carry_out(core: &Arc<Core>, claims: Vec<Leaving>, undo: bool) -> Result<u
         };
         match written {
             Ok(()) => freed += group.into_iter().map(|l| finish(core, l)).sum::<u64>(),
+            Err(e) if e.is_full() => freed += free_first(core, group),
             Err(e) => {
                 failed.get_or_insert(e);
                 for l in group {
@@ -178,14 +179,35 @@ fn unmark(core: &Core, group: &[Leaving]) -> Result<(), StoreError> {
     })
 }
 
+/// On a disk where not even that something leaves can be written: its bytes go first, which makes
+/// room to write it. Until it is written the index claims what is a hole. It has no stamp of that
+/// file, so the next process would compare it with its checksums.
+fn free_first(core: &Arc<Core>, group: Vec<Leaving>) -> u64 {
+    let taken: Vec<_> = group.iter().map(|l| take_bytes(core, l)).collect();
+    if let Err(error) = unmark(core, &group) {
+        tracing::warn!(%error, "the index is behind until the next commit");
+        for l in group.iter().filter(|l| !l.whole) {
+            l.cell.state().behind = true;
+            commit::note(core, &l.cell, 0);
+        }
+    }
+    group.into_iter().zip(taken).map(|(l, done)| account(core, l, done)).sum()
+}
+
 /// Takes the bytes and gives the space back.
 fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
+    let done = take_bytes(core, &l);
+    account(core, l, done)
+}
+
+/// Takes the bytes.
+fn take_bytes(core: &Arc<Core>, l: &Leaving) -> io::Result<()> {
     let cell = &l.cell;
     let gone = |r: io::Result<()>| match r {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     };
-    let done = if l.whole {
+    if l.whole {
         cell.state().file = None;
         // what has its name in another process's folder is not it
         let ours = core.lock.still_ours();
@@ -204,7 +226,12 @@ fn finish(core: &Arc<Core>, l: Leaving) -> u64 {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             other => gone(other),
         }
-    };
+    }
+}
+
+/// Gives the space back in the books, if the bytes are gone.
+fn account(core: &Arc<Core>, l: Leaving, done: io::Result<()>) -> u64 {
+    let cell = &l.cell;
     let mut s = cell.state();
     let mut freed = l.cost;
     if let Err(e) = &done {

@@ -9,7 +9,8 @@
 //! Invariants: (1) a part is readable here only after its bytes were verified, and a part that an
 //! earlier process verified only while there is evidence that it is still the same (`trust`); (2) the index never
 //! claims what is not durable: data is synced before the transaction that marks it, and the mark is
-//! gone durably before its bytes are; (3) `used <= limit` at every instant: space is reserved first.
+//! gone durably before its bytes are (on a disk so full that not even that can be written, the bytes
+//! go first, and the index has no stamp of that blob); (3) `used <= limit` at every instant: space is reserved first.
 //!
 //! Concurrency: every method may be called from any thread and may block on the disk; none waits
 //! for a network. No lock is held across I/O on blobs.
@@ -23,10 +24,12 @@ mod epoch;
 mod error;
 mod evict;
 mod handle;
+mod headroom;
 mod index;
 mod leave;
 mod lock;
 mod lru;
+mod names;
 mod open;
 mod pins;
 mod plan;

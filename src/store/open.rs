@@ -13,13 +13,14 @@ use rusqlite::Connection;
 use super::core::{Blobs, Core, Dirty, Group, Time};
 use super::disk::Disk;
 use super::error::StoreError;
-use super::index::{self, Durability, names, rows};
+use super::headroom::Headroom;
+use super::index::{self, Durability, names as index_names, rows};
 use super::lock::StoreLock;
 use super::lru::Lru;
 use super::space::{BLOCK, MIN_LIMIT, Space};
 use super::trust::{self, Evidence, Left};
 use super::types::StoreOptions;
-use super::{epoch, evict, pins, rebuild};
+use super::{epoch, evict, names, pins, rebuild};
 use crate::base::Clock;
 use crate::base::units::ByteSize;
 use crate::model::ContentKey;
@@ -36,7 +37,7 @@ struct Read {
 
 fn read(conn: &Connection) -> rusqlite::Result<Read> {
     let blobs = rows::blobs(conn)?;
-    let pinned = pins::count(names::pinned_blobs(conn)?);
+    let pinned = pins::count(index_names::pinned_blobs(conn)?);
     let limit = rows::meta(conn, "limit")?.and_then(|n| u64::try_from(n).ok());
     Ok(Read { blobs, pinned, limit })
 }
@@ -55,7 +56,12 @@ pub fn open(
     let lock = lock.map_or_else(|| take(root), Ok)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
     let (kept, epoch) = (epoch::read(root), epoch::draw());
-    let (opened, read) = index::open(root, &disk, clock.wall(), epoch, read)?;
+    let headroom = Headroom::of(root);
+    let open = || index::open(root, &disk, clock.wall(), epoch, read);
+    let (opened, read) = match open() {
+        Err(e) if e.is_full() && headroom.change().give_up() => open()?,
+        other => other?,
+    };
     if let Err(error) = epoch::write(root, epoch) {
         tracing::warn!(%error, "the epoch cannot be written; at the next start all cached parts are compared with their checksums");
     }
@@ -68,9 +74,15 @@ pub fn open(
     // the names of a new index and its log; what follows rests on them
     disk.sync_folder(Path::new("")).map_err(StoreError::disk(root, "sync"))?;
     let limit = options.limit.or(read.limit.map(ByteSize)).unwrap_or(DEFAULT_LIMIT);
-    opened.index.write(Durability::Normal, |tx| {
-        rows::set_meta(tx, "limit", i64::try_from(limit.0).unwrap_or(i64::MAX))
-    })?;
+    let remember = || {
+        opened.index.write(Durability::Normal, |tx| {
+            rows::set_meta(tx, "limit", i64::try_from(limit.0).unwrap_or(i64::MAX))
+        })
+    };
+    match remember() {
+        Err(e) if e.is_full() && headroom.change().give_up() => remember()?,
+        other => other?,
+    }
     let mut space = Space::new(limit.0);
     for file in index::open::aside(root) {
         let len = std::fs::metadata(root.join(file)).map_or(0, |m| m.len());
@@ -85,6 +97,7 @@ pub fn open(
         blobs: Mutex::new(blobs),
         lru: Mutex::new(lru),
         space: Mutex::new(space),
+        headroom,
         evictor: Mutex::default(),
         committer: Mutex::default(),
         dirty: Mutex::new(Dirty::default()),
@@ -104,7 +117,18 @@ pub fn open(
         space.measured = core.index.footprint();
         space.other = space.measured.saturating_sub(space.index_floor());
     }
-    evict::settle(&core)?;
+    let unused = super::sync::lock(&core.space).unused_headroom();
+    core.headroom.change().shrink_to(unused);
+    if let Err(error) = evict::settle(&core) {
+        tracing::warn!(%error, "the cache takes more than its limit for now");
+    }
+    names::tend_headroom(&core);
+    let by_disk = core.disk_room();
+    let by_limit = super::sync::lock(&core.space).room();
+    if by_disk < by_limit {
+        let (limit, room) = (ByteSize(limit.0), ByteSize(by_disk));
+        tracing::info!(%limit, %room, "the disk has less room for the cache than its limit allows");
+    }
     Ok(core)
 }
 

@@ -12,7 +12,7 @@ use super::core::Core;
 use super::error::StoreError;
 use super::evict;
 use super::index::{Durability, names};
-use super::reserve::reserve;
+use super::names::promise;
 use super::sync::lock;
 use super::types::Pin;
 use crate::model::{ContentKey, VersionRef};
@@ -24,13 +24,10 @@ const PER_PIN: u64 = 4096;
 /// Pins the blobs of a version for an owner.
 pub fn pin(core: &Arc<Core>, pin: &Pin, blobs: &[ContentKey]) -> Result<(), StoreError> {
     let bytes = PER_PIN + PER_BLOB * blobs.len() as u64;
-    let mut space = reserve(core, bytes)?;
+    let promise = promise(core, bytes)?;
     let _still = lock(&core.evictor);
     core.write_index(Durability::Full, |tx| names::add_pin(tx, pin, blobs))?;
-    space.convert(bytes, |books| {
-        books.reserved -= bytes;
-        books.other += bytes;
-    });
+    promise.keep();
     apply(core)
 }
 

@@ -64,18 +64,49 @@ impl Drop for Reservation {
 
 /// Promises space, evicting the oldest if need be.
 pub fn reserve(core: &Arc<Core>, bytes: u64) -> Result<Reservation, StoreError> {
-    let promised = || Reservation { core: core.clone(), left: bytes };
-    let full = || StoreError::NoSpace { wanted: ByteSize(bytes) };
+    if !lock(&core.space).could_fit(bytes) {
+        return Err(full(core, bytes));
+    }
+    let promised = make_room(core, bytes, || {
+        let mut space = lock(&core.space);
+        space.try_reserve(bytes).then(|| Reservation { core: core.clone(), left: bytes })
+    })?;
+    if room_on_disk(core)? { Ok(promised) } else { Err(full(core, bytes)) }
+}
+
+/// Sees to it that the disk has what was promised, where it has less than the limit allows: a write
+/// that fails half-way would take away what was only just read ahead. Whether it has.
+fn room_on_disk(core: &Arc<Core>) -> Result<bool, StoreError> {
+    // unknown: the write will tell
+    let Ok(free) = core.disk.free() else { return Ok(true) };
+    let lacking = lock(&core.space).reserved.saturating_sub(free);
+    if lacking == 0 {
+        return Ok(true);
+    }
+    let evict = || {
+        let _evicting = lock(&core.evictor);
+        evict::oldest(core, lacking, false)
+    };
+    let made = match evict()? {
+        Room::Uncommitted => {
+            commit::commit(core)?;
+            evict()?
+        }
+        other => other,
+    };
+    Ok(made == Room::Made)
+}
+
+/// Gives what `promise` gives, which it does once there is room by the books: the oldest goes.
+pub fn make_room<T>(
+    core: &Arc<Core>,
+    bytes: u64,
+    promise: impl Fn() -> Option<T>,
+) -> Result<T, StoreError> {
     let mut waits = 0;
     for _ in 0..ROUNDS {
-        {
-            let mut space = lock(&core.space);
-            if space.try_reserve(bytes) {
-                return Ok(promised());
-            }
-            if !space.could_fit(bytes) {
-                return Err(full());
-            }
+        if let Some(promised) = promise() {
+            return Ok(promised);
         }
         let evicting = lock(&core.evictor);
         let lacking = lock(&core.space).lacking(bytes);
@@ -91,8 +122,28 @@ pub fn reserve(core: &Arc<Core>, bytes: u64) -> Result<Reservation, StoreError> 
                 waits += 1;
                 std::thread::sleep(WAIT);
             }
-            Room::InUse | Room::Nothing => return Err(full()),
+            Room::InUse | Room::Nothing => return Err(full(core, bytes)),
         }
     }
-    Err(full())
+    Err(full(core, bytes))
+}
+
+/// Why there is no room for so much.
+pub fn full(core: &Core, bytes: u64) -> StoreError {
+    let wanted = ByteSize(bytes);
+    let usage = core.usage();
+    let by_disk = core.disk_room();
+    let (room, lacking) = {
+        let space = lock(&core.space);
+        (ByteSize(space.room()), space.lacking(bytes))
+    };
+    if wanted > room {
+        return StoreError::TooLarge { wanted, room, limit: usage.limit };
+    }
+    if lacking == 0 || bytes > by_disk {
+        let (path, free) = (core.root.clone(), usage.disk_free);
+        return StoreError::DiskFull { path, wanted, free };
+    }
+    let in_use = ByteSize(usage.used.0.saturating_sub(usage.pinned.0));
+    StoreError::NoSpace { wanted, limit: usage.limit, pinned: usage.pinned, in_use }
 }

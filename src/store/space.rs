@@ -1,15 +1,23 @@
 //! What everything takes on disk, and what is promised: the arithmetic of `used <= limit`.
 //!
 //! Invariant: nothing is ever counted for less than it can take; a promise is only given when it
-//! fits. Pure values; the store keeps one `Space` behind one short lock.
+//! fits; names and documents have a headroom that data never gets. Pure values; the store keeps one `Space` behind one short lock.
 
 use crate::base::FileRange;
 use crate::model::{BlobLayout, PartIx, PartRange};
 
 /// The unit in which file systems allocate: 4 KiB on ext4, XFS, btrfs and APFS by default.
 pub const BLOCK: u64 = 4 << 10;
-/// The smallest limit that leaves room for anything beside the index.
-pub const MIN_LIMIT: u64 = 8 << 20;
+/// What of a limit is kept for names and documents, whatever data there is: a sixteenth, at least
+/// what a version of some thousand files takes, at most what a hundred thousand versions take.
+const HEADROOM_SHARE: u64 = 16;
+const LEAST_HEADROOM: u64 = 1 << 20;
+const MOST_HEADROOM: u64 = 256 << 20;
+/// The least room for data: a leaf of a megabyte, a few times over.
+const LEAST_DATA: u64 = 4 << 20;
+/// The smallest limit: it leaves room for data beside the index and its headroom.
+pub const MIN_LIMIT: u64 =
+    (SKELETON + INDEX_FLOOR + LEAST_HEADROOM + LEAST_DATA).next_multiple_of(1 << 20);
 /// The folder, `blobs/`, the lock and the epoch: a block each, and one to spare.
 const SKELETON: u64 = 5 * BLOCK;
 /// The least that the index is counted for: an empty one with its log at its usual full size.
@@ -117,11 +125,13 @@ pub struct Space {
     pub overhead: u64,
     /// What the index will take for the rows of blobs.
     pub shares: u64,
-    /// What the index will take for everything else.
+    /// What the index will take for everything else: names and documents.
     pub other: u64,
+    /// Promised to names and documents that are just being written.
+    pub promised: u64,
     /// What the index was seen to take, with room for its next transactions.
     pub measured: u64,
-    /// Promised, not yet written.
+    /// Promised to data, not yet written.
     pub reserved: u64,
 }
 
@@ -131,9 +141,10 @@ impl Space {
         Self { limit, overhead: SKELETON, ..Self::default() }
     }
 
-    /// What the index is counted for.
+    /// What the index is counted for. Names and documents always have their headroom, so data can
+    /// never take it.
     pub fn index(&self) -> u64 {
-        self.measured.max(self.index_floor() + self.other)
+        self.index_floor() + self.names().max(self.headroom())
     }
 
     /// What the index is counted for at least, beside what is not of blobs.
@@ -141,14 +152,35 @@ impl Space {
         INDEX_FLOOR + self.shares
     }
 
+    /// What names and documents take, promises included.
+    fn names(&self) -> u64 {
+        self.other.max(self.measured.saturating_sub(self.index_floor())) + self.promised
+    }
+
+    /// What is kept for names and documents.
+    pub fn headroom(&self) -> u64 {
+        down((self.limit / HEADROOM_SHARE).clamp(LEAST_HEADROOM, MOST_HEADROOM))
+    }
+
+    /// What of the headroom is left, and may lie on the disk as a file meanwhile.
+    pub fn unused_headroom(&self) -> u64 {
+        self.headroom().saturating_sub(self.names())
+    }
+
     /// Everything that counts against the limit.
     pub fn used(&self) -> u64 {
         self.data + self.overhead + self.index() + self.reserved
     }
 
+    /// The most data that fits if everything else were evicted.
+    pub fn room(&self) -> u64 {
+        let names = self.names().max(self.headroom());
+        self.limit.saturating_sub(SKELETON + INDEX_FLOOR + names)
+    }
+
     /// Whether that many bytes could fit even if everything were evicted.
     pub fn could_fit(&self, bytes: u64) -> bool {
-        bytes.saturating_add(SKELETON + self.reserved + INDEX_FLOOR) <= self.limit
+        bytes.saturating_add(self.reserved) <= self.room()
     }
 
     /// How much must go before that many bytes fit.
@@ -162,6 +194,19 @@ impl Space {
         let fits = self.lacking(bytes) == 0;
         if fits {
             self.reserved += bytes;
+        }
+        fits
+    }
+
+    /// Promises bytes to names and documents if they fit: into the headroom they do, however much
+    /// data there is.
+    #[must_use]
+    pub fn try_promise(&mut self, bytes: u64) -> bool {
+        let before = self.index();
+        self.promised += bytes;
+        let fits = self.index() == before || self.used() <= self.limit;
+        if !fits {
+            self.promised -= bytes;
         }
         fits
     }
@@ -244,6 +289,38 @@ mod tests {
         let first = PartRange { start: 0, end: 1 };
         assert_eq!(punch_range(&l, first, |p| !p.is_empty()), FileRange::new(0, 0));
         assert_eq!(punch_range(&l, first, |_| false), FileRange::new(0, 4096));
+    }
+
+    #[test]
+    fn names_have_room_that_data_cannot_take() {
+        let mut s = Space::new(64 << 20);
+        assert_eq!(s.headroom(), 4 << 20);
+        let free = s.limit - s.used();
+        assert!(s.try_reserve(free));
+        s.take_data(free);
+        assert!(s.try_promise(3 << 20));
+        assert_eq!((s.used(), s.unused_headroom()), (s.limit, 1 << 20), "counted already");
+        s.promised = 0;
+        s.other = 3 << 20;
+        assert!(!s.try_promise((1 << 20) + 1));
+        assert!(s.try_promise(1 << 20));
+        assert_eq!((s.used(), s.unused_headroom()), (s.limit, 0));
+        // a limit that was lowered below what is there
+        s.limit = 32 << 20;
+        s.promised = 0;
+        s.other = 0;
+        assert!(s.used() > s.limit && !s.try_reserve(1) && s.try_promise(2 << 20));
+        // an index that takes more than it is counted for uses up its headroom
+        s.promised = 0;
+        s.measured = s.index_floor() + (1 << 20);
+        assert_eq!(s.unused_headroom(), 1 << 20);
+    }
+
+    #[test]
+    fn the_smallest_limit_has_room_for_data_beside_the_headroom() {
+        let s = Space::new(MIN_LIMIT);
+        assert!(s.room() >= LEAST_DATA && s.could_fit(LEAST_DATA) && s.lacking(LEAST_DATA) == 0);
+        assert!(Space::new(MIN_LIMIT - (1 << 20)).lacking(LEAST_DATA) > 0);
     }
 
     #[test]

@@ -43,6 +43,11 @@ fn is_full(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+fn disk_full(core: &Core, wanted: u64) -> StoreError {
+    let free = ByteSize(core.disk.free().unwrap_or(0));
+    StoreError::DiskFull { path: core.root.clone(), wanted: ByteSize(wanted), free }
+}
+
 /// The parts that the bytes are, if they are whole parts.
 fn parts_of(layout: &BlobLayout, w: &Write<'_>) -> Option<PartRange> {
     if w.first.0 >= layout.part_count() || w.bytes.is_empty() {
@@ -179,7 +184,7 @@ fn store(
     };
     done.map_err(|source| {
         Failed::Writing(if is_full(&source) {
-            StoreError::NoSpace { wanted: ByteSize(cost) }
+            disk_full(core, cost)
         } else {
             StoreError::Disk { path, action: "write", source }
         })
@@ -246,7 +251,12 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
     let overhead = cell.overhead;
     let mut space = reserve(core, overhead.total())?;
     // the row first: what is on disk has one, or is cleared away at the next start
-    let row = core.write_index(Durability::Normal, |tx| rows::add_blob(tx, layout))?;
+    let row = core.write_index(Durability::Normal, |tx| {
+        let row = rows::add_blob(tx, layout)?;
+        // of a blob that went without the index hearing of it
+        rows::forget_parts(tx, row)?;
+        Ok(row)
+    })?;
     let path = cell.path();
     let made = (|| {
         core.disk.make_folder(&cell.folder())?;
@@ -279,7 +289,7 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
             let _ = core.write_index(Durability::Normal, |tx| rows::remove_blob(tx, row));
             let full = is_full(&source);
             Err(if full {
-                StoreError::NoSpace { wanted: ByteSize(overhead.total()) }
+                disk_full(core, overhead.total())
             } else {
                 StoreError::Disk { path: core.full(&path), action: "make", source }
             })

@@ -21,7 +21,10 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// The store failed.
 pub(super) fn of_store(error: &StoreError) -> VfsError {
-    VfsError::Unavailable { reason: one_line(error) }
+    let reason = one_line(error);
+    VfsError::Unavailable {
+        reason: error.next_step().map_or(reason.clone(), |step| format!("{reason}; {step}")),
+    }
 }
 
 /// The catalog, a manifest or data could not be had. Names are looked up in the catalog by the
@@ -42,9 +45,8 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
         },
         FetchError::Corrupt { .. } => VfsError::Corrupt { reason },
         FetchError::TimedOut { .. } => VfsError::TimedOut { reason },
-        FetchError::Store(_) | FetchError::NotKnown { .. } | FetchError::Stopped => {
-            VfsError::Unavailable { reason }
-        }
+        FetchError::Store(e) => of_store(e),
+        FetchError::NotKnown { .. } | FetchError::Stopped => VfsError::Unavailable { reason },
     }
 }
 

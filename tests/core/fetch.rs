@@ -272,3 +272,37 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
     let nobody = Source::new("memory://b", None, rig.store.clone(), &options());
     assert!(matches!(nobody.catalog().await, Err(FetchError::NotKnown { .. })));
 }
+
+/// A file of chunks that all have the same bytes, as the padding of a model has them.
+fn put_repeated(rig: &Rig, chunk: &[u8], times: usize, leaf: bool) -> Digest {
+    let digest = rig.memory.insert(chunk.to_vec());
+    let list: Vec<u8> =
+        chunk.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect();
+    let list = rig.memory.insert(list);
+    let size = chunk.len() * times;
+    let mut json = serde_json::json!({
+        "total_size": size, "chunk_size": chunk.len(), "chunks": vec![digest; times],
+        "files": [{"path": "w", "size": size}],
+    });
+    if leaf {
+        json["leaf_size"] = LEAF.into();
+        json["leaf_digest"] = "blake3".into();
+        json["leaves"] = serde_json::to_value(vec![list; times]).expect("digests");
+    }
+    rig.memory.insert(json.to_string().into_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_repeated_chunks_is_prefetched_whole_and_fetched_once() {
+    for leaf in [true, false] {
+        for times in [9, 100] {
+            let rig = Rig::new(BIG);
+            let chunk = vec![0; 4 * LEAF];
+            let manifest = rig.manifest(&put_repeated(&rig, &chunk, times, leaf)).await;
+            let done = rig.fetcher.prefetch(&manifest, &|_| {}).await;
+            let done = done.unwrap_or_else(|e| panic!("{times} chunks, leaves: {leaf}: {e}"));
+            assert_eq!(done.present, (chunk.len() * times) as u64);
+            assert_eq!(rig.objects(), 1, "{times} chunks, leaves: {leaf}");
+        }
+    }
+}

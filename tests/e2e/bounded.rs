@@ -1,5 +1,5 @@
-//! The cache never takes more than its limit, checked against the disk while readers pull ten
-//! times as much through it.
+//! What fits into a cache, and what becomes of the rest: never more than the limit is taken, checked
+//! against the disk while readers pull ten times as much through it; little room costs no bytes.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use modelfs::base::hash::Hasher;
 use modelfs::model::{Digest, LeafDigest};
-use modelfs_test_support::{FsKind, LoopFs, write_bytes};
+use modelfs_test_support::{FsKind, LoopFs, Server, bytes, write_bytes};
 
-use crate::harness::Place;
+use crate::harness::{Place, eventually};
 
 const LIMIT: u64 = 256 << 20;
 const FILES: u64 = 4;
@@ -74,4 +74,72 @@ fn four_readers_pull_3_gib_through_256_mib() {
     assert!(samples > 20, "the disk was looked at all along");
     assert!(most > LIMIT / 2, "the cache was used");
     daemon.stop();
+}
+
+/// A folder with one file of these bytes, published.
+fn publish(place: &Place, bytes: &[u8], model: &str, version: &str) {
+    let plain = place.path(&format!("plain-{version}"));
+    fs::create_dir(&plain).expect("a folder");
+    fs::write(plain.join("w.bin"), bytes).expect("a file");
+    place.publish(&plain, model, version, &[]);
+}
+
+#[test]
+fn a_file_of_zeros_is_prefetched_whole() {
+    const SIZE: u64 = 100 << 20;
+    let place = Place::new();
+    publish(&place, &vec![0; SIZE as usize], "org/net", "v1");
+    let registry = place.registry();
+    let registry = registry.to_str().expect("UTF-8");
+    let ran = place.run(["prefetch", "org/net@v1", "--json", "--registry", registry]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains(&format!("\"present\":{SIZE}")), "{ran:?}");
+}
+
+#[test]
+fn pins_beyond_a_lowered_limit_keep_no_name_from_being_found() {
+    let place = Place::new();
+    let (pinned, new) = (bytes(1, 24 << 20), bytes(2, 1 << 20));
+    publish(&place, &pinned, "org/net", "v1");
+    let registry = place.registry();
+    let registry = registry.to_str().expect("UTF-8").to_owned();
+    for command in ["prefetch", "pin"] {
+        place.ok([command, "org/net@v1", "--registry", &registry]);
+    }
+    let daemon = place.mount(&registry, &["--cache-size", "8MiB", "--catalog-ttl", "1s"]);
+    assert!(fs::read(daemon.path("org/net/v1/w.bin")).expect("pinned and complete") == pinned);
+    publish(&place, &new, "other/net", "v2");
+    let path = daemon.path("other/net/v2");
+    eventually("the new version is found", || path.is_dir());
+    assert_eq!(fs::read_dir(&path).expect("lists").count(), 1);
+    assert!(fs::read(path.join("w.bin")).expect("through memory") == new);
+    daemon.stop();
+}
+
+#[test]
+fn a_disk_smaller_than_the_limit_has_a_file_fetched_about_once() {
+    const SIZE: usize = 87 << 20;
+    let place = Place::new();
+    let disk = LoopFs::at(FsKind::Ext4, &place.cache());
+    disk.fill(40 << 20);
+    let bytes = bytes(5, SIZE);
+    publish(&place, &bytes, "org/net", "v1");
+    let server = Server::start(&place.registry());
+    let daemon = place.mount(&server.url(), &["--cache-size", "50GiB"]);
+    let mut file = File::open(daemon.path("org/net/v1/w.bin")).expect("opens");
+    let mut buffer = vec![0; 1 << 20];
+    for want in bytes.chunks(buffer.len()) {
+        file.read_exact(&mut buffer[..want.len()]).expect("reads");
+        assert!(buffer[..want.len()] == *want, "a wrong byte");
+    }
+    let sent = server.bytes_sent();
+    println!("{sent} bytes for {SIZE}");
+    assert!(sent < SIZE as u64 * 5 / 4, "{sent} bytes for {SIZE}");
+    let status = place.ok(["status"]);
+    assert!(status.contains("the cache cannot grow beyond"), "{status}");
+    let prefetched = place.run(["prefetch", "org/net@v1"]);
+    assert_eq!(prefetched.code, 7, "{prefetched:?}");
+    assert!(prefetched.err.contains("the disk is full"), "{prefetched:?}");
+    let log = daemon.stop();
+    assert!(log.contains("less room for the cache than its limit allows"), "{log}");
 }

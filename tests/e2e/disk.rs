@@ -3,7 +3,7 @@
 //! over.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -49,6 +49,7 @@ macro_rules! on_every_kind {
 
 on_every_kind! {
     a_full_disk,
+    a_disk_that_others_filled_to_the_last_block,
     a_disk_that_fails_to_write,
     an_emptied_cache_folder,
     bytes_altered_and_found_by_verify,
@@ -187,6 +188,39 @@ fn too_little_room(scene: &Scene, give_room: impl FnOnce()) {
 fn a_full_disk(scene: &Scene) {
     scene.fs.fill(12 << 20);
     too_little_room(scene, || scene.fs.unfill());
+}
+
+/// Names are found, what is cached is read and can be evicted although nothing can be written.
+fn a_disk_that_others_filled_to_the_last_block(scene: &Scene) {
+    let daemon = scene.mount_with(&["--catalog-ttl", "1s"]);
+    eventually("all of it is cached", || {
+        scene.reads_right(&daemon);
+        Scene::cached(&daemon) == SIZE
+    });
+    scene.fs.fill(1 << 20);
+    let mut crumbs = File::create(scene.fs.path().join("crumbs")).expect("an inode");
+    while crumbs.write_all(&[1; 4096]).and_then(|()| crumbs.sync_all()).is_ok() {}
+    let many = scene.place.path("many");
+    fs::create_dir(&many).expect("a folder");
+    for n in 0..3000 {
+        fs::write(many.join(format!("a-file-with-a-name-of-some-length-{n}")), n.to_string())
+            .expect("a file");
+    }
+    scene.place.publish(&many, "other/many", "v1", &[]);
+    let path = daemon.path("other/many/v1");
+    eventually("the new version is found", || path.is_dir());
+    assert_eq!(fs::read_dir(&path).expect("it can be listed").count(), 3000);
+    scene.needs_no_registry(&daemon);
+    let evicted = scene.place.run(["evict", "--all"]);
+    assert_eq!(evicted.code, 0, "{evicted:?}");
+    assert!(scene.fs.free() >= SIZE as u64 / 2, "{evicted:?}: {} free", scene.fs.free());
+    assert_eq!(Scene::cached(&daemon), 0);
+    let one = path.join("a-file-with-a-name-of-some-length-77");
+    assert_eq!(fs::read(&one).unwrap_or_else(|e| panic!("{e}: {:?}", xattr(&one, "error"))), b"77");
+    scene.fs.unfill();
+    fs::remove_file(scene.fs.path().join("crumbs")).expect("ours");
+    scene.is_healed(&daemon);
+    daemon.stop();
 }
 
 #[test]

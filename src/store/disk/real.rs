@@ -158,6 +158,10 @@ impl Disk for RealDisk {
         #[cfg(unix)]
         {
             let s = rustix::fs::statvfs(&self.root)?;
+            if s.f_blocks == 0 {
+                // one that tells nothing
+                return Err(io::ErrorKind::Unsupported.into());
+            }
             Ok(s.f_bavail.saturating_mul(s.f_frsize))
         }
         #[cfg(not(unix))]

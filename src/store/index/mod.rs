@@ -18,6 +18,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use super::disk::Disk;
 use super::error::StoreError;
 use super::sync::lock;
+use crate::base::units::ByteSize;
 
 pub use open::open;
 
@@ -44,7 +45,8 @@ pub struct Index {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     conn: Mutex<Connection>,
-    /// SQLite said at least once that it is damaged: look closely at the next start.
+    /// SQLite said at least once that it is damaged, or it claims what is gone: look closely at the
+    /// next start.
     damaged: AtomicBool,
 }
 
@@ -81,13 +83,31 @@ fn configure(conn: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// What SQLite said of the index at `path`.
+fn error_of(e: &rusqlite::Error, path: &Path, disk: &dyn Disk) -> StoreError {
+    let is_full = e.sqlite_error().is_some_and(|e| {
+        // a quota is no full disk to SQLite, but a write that fails
+        e.code == ErrorCode::DiskFull || e.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+    });
+    if is_full {
+        let free = ByteSize(disk.free().unwrap_or(0));
+        return StoreError::DiskFull { path: path.to_owned(), wanted: ByteSize(0), free };
+    }
+    StoreError::Index(e.to_string())
+}
+
 impl Index {
     fn said(&self, e: &rusqlite::Error) -> StoreError {
         if is_damage(e) {
-            self.damaged.store(true, Ordering::Relaxed);
+            self.doubt();
             tracing::error!(error = %e, "the index is damaged; it is rebuilt at the next start");
         }
-        StoreError::Index(e.to_string())
+        error_of(e, &self.path, self.disk.as_ref())
+    }
+
+    /// It is not to be closed as one that is just right.
+    pub fn doubt(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
     }
 
     /// Runs a transaction.

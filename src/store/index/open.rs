@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Durability, Index, configure, is_damage, names, rows, schema, tell, with_suffix};
+use super::{
+    Durability, Index, configure, error_of, is_damage, names, rows, schema, tell, with_suffix,
+};
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 
@@ -55,7 +57,7 @@ pub fn open<T>(
     sound: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> Result<(Opened, T), StoreError> {
     let path = root.join(NAME);
-    let fail = |e: rusqlite::Error| StoreError::Index(e.to_string());
+    let fail = |e: rusqlite::Error| error_of(&e, &path, disk.as_ref());
     let mut found = path.exists();
     if !found {
         resume(root, disk.as_ref())?;
@@ -65,7 +67,7 @@ pub fn open<T>(
             Ok(Tried::Sound(conn, before, read)) => {
                 let (disk, conn) = (disk.clone(), Mutex::new(conn));
                 let boot = disk.boot();
-                let index = Index { path, disk, conn, damaged: false.into() };
+                let index = Index { path: path.clone(), disk, conn, damaged: false.into() };
                 // from here on the disk may run ahead of the index
                 index.write(Durability::Full, |tx| {
                     rows::set_meta(tx, "clean", 0)?;

@@ -73,6 +73,14 @@ pub fn add_objects(conn: &Connection, blob: i64, layout: &BlobLayout) -> rusqlit
     Ok(())
 }
 
+/// Says that nothing is present of a blob.
+pub fn forget_parts(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;
+    conn.prepare_cached("UPDATE blobs SET allocated = NULL, changed = NULL WHERE id = ?1")?
+        .execute([blob])
+        .map(drop)
+}
+
 /// Removes a blob and all that is said of it.
 pub fn remove_blob(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;

@@ -390,7 +390,7 @@ fn a_disk_that_is_full_evicts_and_tries_again_and_then_says_so() {
     let hold = (old.hold(parts(0, 32)), new.hold(parts(0, 8)));
     faults.room(Some(LEAF / 2));
     let used = store.usage().used;
-    assert!(matches!(put(&store, &new, 2, parts(2, 3)), Err(StoreError::NoSpace { .. })));
+    assert!(matches!(put(&store, &new, 2, parts(2, 3)), Err(StoreError::DiskFull { .. })));
     assert!(!check(&new, 2, parts(2, 3)) && check(&new, 2, parts(0, 2)));
     assert_eq!(store.usage().used, used, "what did not fit is not counted");
     drop(hold);
@@ -440,7 +440,7 @@ fn a_smaller_limit_evicts_the_oldest_and_keeps_the_pinned() {
     assert!(store.presence(&l(0).key()).1 && !store.presence(&l(1).key()).1);
     assert!(store.presence(&l(19).key()).1, "the newest stays");
     store.pin(&pin_of("me", "w"), &store.blobs()).unwrap();
-    assert!(matches!(store.reserve(11 << 20), Err(StoreError::NoSpace { .. })));
+    assert!(matches!(store.reserve(5 << 20), Err(StoreError::NoSpace { .. })));
     let pinned = store.usage().pinned;
     drop(store);
     let store = Store::open(options(dir.path(), ByteSize::mib(8))).unwrap();

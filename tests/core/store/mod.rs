@@ -6,6 +6,7 @@ mod catalogs;
 mod crash;
 mod operations;
 mod pressure;
+mod room;
 mod sequences;
 mod steps;
 mod tampered;

@@ -222,7 +222,8 @@ fn no_strays(store: &Store, disk: &MemoryDisk, what: &str) {
     let aside = |n: &&String| n.starts_with("index.db.corrupt-") && !n.ends_with("-wal");
     assert!(names.iter().filter(aside).count() <= 1, "{what}: {names:?}");
     for name in &names {
-        let known = ["lock", "epoch", "index.db", "index.db-wal"].contains(&name.as_str())
+        let known = ["lock", "epoch", "index.db", "index.db-wal", "headroom"]
+            .contains(&name.as_str())
             || name.starts_with("index.db.corrupt-");
         assert!(known, "{what}: {name} is nobody's");
     }
