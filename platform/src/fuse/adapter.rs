@@ -2,11 +2,13 @@
 //!
 //! Invariant: every reply is sent once; nothing is ever written. Concurrency: several threads call
 //! in; what is known is answered on the thread that took the request, what has to wait becomes a
-//! task on the runtime, so that no waiting read ever holds a thread that a cached one needs.
+//! task on the runtime, or a job of the thread for opens, so that nothing that waits ever holds a
+//! thread that a cached read needs.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -16,23 +18,24 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use modelfs::vfs::{Answer, Handle, Ino, ListPlace, Opened, Vfs};
+use modelfs::vfs::{Answer, Handle, Ino, ListPlace, Vfs};
 
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
-use super::modes::{Modes, Open, RequestNumber, lock};
-use super::replies::{MAX_NAME, opened_passthrough, refused, send_attribute, text};
+use super::modes::RequestNumber;
+use super::opens::Opens;
+use super::replies::{MAX_NAME, send_attribute, text};
 use super::serve::Keeper;
 use super::{lists, negotiate};
 use crate::Agreed;
 
 /// Our inodes are never used again for something else, so there is but one generation.
 const GENERATION: Generation = Generation(0);
+/// Answers after which a process is said to serve: looking a path up and opening the file takes as
+/// many. One answer may be all that comes before the request that a process dies of.
+const FIRST_ANSWERS: u32 = 4;
 /// The unit that statfs counts in: a page.
 const STATFS_BLOCK: u64 = 4096;
-/// Data stays in the page cache from open to open, since content never changes; nothing is ever
-/// written, so a close has nothing to say.
-const FILE_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 /// The kernel keeps lists too; it is told when they change.
 const FOLDER_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_CACHE_DIR);
 
@@ -47,9 +50,30 @@ pub(super) struct Adapter {
     pub(super) without_opendir: bool,
     /// The kernel can do without opening files, and nothing depends on it.
     pub(super) without_open: bool,
-    /// Held while the keeper is told, so that it hears of opens and releases in our order.
-    pub(super) modes: Arc<Mutex<Modes>>,
-    pub(super) keeper: Arc<dyn Keeper>,
+    pub(super) opens: Opens,
+    pub(super) answered: Arc<Answered>,
+}
+
+/// Counts the first answers, and tells the keeper of the last of them.
+pub(super) struct Answered {
+    left: AtomicU32,
+    keeper: Arc<dyn Keeper>,
+}
+
+impl Answered {
+    pub(super) fn new(keeper: Arc<dyn Keeper>) -> Self {
+        Self { left: AtomicU32::new(FIRST_ANSWERS), keeper }
+    }
+
+    /// One more was sent. All later ones cost a load.
+    fn one(&self) {
+        let less = |left: u32| left.checked_sub(1);
+        if self.left.load(Ordering::Relaxed) > 0
+            && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) == Ok(1)
+        {
+            self.keeper.serves();
+        }
+    }
 }
 
 impl Adapter {
@@ -61,9 +85,16 @@ impl Adapter {
         send: impl FnOnce(Result<T, Errno>, R) + Send + 'static,
     ) {
         match answer {
-            Answer::Now(answer) => send(answer.map_err(|e| errno(&e)), reply),
+            Answer::Now(answer) => {
+                send(answer.map_err(|e| errno(&e)), reply);
+                self.answered.one();
+            }
             Answer::Later(answer) => {
-                self.runtime.spawn(async move { send(answer.await.map_err(|e| errno(&e)), reply) });
+                let answered = Arc::clone(&self.answered);
+                self.runtime.spawn(async move {
+                    send(answer.await.map_err(|e| errno(&e)), reply);
+                    answered.one();
+                });
             }
         }
     }
@@ -121,28 +152,10 @@ impl Filesystem for Adapter {
         }
         let ino = Ino(ino.0);
         let request = RequestNumber::new(request.unique().0);
-        let (vfs, modes) = (Arc::clone(&self.vfs), Arc::clone(&self.modes));
-        let (agreed, keeper) = (Arc::clone(&self.agreed), Arc::clone(&self.keeper));
-        self.respond(self.vfs.open(ino), reply, move |opened, reply| {
-            let Opened { handle, backing } = match opened {
-                Ok(opened) => opened,
-                Err(error) => return reply.error(error),
-            };
-            let mut modes = lock(&modes);
-            // The inode's mode, also one of a former process's making; else the tree's wish.
-            let backing = modes.of(ino).unwrap_or_else(|| {
-                let registered = keeper.register(ino, &*backing?);
-                registered.inspect_err(|error| refused(error, &vfs, &agreed)).ok()
-            });
-            let open = Open { ino, handle, request, backing };
-            modes.opened(open);
-            keeper.opened(open);
-            drop(modes);
-            let fh = FileHandle(handle.0);
-            match backing {
-                Some(number) => opened_passthrough(reply, fh, number),
-                None => reply.opened(fh, FILE_FLAGS),
-            }
+        let opens = self.opens.clone();
+        self.respond(self.vfs.open(ino), reply, move |opened, reply| match opened {
+            Ok(opened) => opens.open(ino, request, opened, reply),
+            Err(error) => reply.error(error),
         });
     }
 
@@ -174,15 +187,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
-        {
-            // The kernel's number first: while it lives, the tree keeps the file from eviction.
-            let mut modes = lock(&self.modes);
-            modes.released(ino, handle);
-            self.keeper.released(ino, handle);
-        }
-        self.vfs.release(ino, handle);
-        reply.ok();
+        self.opens.release(Ino(ino.0), Handle(fh.0), reply);
     }
 
     /// Listing needs no handle: a place in a list says it all. A kernel that understands this asks

@@ -3,8 +3,9 @@
 //! A [`Connection`] is the mount as its keeper has it; [`serve`] answers its requests, in the same
 //! process or in one that the keeper sent the descriptor to. Invariant: after the connection's drop
 //! the folder is free again, open files or not.
-//! Concurrency: `threads` kernel threads in `adapter`, one thread that carries invalidations (the
-//! kernel makes it wait for look-ups that only the others can answer), one that waits for the end.
+//! Concurrency: `threads` kernel threads in `adapter`, one thread for opens and closes (the keeper may
+//! make it wait), one that carries invalidations (the kernel makes it wait for look-ups that only the
+//! others can answer), one that waits for the end.
 
 mod adapter;
 mod checks;
@@ -17,6 +18,7 @@ mod lists;
 mod modes;
 mod mountinfo;
 mod negotiate;
+mod opens;
 mod place;
 mod refuse;
 mod replies;

@@ -16,10 +16,11 @@ use modelfs::vfs::{Handle, Ino, Invalidation, Vfs};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::sync::{mpsc, watch};
 
-use super::adapter::Adapter;
+use super::adapter::{Adapter, Answered};
 use super::convert::Owner;
 use super::device;
 use super::modes::{BackingNumber, Modes, Open};
+use super::opens::Opens;
 use crate::Agreed;
 
 /// The answer to the first request fits (`fuse_out_header` and `fuse_init_out` are 80 bytes).
@@ -36,6 +37,8 @@ pub trait Keeper: Send + Sync {
     fn opened(&self, open: Open);
     /// Notes a release; a backing goes with the last one.
     fn released(&self, ino: Ino, handle: Handle);
+    /// Notes that the first requests were answered. Must not wait.
+    fn serves(&self) {}
 }
 
 /// A connection to serve.
@@ -97,8 +100,8 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
         agreed: Arc::clone(&agreed),
         without_opendir: false,
         without_open: false,
-        modes: Arc::new(Mutex::new(modes)),
-        keeper: Arc::clone(&keeper),
+        opens: Opens::start(vfs.clone(), Arc::clone(&keeper), Arc::clone(&agreed), modes)?,
+        answered: Arc::new(Answered::new(Arc::clone(&keeper))),
     };
     let mut config = Config::default();
     config.n_threads = Some(task.threads.max(1));
