@@ -77,6 +77,13 @@ impl Store {
         open::take(root)
     }
 
+    /// Finds what would keep this process from opening a store that another one may still have:
+    /// its limit, an index that cannot be written or is of a newer program. Not for a process that
+    /// has it open.
+    pub fn check(options: &StoreOptions) -> Result<(), StoreError> {
+        open::check(options)
+    }
+
     /// Opens a store whose lock is held already.
     pub fn open_locked(options: StoreOptions, lock: StoreLock) -> Result<Self, StoreError> {
         let disk = Arc::new(RealDisk::new(&options.root));

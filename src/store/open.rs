@@ -49,9 +49,7 @@ pub fn open(
     clock: Arc<dyn Clock>,
     lock: Option<StoreLock>,
 ) -> Result<Arc<Core>, StoreError> {
-    if let Some(given) = options.limit.filter(|l| l.0 < MIN_LIMIT) {
-        return Err(StoreError::Limit { given, least: ByteSize(MIN_LIMIT) });
-    }
+    large_enough(options)?;
     let root = &options.root;
     let lock = lock.map_or_else(|| take(root), Ok)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
@@ -142,6 +140,19 @@ pub fn is_at(root: &Path) -> Result<bool, StoreError> {
         Err(e) => Err(StoreError::disk(root, "look for a cache")(e)),
     };
     Ok(is_there("index.db")? || (is_there("lock")? && is_there("blobs")?))
+}
+
+fn large_enough(options: &StoreOptions) -> Result<(), StoreError> {
+    match options.limit.filter(|l| l.0 < MIN_LIMIT) {
+        Some(given) => Err(StoreError::Limit { given, least: ByteSize(MIN_LIMIT) }),
+        None => Ok(()),
+    }
+}
+
+/// Finds what would keep this process from opening the store, while another one may still have it.
+pub fn check(options: &StoreOptions) -> Result<(), StoreError> {
+    large_enough(options)?;
+    index::open::check(&options.root)
 }
 
 /// Takes the lock of the store at `root`, whose folder is made.

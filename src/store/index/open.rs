@@ -3,6 +3,7 @@
 //! Invariant: what is not surely ours and sound is never used nor overwritten: it is set aside
 //! under another name, and what can be read of its names is carried over.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -94,6 +95,36 @@ pub fn open<T>(
             Err(e) => return Err(fail(e)),
         }
     }
+}
+
+/// What a database begins with, and where in its header `user_version` stands: 4 bytes, the first one
+/// the highest (SQLite's file format, 1.3).
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const VERSION_AT: usize = 60;
+
+/// Makes sure that the index below `root` can be written and is of a version that is known, while
+/// another process has it open. Damage is no error: opening sets it aside. Not for a process that
+/// has opened the index: SQLite's locks go with any descriptor of the file that is closed.
+pub fn check(root: &Path) -> Result<(), StoreError> {
+    let path = root.join(NAME);
+    let fail = |e| Err(StoreError::disk(&path, "open the index")(e));
+    let mut file = match std::fs::File::options().read(true).write(true).open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return fail(e),
+    };
+    let mut header = [0; VERSION_AT + 4];
+    match file.read_exact(&mut header) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+        Err(e) => return fail(e),
+    }
+    let known = schema::MIGRATIONS.len() as u32;
+    let version = header.last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    if header.starts_with(MAGIC) && version > known {
+        return Err(StoreError::Newer { path, found: version, known });
+    }
+    Ok(())
 }
 
 enum Tried<T> {
@@ -235,4 +266,33 @@ pub fn aside(root: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
     let names = entries.filter_map(|e| e.file_name().into_string().ok());
     names.filter(|n| n.starts_with(ASIDE)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_a_newer_program_is_known_without_opening_it() {
+        let dir = tempfile::tempdir().unwrap();
+        check(dir.path()).unwrap();
+        let path = dir.path().join(NAME);
+        for damaged in [&b""[..], b"SQLite", &[7; 100]] {
+            std::fs::write(&path, damaged).unwrap();
+            check(dir.path()).unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
+        let known = schema::MIGRATIONS.len() as u32;
+        // In use, as by the process that serves.
+        let conn = Connection::open(&path).unwrap();
+        conn.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+        for (version, well) in [(known, true), (known + 1, false), (u32::MAX / 2, false)] {
+            conn.pragma_update(None, "user_version", version).unwrap();
+            let checked = check(dir.path());
+            assert_eq!(checked.is_ok(), well, "{version}: {checked:?}");
+            if let Err(error) = checked {
+                assert!(matches!(error, StoreError::Newer { found, .. } if found == version));
+            }
+        }
+    }
 }
