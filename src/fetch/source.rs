@@ -149,6 +149,12 @@ impl Source {
         self.state().at_start.take()
     }
 
+    /// Takes the catalog that an earlier run last saw, if there is one, without asking the registry.
+    pub(crate) async fn recall(&self) -> Result<(), FetchError> {
+        let _one = self.refreshing.lock().await;
+        self.load_saved().await
+    }
+
     /// Asks the registry now, conditionally. The catalog before and after, if it changed.
     pub async fn refresh(&self) -> Result<Option<CatalogChange>, FetchError> {
         let _one = self.refreshing.lock().await;

@@ -117,16 +117,20 @@ impl Known {
     }
 
     /// What is said of a name that the catalog does not have. While the registry cannot be asked
-    /// it may have it by now, so that is what is said; but programs look for files like `.git`
-    /// everywhere, and are to find none.
-    pub(super) fn absent(&self, name: &str) -> VfsError {
-        match self.source.trouble() {
-            Some(why) if !name.starts_with('.') => VfsError::Unavailable {
+    /// it may have it by now, so that is what is said; a catalog of an earlier run is asked for
+    /// first. But programs look for files like `.git` everywhere, and are to find none.
+    pub(super) fn absent(&self, name: &str) -> Need {
+        if name.starts_with('.') {
+            return VfsError::NotFound.into();
+        }
+        match (self.source.asked(), self.source.trouble()) {
+            (None, _) => Need::Catalog,
+            (Some(_), None) => VfsError::NotFound.into(),
+            (Some(_), Some(why)) => Need::Failed(VfsError::Unavailable {
                 reason: format!(
                     "not in the catalog last seen, and no newer one is to be had: {why}"
                 ),
-            },
-            _ => VfsError::NotFound,
+            }),
         }
     }
 

@@ -67,8 +67,20 @@ impl Vfs {
     /// Loads the catalog (from the registry, else the index) and starts watching it every time to
     /// live. Must be called within a tokio runtime. Fails only if no catalog can be had at all.
     pub async fn new(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
+        fetcher.source().catalog().await.map_err(|e| of_fetch(&e))?;
+        Ok(Self::build(fetcher, options))
+    }
+
+    /// As [`Vfs::new`], for a process that goes on where another one served: with the catalog last
+    /// seen, if any. The registry is asked beside; only who looks for a name that is not in that
+    /// catalog waits for it.
+    pub async fn resume(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
+        fetcher.source().recall().await.map_err(|e| of_fetch(&e))?;
+        Ok(Self::build(fetcher, options))
+    }
+
+    fn build(fetcher: Arc<Fetcher>, options: VfsOptions) -> Arc<Self> {
         let source = Arc::clone(fetcher.source());
-        source.catalog().await.map_err(|e| of_fetch(&e))?;
         let store = fetcher.store().clone();
         let known = Arc::new(Known::new(Arc::clone(&source), store.clone()));
         let nodes = Nodes::new(store, source.name().to_owned());
@@ -80,7 +92,7 @@ impl Vfs {
         // the next one, so a former process's handles are never taken for this one's.
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let first = since_1970.map_or(1, |d| d.as_nanos() as u64);
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             files: Arc::new(Files::new(Arc::clone(&fetcher), options.passthrough)),
             fetcher,
             names,
@@ -90,7 +102,7 @@ impl Vfs {
             poke,
             watcher: tokio::spawn(watch).abort_handle(),
             invalidations: Mutex::new(Some(listen)),
-        }))
+        })
     }
 
     /// Whether files opened from now on may be left to the kernel.

@@ -59,7 +59,7 @@ impl Namespace {
         let id = match place {
             Place::Root => {
                 if self.known.catalog()?.models(name).is_none() {
-                    return Err(self.known.absent(name).into());
+                    return Err(self.known.absent(name));
                 }
                 self.nodes.id(NodeKey::Group { group: name.into() })?
             }

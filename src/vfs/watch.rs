@@ -5,8 +5,10 @@
 //! what the last refresh says. The comparison is pure; one task per mount.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
@@ -139,14 +141,13 @@ pub(super) async fn watch(
     // What an earlier run last saw is what the kernel may still know from it.
     let mut told = source.take_catalog_at_start().or_else(|| source.catalog_now());
     let (ttl, mut first) = (source.catalog_ttl(), true);
+    // At once if nobody has asked yet. While a registry keeps us waiting, the rest goes on.
+    let wait = source.asked().map_or(Duration::ZERO, |_| ttl);
+    let mut refreshed = pin!(refresh(&source, wait));
     loop {
         tokio::select! {
             () = std::future::ready(()), if std::mem::take(&mut first) => {}
-            () = tokio::time::sleep(ttl) => {
-                if let Err(error) = source.refresh().await {
-                    tracing::debug!(%error, "the catalog could not be refreshed");
-                }
-            }
+            () = &mut refreshed => refreshed.set(refresh(&source, ttl)),
             () = poke.poked.notified() => {}
         }
         if poke.all.swap(false, Ordering::Relaxed) {
@@ -169,6 +170,13 @@ pub(super) async fn watch(
             }
             Err(error) => tracing::warn!(%error, "the catalog's changes wait for the index"),
         }
+    }
+}
+
+async fn refresh(source: &Source, after: Duration) {
+    tokio::time::sleep(after).await;
+    if let Err(error) = source.refresh().await {
+        tracing::debug!(%error, "the catalog could not be refreshed");
     }
 }
 
