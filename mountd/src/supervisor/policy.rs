@@ -1,7 +1,8 @@
 //! When the next worker is started after one has died.
 //!
-//! Invariant: pauses double from [`FIRST`] to [`LONGEST`]; after a quiet minute it is as if nobody
-//! had ever died. Pure: the caller brings the time.
+//! Invariant: only quick deaths count: those of workers that were never ready, or died before they
+//! served. Pauses double from [`FIRST`] to [`LONGEST`] with each quick death in a row; the death of a
+//! worker that served ends the row. Pure: the caller brings the time.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,9 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(50);
 /// The longest: a worker that cannot start costs little more than nothing.
 const LONGEST: Duration = Duration::from_secs(10);
-/// A worker that lived as long was well.
-const QUIET: Duration = Duration::from_secs(60);
+/// A worker that was ready for as long has served, even if the kernel had nothing to ask: one that
+/// dies of the first requests, or of what it does at its start, is gone sooner.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// What to do about a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,24 +29,32 @@ pub struct Policy {
     most: u32,
     deaths: u32,
     ready: Option<Instant>,
+    served: bool,
 }
 
 impl Policy {
     /// Gives up after `most` quick deaths; 0: never.
     pub fn new(most: u32) -> Self {
-        Self { most, deaths: 0, ready: None }
+        Self { most, deaths: 0, ready: None, served: false }
     }
 
-    /// A worker answers requests.
+    /// A worker is ready for requests.
     pub fn ready(&mut self, now: Instant) {
         self.ready = Some(now);
+    }
+
+    /// A worker has answered its first requests.
+    pub fn served(&mut self) {
+        self.served = true;
     }
 
     /// A worker has died, and nobody asked it to.
     pub fn died(&mut self, now: Instant) -> Next {
         let lived = self.ready.take().map(|ready| now.saturating_duration_since(ready));
-        if lived.is_some_and(|lived| lived >= QUIET) {
+        let served = std::mem::take(&mut self.served);
+        if lived.is_some_and(|lived| served || lived >= LIVED) {
             self.deaths = 0;
+            return Next::After(FIRST);
         }
         self.deaths += 1;
         if self.most > 0 && self.deaths >= self.most {
@@ -52,6 +62,11 @@ impl Policy {
         }
         let doubled = FIRST.saturating_mul(1 << (self.deaths - 1).min(16));
         Next::After(doubled.min(LONGEST))
+    }
+
+    /// The worker made room for another one, or never came so far.
+    pub fn replaced(&mut self) {
+        (self.ready, self.served) = (None, false);
     }
 
     /// Somebody asked for a new beginning.
@@ -74,15 +89,29 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_to_the_longest_and_a_quiet_minute_forgives() {
+    fn pauses_double_to_the_longest_and_a_worker_that_lived_ends_the_row() {
         let start = Instant::now();
         let mut policy = Policy::new(0);
         let pauses: Vec<_> = (0..10).map(|_| millis(policy.died(start)).unwrap()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         policy.ready(start);
-        assert_eq!(millis(policy.died(start + QUIET)), Some(50));
+        assert_eq!(millis(policy.died(start + LIVED)), Some(50));
         policy.ready(start);
-        assert_eq!(millis(policy.died(start + QUIET / 2)), Some(100));
+        assert_eq!(millis(policy.died(start + LIVED / 2)), Some(50), "the first in a row");
+        assert_eq!(millis(policy.died(start + LIVED)), Some(100), "one that was never ready");
+    }
+
+    #[test]
+    fn a_worker_that_was_ready_and_served_is_no_quick_death() {
+        let now = Instant::now();
+        let mut policy = Policy::new(2);
+        for _ in 0..100 {
+            policy.ready(now);
+            policy.served();
+            assert_eq!(millis(policy.died(now)), Some(50));
+        }
+        assert_eq!(millis(policy.died(now)), Some(50), "what it served is not the next one's");
+        assert_eq!(policy.died(now), Next::GiveUp(2));
     }
 
     #[test]
