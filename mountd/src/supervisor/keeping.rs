@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::child::{Generation, Heard, Worker};
 use super::messages::{OpenFile, ToWorker};
-use super::reaper::Reaper;
+use super::reaper::{Guard, Reaper};
 use super::{COMMIT, Stage, Supervisor, ended, service};
 use crate::control::ops::blocking;
 use crate::daemon::Ready;
@@ -254,7 +254,7 @@ where
         let failed = |e: std::io::Error| {
             Failure::new(Kind::General, format!("handing the mount to the service manager: {e}"))
         };
-        let Some(guard) = &self.reaper else {
+        let Some(guard) = self.guard.as_ref().and_then(Guard::pipe) else {
             return Err(Failure::new(Kind::General, "the mount has no guard"));
         };
         let state = State {
@@ -266,7 +266,7 @@ where
             open: connection.open_files().into_iter().map(Into::into).collect(),
         };
         let state = write(&state).map_err(failed)?;
-        service::keep(GUARD, guard.pipe()).map_err(failed)?;
+        service::keep(GUARD, guard).map_err(failed)?;
         service::keep(STATE, state.as_fd()).map_err(failed)?;
         service::keep(DEVICE, connection.device()).map_err(failed)?;
         blocking(move || service::has_heard(HEARS).map_err(failed)).await
