@@ -99,14 +99,7 @@ where
                 return Ok(());
             }
         }
-        let taken_down = tokio::select! {
-            outcome = self.take_down(&mut hear) => outcome,
-            // The second signal: somebody has waited long enough.
-            () = signals.end() => {
-                tracing::warn!("asked to end a second time: ending at once");
-                Err(Failure::new(Kind::General, "ended at once; what was not committed is lost"))
-            }
-        };
+        self.take_down(&mut hear, &mut signals).await;
         if let Some(worker) = &mut self.worker {
             worker.kill();
         }
@@ -125,39 +118,49 @@ where
             let _ = tokio::time::timeout(LAST, worker.end()).await;
         }
         if gone.is_ok()
-            && let Some(reaper) = self.reaper.take()
+            && let Some(guard) = self.guard.take()
         {
-            reaper.dismiss();
+            guard.dismiss();
         }
         match end {
             End::Asked | End::Signalled if self.since.is_none() => {
                 Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"))
             }
-            End::Asked | End::Signalled | End::Unmounted => taken_down.and(gone),
+            End::Asked | End::Signalled | End::Unmounted => gone,
             End::Failed(failure) => Err(failure),
         }
     }
 
-    /// The mount goes, then the worker by itself; files that stay open are cut off.
+    /// The mount goes, then the worker by itself; files that stay open are cut off after a while, or at
+    /// once if somebody asks a second time. Either way the worker commits what it has verified.
     async fn take_down(
         &mut self,
         hear: &mut UnboundedReceiver<(Generation, Heard)>,
-    ) -> Result<(), Failure> {
-        let Some(connection) = self.connection.clone() else { return Ok(()) };
+        signals: &mut Signals,
+    ) {
+        let Some(connection) = self.connection.clone() else { return };
         // Tried again at the end, which tells of the error.
         let _ = tokio::time::timeout(UNMOUNT, unmount(&connection)).await;
-        let Some(worker) = &self.worker else { return Ok(()) };
+        // One that does not serve has nothing to commit.
+        let Some(worker) = self.worker.as_ref().filter(|worker| worker.serves) else { return };
         let generation = worker.generation;
-        if worker.serves && self.ended(hear, generation, GRACE).await {
-            return Ok(());
+        tokio::select! {
+            by_itself = self.ended(hear, generation, GRACE) => {
+                if by_itself {
+                    return;
+                }
+            }
+            () = signals.end() => {
+                tracing::warn!("asked to end a second time: files that are open are cut off now");
+            }
         }
         connection.abort();
         self.say(&ToWorker::Retire);
-        if self.ended(hear, generation, COMMIT).await {
-            return Ok(());
+        if !self.ended(hear, generation, COMMIT).await {
+            tracing::error!(
+                "the worker does not end and is killed; what was not committed is lost"
+            );
         }
-        tracing::error!("the worker does not end and is killed; what was not committed is lost");
-        Ok(())
     }
 
     /// Waits until the worker has ended by itself, as long as its connection ends in time.
