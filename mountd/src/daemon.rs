@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher};
-use modelfs::registry::HttpTimeouts;
+use modelfs::registry::{HttpTimeouts, Registry};
 use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
 use modelfs_platform::{MountOptions, Serving, Task};
@@ -27,7 +27,7 @@ use crate::scrub::Scrub;
 use crate::service;
 use crate::signals::Signals;
 use crate::supervisor::messages::FromWorker;
-use crate::worker::{Assignment, Joined, Supervisor, Wish};
+use crate::worker::{Assignment, Joined, Supervisor, Told, Wish};
 
 /// What to serve, and how. All paths are absolute.
 pub struct Options {
@@ -102,22 +102,20 @@ pub async fn run(
 
 async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> Result<(), Failure> {
     let Joined { welcome, lock, listener, supervisor, owner } = joined;
-    let (assigned, mut wishes) = supervisor.listen()?;
-    let parts = {
-        let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
-        let registry = modelfs::registry::open_with(&options.registry, timeouts)?;
-        let how = service::store_options(&options.root, options.limit);
-        let store = blocking(move || Ok(Store::open_locked(how, lock)?)).await?;
-        let fetcher = service::fetcher(registry.clone(), &store, &options.fetch);
-        service::first_catalog(&*registry, fetcher.source()).await?;
-        let how = VfsOptions { passthrough: options.mount.passthrough };
-        let vfs = Vfs::new(fetcher.clone(), how).await.map_err(unprepared)?;
-        Parts { store, fetcher, vfs }
-    };
+    let Told { begin, assigned, mut wishes } = supervisor.listen()?;
+    let stopped = || Failure::new(Kind::Interrupted, "stopped before the mount was ready");
+    let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
+    let registry = modelfs::registry::open_with(&options.registry, timeouts)?;
+    let how = service::store_options(&options.root, options.limit);
+    // Another worker may have the store yet: what is not well is found before that one goes.
+    let checked = how.clone();
+    blocking(move || Ok(Store::check(&checked)?)).await?;
+    supervisor.say(&FromWorker::Checked);
+    begin.await.map_err(|_| stopped())?;
+    let store = blocking(move || Ok(Store::open_locked(how, lock)?)).await?;
+    let parts = prepare(options, registry, store, welcome.since.is_some()).await?;
     supervisor.say(&FromWorker::Prepared);
-    let Ok(assignment) = assigned.await else {
-        return Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"));
-    };
+    let assignment = assigned.await.map_err(|_| stopped())?;
     let (vfs, keeper, threads) = (parts.vfs.clone(), supervisor.clone(), options.mount.threads);
     let serving = blocking(move || {
         let Assignment { device, offer, open, takes_over, no_passthrough } = assignment;
@@ -142,10 +140,31 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
         why_no_passthrough: agreed.why_not,
         max_read: agreed.max_read,
         confinement,
+        failed_restart: welcome.failed_restart,
         log: options.log.clone(),
     };
     let listener = Listener { socket: listener, owner };
     live(options, parts, status, serving, listener, supervisor, &mut wishes).await
+}
+
+/// Puts the parts together. Whoever takes a mount over needs cache and index for that, and no
+/// registry: what is cached is read at once, and the registry is asked meanwhile.
+async fn prepare(
+    options: &Options,
+    registry: Arc<dyn Registry>,
+    store: Store,
+    takes_over: bool,
+) -> Result<Parts, Failure> {
+    let fetcher = service::fetcher(registry.clone(), &store, &options.fetch);
+    let how = VfsOptions { passthrough: options.mount.passthrough };
+    let vfs = match takes_over {
+        true => Vfs::resume(fetcher.clone(), how).await,
+        false => {
+            service::first_catalog(&*registry, fetcher.source()).await?;
+            Vfs::new(fetcher.clone(), how).await
+        }
+    };
+    Ok(Parts { store, vfs: vfs.map_err(unprepared)?, fetcher })
 }
 
 fn unprepared(error: VfsError) -> Failure {
@@ -201,17 +220,12 @@ async fn live(
     if let Some(trouble) = &ready.trouble {
         tracing::warn!("the registry cannot be asked; offering what was last seen: {trouble}");
     }
-    supervisor.say(&FromWorker::Ready(ready));
+    supervisor.say(&FromWorker::Ready(Box::new(ready)));
     let retires = loop {
         tokio::select! {
             () = serving.ended() => break false,
             wish = wishes.recv() => match wish {
                 Some(Wish::Restarted(outcome)) => asked.restarted(outcome),
-                // On a thread of the pool: that is what must not hang.
-                Some(Wish::Ping) => {
-                    let supervisor = supervisor.clone();
-                    tokio::spawn(async move { supervisor.say(&FromWorker::Pong) });
-                }
                 Some(Wish::Retire) => break true,
                 Some(Wish::Orphaned) | None => {
                     tracing::error!("the supervisor died: ending");
@@ -256,13 +270,13 @@ impl Asked {
 
 impl Keeper for Asked {
     fn unmount(&self) {
-        self.supervisor.say(&FromWorker::Unmount);
+        self.supervisor.tell(&FromWorker::Unmount);
     }
 
     fn restart(&self) -> BoxFuture<'static, Result<(), String>> {
         let (tell, told) = oneshot::channel();
         self.restart.lock().unwrap_or_else(PoisonError::into_inner).push(tell);
-        self.supervisor.say(&FromWorker::Restart);
+        self.supervisor.tell(&FromWorker::Restart);
         Box::pin(async move { told.await.unwrap_or_else(|_| Err("the daemon ends".to_owned())) })
     }
 }

@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     if let Some(task) = supervisor::reaper::task() {
         return supervisor::reaper::run(&task);
     }
+    if let Some(folder) = supervisor::probe::task() {
+        return supervisor::probe::run(folder);
+    }
     // Before anything is opened. Whatever becomes of it: dropping it takes a former mount away.
     let inherited = supervisor::Inheritance::take();
     let cli = match cli::Cli::try_parse() {
@@ -52,6 +55,10 @@ fn main() -> ExitCode {
 fn work(cli: cli::Cli) -> ExitCode {
     let cli::Command::Mount(args) = cli.command else { return ExitCode::FAILURE };
     die_of_panics();
+    // It may have been started by another name than its own.
+    if let Err(error) = rustix::thread::set_name(c"modelfs") {
+        tracing::debug!(%error, "the worker has no name");
+    }
     let outcome = (|| {
         let (joined, locations) =
             worker::join(|| cli::mounts::locations(&args).inspect_err(worker::cannot))?;
@@ -59,7 +66,8 @@ fn work(cli: cli::Cli) -> ExitCode {
         let confinement = match args.keep_privileges {
             true => confine::Confinement::off(),
             false => {
-                let registry = service::registry_folder(&options.registry);
+                let registry = service::registry_folder(&options.registry)
+                    .filter(|_| !joined.welcome.registry_hangs);
                 confine::confine(
                     &[&options.root],
                     &registry.as_deref().into_iter().collect::<Vec<_>>(),

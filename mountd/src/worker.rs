@@ -1,7 +1,7 @@
 //! The worker's end of the link to its supervisor: joining, and asking it for what needs privileges.
 //!
 //! Invariant: a worker serves only what its supervisor sent it, and ends with it. Concurrency: one
-//! thread receives and hands on; anybody sends.
+//! thread receives and hands on; anybody sends. Only the thread for opens waits for an answer.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use modelfs::store::StoreLock;
 use modelfs::vfs::{Handle, Ino};
@@ -56,8 +57,6 @@ pub struct Assignment {
 pub enum Wish {
     /// Commit and end without a word to the kernel.
     Retire,
-    /// A sign of life.
-    Ping,
     /// The restart that was asked for came to this.
     Restarted(Result<(), String>),
     /// Nothing more: it has died.
@@ -69,6 +68,8 @@ pub enum Wish {
 struct Waiting {
     answered: Option<mpsc::Sender<Result<(), String>>>,
     registered: HashMap<u64, mpsc::Sender<Result<u32, i32>>>,
+    /// Asked for and given up: until it is answered nothing more is asked for.
+    late: Option<u64>,
     /// Nobody will answer any more.
     orphaned: bool,
 }
@@ -83,6 +84,20 @@ pub struct Supervisor {
 fn broken(error: &io::Error) -> Failure {
     Failure::new(Kind::General, format!("the supervisor cannot be talked to: {error}"))
 }
+
+/// What the supervisor sends to a worker that listens.
+pub struct Told {
+    /// The store is ours from now on.
+    pub begin: oneshot::Receiver<()>,
+    /// The connection.
+    pub assigned: oneshot::Receiver<Assignment>,
+    /// All else.
+    pub wishes: tokio_mpsc::UnboundedReceiver<Wish>,
+}
+
+/// How long an open waits for the supervisor before the file is read through us: one that is well
+/// answers at once.
+const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Says who we are and waits until we may begin; also returns where things are. `locations`: the same
 /// by our own arguments, for a supervisor that does not say it.
@@ -136,26 +151,34 @@ impl Supervisor {
         }
     }
 
-    /// Starts to listen: the connection when it comes, and wishes.
-    pub fn listen(
-        self: &Arc<Self>,
-    ) -> Result<(oneshot::Receiver<Assignment>, tokio_mpsc::UnboundedReceiver<Wish>), Failure> {
+    /// Tells it something that it may miss: no waiting for one that is stopped.
+    pub fn tell(&self, message: &FromWorker) {
+        if let Err(error) = self.link.try_send(message) {
+            tracing::debug!(%error, "the supervisor does not listen");
+        }
+    }
+
+    /// Starts to listen, and to answer pings. Within the tokio runtime, whose health a pong tells of.
+    pub fn listen(self: &Arc<Self>) -> Result<Told, Failure> {
+        let (begins, begin) = oneshot::channel();
         let (assign, assigned) = oneshot::channel();
         let (wish, wishes) = tokio_mpsc::unbounded_channel();
-        let this = Arc::clone(self);
+        let (this, runtime) = (Arc::clone(self), tokio::runtime::Handle::current());
         std::thread::Builder::new()
             .name("supervisor".into())
-            .spawn(move || this.receive(assign, &wish))
+            .spawn(move || this.receive(begins, assign, &wish, &runtime))
             .map_err(|e| broken(&e))?;
-        Ok((assigned, wishes))
+        Ok(Told { begin, assigned, wishes })
     }
 
     fn receive(
-        &self,
+        self: &Arc<Self>,
+        begin: oneshot::Sender<()>,
         assign: oneshot::Sender<Assignment>,
         wish: &tokio_mpsc::UnboundedSender<Wish>,
+        runtime: &tokio::runtime::Handle,
     ) {
-        let (mut assign, mut open) = (Some(assign), Vec::new());
+        let (mut begin, mut assign, mut open) = (Some(begin), Some(assign), Vec::new());
         loop {
             let (message, mut beside) = match self.link.receive() {
                 Ok(Some(received)) => received,
@@ -185,13 +208,20 @@ impl Supervisor {
                     }
                 }
                 ToWorker::Registered { ask, number } => {
-                    if let Some(who) = self.waiting().registered.remove(&ask) {
+                    let mut waiting = self.waiting();
+                    waiting.late.take_if(|late| *late == ask);
+                    if let Some(who) = waiting.registered.remove(&ask) {
                         let _ = who.send(number);
                     }
                 }
                 ToWorker::Restarted(outcome) => drop(wish.send(Wish::Restarted(outcome))),
                 ToWorker::Retire => drop(wish.send(Wish::Retire)),
-                ToWorker::Ping => drop(wish.send(Wish::Ping)),
+                // On a thread of the pool: that is what must not hang.
+                ToWorker::Ping => {
+                    let this = Arc::clone(self);
+                    drop(runtime.spawn(async move { this.tell(&FromWorker::Pong) }));
+                }
+                ToWorker::Begin => drop(begin.take().map(|begin| begin.send(()))),
                 ToWorker::Welcome(_) => tracing::debug!("welcome twice"),
             }
         }
@@ -199,6 +229,10 @@ impl Supervisor {
         *self.waiting() = Waiting { orphaned: true, ..Waiting::default() };
         let _ = wish.send(Wish::Orphaned);
     }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the supervisor does not answer")
 }
 
 fn alone() -> io::Error {
@@ -227,11 +261,28 @@ impl Keeper for Supervisor {
             if waiting.orphaned {
                 return Err(alone());
             }
+            if waiting.late.is_some() {
+                return Err(late());
+            }
             waiting.registered.insert(ask, tell);
         }
         self.link.send(&FromWorker::Register { ask, ino: ino.0 }, &[file.as_fd()])?;
-        let number = told.recv().map_err(|_| alone())?;
-        number.map(BackingNumber).map_err(io::Error::from_raw_os_error)
+        match told.recv_timeout(ANSWERS) {
+            Ok(number) => number.map(BackingNumber).map_err(io::Error::from_raw_os_error),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(alone()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let mut waiting = self.waiting();
+                // It takes the number back when it hears how the file was opened.
+                if waiting.registered.remove(&ask).is_some() {
+                    waiting.late = Some(ask);
+                }
+                Err(late())
+            }
+        }
+    }
+
+    fn serves(&self) {
+        self.tell(&FromWorker::Served);
     }
 
     fn opened(&self, open: Open) {

@@ -129,8 +129,15 @@ impl Place {
 
     /// Installs the binary for this test alone, in place of whatever was there.
     pub fn install(&self) {
+        self.install_copy(&binary());
+    }
+
+    /// Installs another program in its place. The copy is another process's: one that is started by
+    /// another test meanwhile would hold ours open for writing, and nobody could run it.
+    pub fn install_copy(&self, program: &Path) {
         let new = self.path("modelfs.new");
-        std::fs::copy(binary(), &new).expect("a copy of the binary");
+        let copied = Command::new("cp").arg(program).arg(&new).status();
+        assert!(copied.expect("cp starts").success(), "a copy of the binary");
         set_mode(&new, 0o755);
         std::fs::rename(new, self.path("modelfs")).expect("own folder");
     }
@@ -275,6 +282,21 @@ impl<'a> Daemon<'a> {
     /// A path below the mount point.
     pub fn path(&self, path: &str) -> PathBuf {
         self.place.mountpoint().join(path)
+    }
+
+    /// Has its workers die at their start until it gives up: the cache folder is away meanwhile.
+    pub fn give_up(&self) {
+        let (cache, away, worker) =
+            (self.place.cache(), self.place.path("cache.away"), self.worker());
+        // The kernel asks for these before it asks for the reason, and keeps them.
+        std::fs::metadata(self.place.mountpoint()).expect("it is served");
+        assert!(signal(worker, "STOP"));
+        std::fs::rename(&cache, &away).expect("own folder");
+        std::fs::write(&cache, "no folder").expect("own folder");
+        assert!(signal(worker, "KILL"));
+        eventually("it gives up", || xattr(&self.place.mountpoint(), "error").is_some());
+        std::fs::remove_file(&cache).expect("own file");
+        std::fs::rename(&away, &cache).expect("own folder");
     }
 
     /// Sends a signal.

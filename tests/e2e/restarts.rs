@@ -96,7 +96,7 @@ fn after_too_many_deaths_reads_fail_with_a_reason_until_a_restart() {
     let daemon = place.mount_folder(&["--max-restarts", "1", "--no-passthrough"]);
     let path = daemon.path("org/net/v1/w.bin");
     let file = File::open(&path).expect("opens");
-    assert!(signal(daemon.worker(), "KILL"));
+    daemon.give_up();
     let mut buffer = [0; 4096];
     let failed = file.read_exact_at(&mut buffer, 5 << 20).expect_err("nobody serves");
     assert_eq!(failed.raw_os_error(), Some(5), "EIO, not {failed}");
@@ -110,6 +110,28 @@ fn after_too_many_deaths_reads_fail_with_a_reason_until_a_restart() {
     file.read_exact_at(&mut buffer, 5 << 20).expect("the same handle reads again");
     assert!(buffer == bytes[5 << 20..(5 << 20) + 4096]);
     assert_eq!(place.run(["status"]).code, 0);
+    daemon.stop();
+}
+
+#[test]
+fn workers_that_served_may_die_as_often_as_they_like() {
+    let place = Place::new();
+    let bytes = published(&place);
+    let daemon = place.mount_folder(&["--max-restarts", "2", "--no-passthrough"]);
+    let file = File::open(daemon.path("org/net/v1/w.bin")).expect("opens");
+    for _ in 0..5 {
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+        let mut buffer = vec![0; SIZE];
+        file.read_exact_at(&mut buffer, 0).expect("no read fails");
+        assert!(buffer == bytes, "a wrong byte");
+        let worker = daemon.worker();
+        assert!(signal(worker, "KILL"));
+        eventually("another worker", || {
+            let status = place.run(["status", "--json"]);
+            assert!(!status.err.contains("in a row"), "{status:?}");
+            status.code == 0 && status.json()["daemon"]["worker"] != worker
+        });
+    }
     daemon.stop();
 }
 
@@ -135,8 +157,8 @@ fn it_can_be_unmounted_after_it_has_given_up() {
     let place = Place::new();
     published(&place);
     let daemon = place.mount_folder(&["--max-restarts", "1"]);
-    assert!(signal(daemon.worker(), "KILL"));
-    eventually("it gives up", || place.run(["status"]).code == 1);
+    daemon.give_up();
+    assert_eq!(place.run(["status"]).code, 1);
     daemon.stop();
 }
 
@@ -187,5 +209,52 @@ fn it_ends_during_a_takeover() {
         std::thread::sleep(Duration::from_millis(pause));
         ends_well(&place, daemon, false);
         drop(file);
+    }
+}
+
+#[test]
+fn being_told_to_end_twice_loses_nothing_that_is_verified() {
+    let place = Place::new();
+    let bytes = published(&place);
+    let server = Server::start(&place.registry());
+    let daemon = place.mount(&server.url(), &["--no-passthrough"]);
+    let file = File::open(daemon.path("org/net/v1/w.bin")).expect("opens");
+    let mut buffer = vec![0; SIZE];
+    file.read_exact_at(&mut buffer, 0).expect("reads");
+    assert!(buffer == bytes, "a wrong byte");
+    // The file is open, so that the end waits for it, and the last second's bytes are in no index yet.
+    daemon.signal("TERM");
+    daemon.signal("INT");
+    let (code, log) = daemon.wait();
+    assert_eq!(code, 0, "{log}");
+    assert!(!is_mounted(&place.mountpoint()), "{log}");
+    drop(file);
+
+    server.reset();
+    let daemon = place.mount(&server.url(), &["--no-passthrough"]);
+    assert!(fs::read(daemon.path("org/net/v1/w.bin")).expect("reads") == bytes, "a wrong byte");
+    assert_eq!(server.requests_for("/data/"), 0, "{log}");
+    daemon.stop();
+}
+
+#[test]
+fn a_mount_that_is_stopped_ends_with_0_and_with_130_before_it_was_ready() {
+    for how in ["INT", "TERM"] {
+        let place = Place::new();
+        published(&place);
+        let server = Server::start(&place.registry());
+        server.on("models.json", When::Always, Fault::Stall(0));
+        let mut early = place.modelfs(["mount"]);
+        early.arg(place.mountpoint()).args(["--registry", &server.url()]);
+        let mut early = early.spawn().expect("the binary starts");
+        eventually("the registry is asked", || server.requests_for("/models.json") > 0);
+        assert!(signal(early.id(), how));
+        assert_eq!(early.wait().expect("own child").code(), Some(130), "{how}");
+
+        server.heal();
+        let daemon = place.mount(&server.url(), &[]);
+        daemon.signal(how);
+        let (code, log) = daemon.wait();
+        assert_eq!(code, 0, "{how}: {log}");
     }
 }

@@ -10,10 +10,10 @@ use modelfs_test_support::{Fault, Server, When, bytes, mapped};
 
 use crate::harness::{Daemon, Place, User, eventually, is_mounted, signal, xattr};
 
-const SIZE: usize = 24 << 20;
+pub const SIZE: usize = 24 << 20;
 
 /// A version with one large file and some small ones.
-fn published(place: &Place) -> Vec<u8> {
+pub fn published(place: &Place) -> Vec<u8> {
     let plain = place.path("plain");
     fs::create_dir_all(&plain).expect("a folder");
     let bytes = bytes(21, SIZE);
@@ -131,7 +131,7 @@ fn open_files_maps_and_lists_go_on_for_an_ordinary_user() {
     daemon.stop();
 }
 
-fn reads_of(pid: u32) -> u64 {
+pub fn reads_of(pid: u32) -> u64 {
     let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("own process");
     let line = io.lines().find_map(|l| l.strip_prefix("rchar: ")).expect("Linux says it");
     line.parse().expect("a number")

@@ -69,10 +69,11 @@ pub struct Mount {
     #[arg(long, value_name = "N", default_value_t = THREADS,
         value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
-    /// How often in a row the process that serves may die at once before reads fail; 0: for ever
+    /// How often in a row the process that serves may die before it has served anything, until reads
+    /// fail; 0: for ever
     #[arg(long, value_name = "N", default_value_t = MAX_RESTARTS)]
     pub max_restarts: u32,
-    /// Replace the process that serves if it hangs for so long; 0: never
+    /// Replace the process that serves if it hangs for so long, also at its start; 0: never
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     pub hang_timeout: Duration,
     /// As root: the user whom the process that serves becomes, who gets the cache folder [default:

@@ -99,6 +99,7 @@ fn status_text(s: &Status) -> String {
             d.map(|d| format!("process {}, version {}, since {}", d.pid, d.version, d.since)),
         ),
         ("worker", d.map(worker_text)),
+        ("failed restart", d.and_then(|d| d.failed_restart.clone())),
         ("passthrough", passthrough),
         ("log", d.and_then(|d| d.log.as_ref()).map(|l| l.display().to_string())),
         ("registry", r.map(|r| r.name.clone())),

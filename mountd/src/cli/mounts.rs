@@ -207,6 +207,10 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
         Failure::new(Kind::General, "the new worker does not answer")
             .hint("the daemon's log may say why")
     })?;
+    if let Some(why) = daemon.failed_restart {
+        return Err(Failure::new(Kind::General, format!("no restart: {why}"))
+            .hint("the program that served before goes on"));
+    }
     let restarted = Restarted { worker: daemon.worker, version: daemon.version };
     out.say(&restarted, |r| format!("process {} serves now, version {}", r.worker, r.version))
 }
@@ -307,6 +311,7 @@ mod tests {
             worker: 8,
             restarts: 0,
             confinement: crate::confine::Confinement::off(),
+            failed_restart: None,
             version: "0".into(),
             mountpoint: "/m".into(),
             socket: "/s".into(),

@@ -54,6 +54,10 @@ pub struct DaemonStatus {
     pub max_read: u32,
     /// What the worker gave up.
     pub confinement: Confinement,
+    /// Why the last restart that was asked for failed, if it did: the program that served before
+    /// goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_restart: Option<String>,
     /// Where it logs, if to a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,

@@ -44,6 +44,13 @@ impl Link {
         Self(end)
     }
 
+    /// Ends it: what has arrived can still be received, and then the end.
+    pub fn hang_up(&self) {
+        if let Err(error) = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both) {
+            tracing::debug!(%error, "the link had ended already");
+        }
+    }
+
     /// The user who made it.
     pub fn owner(&self) -> io::Result<u32> {
         Ok(sockopt::socket_peercred(&self.0)?.uid.as_raw())
@@ -51,6 +58,20 @@ impl Link {
 
     /// Sends a message.
     pub fn send<T: Serialize>(&self, message: &T, beside: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(message, beside, SendFlags::NOSIGNAL)
+    }
+
+    /// Sends a message if the other end has room for it now.
+    pub fn try_send<T: Serialize>(&self, message: &T) -> io::Result<()> {
+        self.send_with(message, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with<T: Serialize>(
+        &self,
+        message: &T,
+        beside: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > LARGEST {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message is too long"));
@@ -61,9 +82,7 @@ impl Link {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
         }
         let slices = [IoSlice::new(&bytes)];
-        rustix::io::retry_on_intr(|| {
-            sendmsg(self.0.as_fd(), &slices, &mut control, SendFlags::NOSIGNAL)
-        })?;
+        rustix::io::retry_on_intr(|| sendmsg(self.0.as_fd(), &slices, &mut control, flags))?;
         Ok(())
     }
 
@@ -121,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn what_had_arrived_is_heard_after_a_hang_up() {
+        let (ours, theirs) = Link::pair().unwrap();
+        Link::of(theirs.try_clone().unwrap()).send(&1, &[]).unwrap();
+        ours.hang_up();
+        assert_eq!(ours.receive::<u8>().unwrap().unwrap().0, 1);
+        assert!(ours.receive::<u8>().unwrap().is_none(), "although the other end is there");
+        assert!(Link::of(theirs).send(&2, &[]).is_err());
+    }
+
+    #[test]
     fn what_is_too_long_is_an_error_and_no_half_message() {
         let (ours, _theirs) = Link::pair().unwrap();
         assert!(ours.send(&"x".repeat(LARGEST), &[]).is_err());
@@ -132,5 +161,8 @@ mod tests {
         let ours = ours.bounded(Duration::from_millis(50)).unwrap();
         let all = (0..10_000).try_for_each(|_| ours.send(&"x".repeat(1000), &[]));
         assert!(all.is_err(), "the socket is full at some time");
+        let (ours, _theirs) = Link::pair().unwrap();
+        let all = (0..10_000).try_for_each(|_| ours.try_send(&"x".repeat(1000)));
+        assert_eq!(all.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

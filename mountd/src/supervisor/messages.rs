@@ -1,7 +1,8 @@
 //! What supervisor and worker say to each other.
 //!
 //! Invariant: a worker says [`FromWorker::Hello`] first, and its form never changes, so that two
-//! programs of different ages can find out that they do not understand each other. Plain values.
+//! programs of different ages can find out that they do not understand each other. The order of a
+//! start: Hello, Welcome, Checked, Begin, Prepared, Serve, Ready. Plain values.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use crate::error::Failure;
 use crate::identity::User;
 
 /// The protocol of this program. Another number: the other one cannot be talked to.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Open files in one message: some 100 bytes each.
 pub const OPEN_FILES: usize = 400;
 
@@ -55,7 +56,10 @@ impl From<OpenFile> for Open {
 pub enum FromWorker {
     /// What it speaks and which program it is.
     Hello { protocol: u32, version: String },
-    /// Store, registry and tree are ready; it wants the connection.
+    /// It can begin: its arguments are understood, its privileges dropped, and cache and index are
+    /// there and of a form that it knows. It has not opened the store, which another may still have.
+    Checked,
+    /// Store and tree are ready; it wants the connection.
     Prepared,
     /// The answer to the connection's first request.
     Answered { reply: Vec<u8> },
@@ -65,8 +69,10 @@ pub enum FromWorker {
     Opened(OpenFile),
     /// A file was closed.
     Released { ino: u64, handle: u64 },
-    /// It answers requests.
-    Ready(Ready),
+    /// It is there for requests.
+    Ready(Box<Ready>),
+    /// It has answered the first ones.
+    Served,
     /// It has heard a [`ToWorker::Ping`].
     Pong,
     /// It cannot; it ends.
@@ -83,8 +89,10 @@ pub enum FromWorker {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker {
-    /// It may begin. Beside: the store's lock, the control socket.
+    /// What it is to serve. Beside: the store's lock, the control socket.
     Welcome(Welcome),
+    /// The store is its own now.
+    Begin,
     /// Files that are open; as many such messages as it takes.
     Open(Vec<OpenFile>),
     /// The connection. Beside: its descriptor.
@@ -93,7 +101,7 @@ pub enum ToWorker {
     Answered(Result<(), String>),
     /// The number of a backing file, or the system's error.
     Registered { ask: u64, number: Result<u32, i32> },
-    /// Whether it is there; asked of one that is ready.
+    /// Whether it is there; asked from its start on.
     Ping,
     /// What became of the restart that it was asked for.
     Restarted(Result<(), String>),
@@ -132,6 +140,12 @@ pub struct Welcome {
     /// Where things are; none: the supervisor's program does not say, and the arguments do.
     #[serde(default)]
     pub locations: Option<Locations>,
+    /// The registry's folder does not answer: whoever looks at it may wait for ever.
+    #[serde(default)]
+    pub registry_hangs: bool,
+    /// Why the last restart that was asked for failed, if it did.
+    #[serde(default)]
+    pub failed_restart: Option<String>,
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ pub mod link;
 pub mod messages;
 mod plan;
 mod policy;
+pub mod probe;
 mod pulse;
 pub mod reaper;
+mod restarting;
 mod service;
 mod stopping;
 mod talking;
@@ -20,7 +22,7 @@ mod unit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use modelfs::store::{Holder, StoreLock};
 use modelfs::vfs::Ino;
@@ -30,18 +32,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::control::ops::blocking;
 use crate::control::server::{self, Bound};
 use crate::daemon::Ready;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::handover;
 use crate::paths;
 use crate::signals::{Asked, Signals};
-use child::{Generation, Heard, Program, Worker};
+use child::{Generation, Heard, Program, Which, Worker};
 pub use keeping::Inheritance;
 use keeping::TakenUp;
 use messages::ToWorker;
 pub use plan::Plan;
-use policy::{Next, Policy};
+use policy::Policy;
+use probe::Probe;
 use pulse::{Beat, Pulse};
-use reaper::Reaper;
+use reaper::Guard;
 use stopping::Refusing;
 pub use unit::Unit;
 
@@ -76,10 +79,14 @@ struct Supervisor<R> {
     policy: Policy,
     stage: Stage,
     connection: Option<Arc<Connection>>,
-    reaper: Option<Reaper>,
+    guard: Option<Guard>,
+    /// Of the registry's folder.
+    probe: Probe,
     worker: Option<Worker>,
     /// Started for a restart: waits for its predecessor to end.
     next: Option<Worker>,
+    /// When the next one is killed unless it could begin.
+    check_by: Option<tokio::time::Instant>,
     /// When the one that makes room is killed.
     retire_by: Option<tokio::time::Instant>,
     since: Option<String>,
@@ -87,6 +94,8 @@ struct Supervisor<R> {
     restarts: u32,
     /// Why the worker said that it cannot.
     failure: Option<Failure>,
+    /// Why the last restart that was asked for failed, if it did.
+    failed_restart: Option<String>,
     /// Registered, and not yet said to be open.
     registered: HashMap<Ino, BackingNumber>,
     heard: UnboundedSender<(Generation, Heard)>,
@@ -99,13 +108,18 @@ where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
     let mut signals = Signals::new(plan.ends_with_terminal)?;
+    let mut probe = Probe::new(plan.registry_folder.clone());
+    if !probe.answers().await && inherited.is_empty() {
+        probe.answers_at_last().await?;
+    }
     // Before anything is changed. A mount to go on with was checked when it was made.
     if inherited.is_empty() {
         let mount = plan.mount.clone();
         blocking(move || Ok(modelfs_platform::check(&mount)?)).await?;
     }
-    let (root, identity, registry) =
-        (plan.root.clone(), plan.identity.clone(), plan.registry_folder.clone());
+    // A registry that does not answer is for the worker to tell of: the mount is there already.
+    let registry = plan.registry_folder.clone().filter(|_| !probe.hangs());
+    let (root, identity) = (plan.root.clone(), plan.identity.clone());
     let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;
     // As the worker will find it, now that the folder is there.
     let root = paths::absolute(&plan.root)?;
@@ -121,28 +135,27 @@ where
         ready: Some(ready),
         stage: Stage::Running,
         connection: None,
-        reaper: None,
+        guard: None,
+        probe,
         worker: None,
         next: None,
+        check_by: None,
         retire_by: None,
         since: None,
         generations: 0,
         restarts: 0,
         failure: None,
+        failed_restart: None,
         registered: HashMap::new(),
         heard,
         plan: Plan { root, ..plan },
     };
     if let Some(TakenUp { connection, reaper, since, restarts }) = taken {
-        let reaper = match reaper {
-            Some(reaper) => reaper,
-            None => Reaper::start(&this.program.path, connection.mounted())?,
-        };
-        this.reaper = Some(reaper);
+        this.guard = Some(Guard::new(connection.mounted(), reaper)?);
         this.connection = Some(Arc::new(connection));
         (this.since, this.restarts) = (Some(since), restarts);
     }
-    this.worker = Some(this.start()?);
+    this.worker = Some(this.start(Which::Installed)?);
     let end = this.watch(&mut signals, &mut hear).await;
     this.stop(end, signals, hear).await
 }
@@ -151,9 +164,9 @@ impl<R> Supervisor<R>
 where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
-    fn start(&mut self) -> Result<Worker, Failure> {
+    fn start(&mut self, which: Which) -> Result<Worker, Failure> {
         self.generations += 1;
-        self.program.start(Generation(self.generations), self.heard.clone())
+        self.program.start(which, Generation(self.generations), self.heard.clone())
     }
 
     async fn watch(
@@ -169,7 +182,7 @@ where
                 Stage::Running => None,
                 Stage::GivenUp(_) => Some(tokio::time::Instant::now() + LOOK),
             };
-            let retire_by = self.retire_by;
+            let (retire_by, check_by) = (self.retire_by, self.check_by);
             let beat = Pulse::every(self.plan.silence).map(|every| beaten + every);
             let step = tokio::select! {
                 asked = signals.next() => match asked {
@@ -187,6 +200,17 @@ where
                     self.worker.iter_mut().for_each(Worker::kill);
                     Ok(())
                 }
+                () = sleep_until(check_by) => {
+                    self.check_by = None;
+                    let why = format!("it was not prepared within {CHECK:?}");
+                    self.next.iter_mut().for_each(|next| next.doom(&why));
+                    Ok(())
+                }
+                () = lost(self.guard.as_ref()) => {
+                    self.guard.iter_mut().for_each(Guard::replace);
+                    Ok(())
+                }
+                () = self.probe.came_back() => self.on_registry_back(),
                 () = sleep_until(pause) => self.on_pause(),
                 () = sleep_until(beat) => {
                     beaten = tokio::time::Instant::now();
@@ -200,15 +224,16 @@ where
         }
     }
 
-    /// Asks the worker whether it is there, or has it replaced if it does not answer.
+    /// Asks the workers whether they are there, from their start on, and has one replaced that does
+    /// not answer.
     fn beat(&mut self) {
-        let Some(worker) = &mut self.worker else { return };
-        match worker.pulse.as_mut().map(Pulse::tick) {
-            None => {}
-            Some(Beat::Ask) => worker.say(&ToWorker::Ping, &[]),
-            Some(Beat::Hangs) => {
-                tracing::error!(pid = worker.pid(), "the worker does not answer and is killed");
-                worker.kill();
+        for worker in self.worker.iter_mut().chain(&mut self.next) {
+            match worker.pulse.tick() {
+                Beat::Ask => worker.say(&ToWorker::Ping, &[]),
+                Beat::Hangs => {
+                    tracing::error!(pid = worker.pid(), "the worker does not answer and is killed");
+                    worker.doom(format!("it did not answer for {:?}", self.plan.silence));
+                }
             }
         }
     }
@@ -222,12 +247,12 @@ where
             return Ok(());
         }
         self.stage = Stage::Running;
-        self.begin()
+        self.begin(Which::Proven)
     }
 
     /// Starts the worker that is to serve.
-    fn begin(&mut self) -> Result<(), End> {
-        match self.start() {
+    fn begin(&mut self, which: Which) -> Result<(), End> {
+        match self.start(which) {
             Ok(worker) => {
                 self.worker = Some(worker);
                 Ok(())
@@ -258,71 +283,6 @@ where
         }
     }
 
-    /// Starts a worker to take the place of the one that serves.
-    fn restart(&mut self) -> Result<(), End> {
-        self.policy.forgive();
-        if !matches!(self.stage, Stage::Running) {
-            self.stage = Stage::Running;
-            return self.begin();
-        }
-        if self.next.is_some() || self.worker.as_ref().is_none_or(|w| !w.serves) {
-            self.say(&ToWorker::Restarted(Err("a worker is just starting".to_owned())));
-            return Ok(());
-        }
-        if self.connection.as_ref().is_some_and(|c| !c.can_be_taken_over()) {
-            self.say(&ToWorker::Restarted(Err(OLD_KERNEL.to_owned())));
-            return Ok(());
-        }
-        match self.start() {
-            Ok(next) => self.next = Some(next),
-            Err(failure) => {
-                tracing::error!("{failure}");
-                self.say(&ToWorker::Restarted(Err(failure.to_string())));
-            }
-        }
-        Ok(())
-    }
-
-    async fn on_hung_up(&mut self, generation: Generation) -> Result<(), End> {
-        if let Some(next) = self.next.take_if(|next| next.generation == generation) {
-            let how = ended(next).await;
-            tracing::error!(how, "the worker that was to take over died");
-            let why = self.failure.take().map_or(how, |failure| failure.message);
-            self.say(&ToWorker::Restarted(Err(format!("the new worker ended at once: {why}"))));
-            return Ok(());
-        }
-        let Some(worker) = self.worker.take_if(|w| w.generation == generation) else {
-            return Ok(());
-        };
-        let (pid, served) = (worker.pid(), worker.serves);
-        let how = ended(worker).await;
-        self.take_back_unused();
-        self.retire_by = None;
-        if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
-            return Err(End::Unmounted);
-        }
-        // A mount that was taken over from a former daemon is kept, unless the worker says why not.
-        if self.ready.is_some() && (self.since.is_none() || self.failure.is_some()) {
-            let failure = self.failure.take().unwrap_or_else(|| {
-                Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
-            });
-            return Err(End::Failed(failure));
-        }
-        if self.connection.as_ref().is_some_and(|c| !c.can_be_taken_over()) {
-            let why = format!("the worker died ({how}), and {OLD_KERNEL}");
-            return Err(End::Failed(Failure::new(Kind::General, why)));
-        }
-        self.restarts += 1;
-        if let Some(next) = self.next.take() {
-            self.worker = Some(next);
-            self.welcome();
-            return Ok(());
-        }
-        tracing::error!(pid, how, served, "the worker died");
-        let why = self.failure.take().map_or(how, |failure| failure.message);
-        self.after_a_death(why)
-    }
-
     /// Takes back what a worker that is gone had registered and not opened.
     fn take_back_unused(&mut self) {
         for (_, number) in self.registered.drain() {
@@ -331,34 +291,21 @@ where
             }
         }
     }
-
-    fn after_a_death(&mut self, why: String) -> Result<(), End> {
-        match self.policy.died(Instant::now()) {
-            Next::After(pause) => {
-                self.stage = Stage::Pausing { until: tokio::time::Instant::now() + pause };
-            }
-            Next::GiveUp(deaths) => {
-                let reason = format!(
-                    "modelfs does not serve this mount: its worker died {deaths} times in a row, at last: {why}; 'modelfs restart' tries again"
-                );
-                tracing::error!("{reason}");
-                service::status(&reason);
-                if let Some(connection) = &self.connection {
-                    let refusing = Refusing::start(Arc::clone(connection), reason.clone())
-                        .map_err(End::Failed)?;
-                    self.stage = Stage::GivenUp(refusing);
-                }
-                self.announce(Some(reason));
-            }
-        }
-        Ok(())
-    }
 }
 
-async fn ended(worker: Worker) -> String {
-    match worker.end().await {
+async fn ended(mut worker: Worker) -> String {
+    let doomed = worker.doomed.take();
+    let how = match worker.end().await {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
+    };
+    doomed.unwrap_or(how)
+}
+
+async fn lost(guard: Option<&Guard>) {
+    match guard {
+        Some(guard) => guard.lost().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -373,5 +320,8 @@ async fn sleep_until(when: Option<tokio::time::Instant>) {
 const OLD_KERNEL: &str = "this kernel does not send requests again: Linux 6.9 does";
 /// How often it is looked whether a mount that nobody serves is still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a worker for a restart may take until it could begin: nothing of that takes longer than
+/// its start. Less than `modelfs restart` waits for an answer.
+const CHECK: Duration = Duration::from_secs(6);
 /// How long a worker may take to commit and end once its connection has ended.
 const COMMIT: Duration = Duration::from_secs(10);

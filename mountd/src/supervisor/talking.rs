@@ -13,11 +13,10 @@ use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, Open};
 use rustix::fs::OFlags;
 
-use super::child::{Generation, Worker};
+use super::child::{Generation, Which, Worker};
 use super::messages::{FromWorker, OPEN_FILES, PROTOCOL, ToWorker, Welcome};
-use super::pulse::Pulse;
-use super::reaper::Reaper;
-use super::{COMMIT, End, Supervisor, service};
+use super::reaper::Guard;
+use super::{End, Supervisor, service};
 use crate::control::ops::{blocking, rfc3339};
 use crate::daemon::Ready;
 use crate::error::Failure;
@@ -34,9 +33,20 @@ where
         message: FromWorker,
         beside: Vec<OwnedFd>,
     ) -> Result<(), End> {
-        if let FromWorker::Hello { protocol, version } = message {
-            self.on_hello(generation, protocol, &version);
-            return Ok(());
+        match message {
+            FromWorker::Hello { protocol, version } => {
+                self.on_hello(generation, protocol, &version).await;
+                return Ok(());
+            }
+            FromWorker::Checked => {
+                self.on_checked(generation);
+                return Ok(());
+            }
+            FromWorker::Pong => {
+                self.of(generation).into_iter().for_each(|worker| worker.pulse.answered());
+                return Ok(());
+            }
+            _ => {}
         }
         if !self.is_worker(generation) {
             if let FromWorker::Failed(failure) = message
@@ -47,7 +57,7 @@ where
             return Ok(());
         }
         match message {
-            FromWorker::Hello { .. } => {}
+            FromWorker::Hello { .. } | FromWorker::Checked | FromWorker::Pong => {}
             FromWorker::Prepared => return self.on_prepared().await.map_err(End::Failed),
             FromWorker::Answered { reply } => {
                 let outcome = self.connection.as_ref().map(|c| c.answered(&reply));
@@ -63,8 +73,12 @@ where
             }
             FromWorker::Opened(open) => {
                 let open = Open::from(open);
-                self.registered.remove(&open.ino);
+                let registered = self.registered.remove(&open.ino);
                 if let Some(connection) = &self.connection {
+                    // It may not have waited for our answer.
+                    if let Some(number) = registered.filter(|n| open.backing != Some(*n)) {
+                        connection.unregister(number);
+                    }
                     connection.opened(open);
                 }
             }
@@ -73,11 +87,8 @@ where
                     connection.released(Ino(ino), Handle(handle));
                 }
             }
-            FromWorker::Pong => {
-                let pulse = self.worker.as_mut().and_then(|w| w.pulse.as_mut());
-                pulse.into_iter().for_each(Pulse::answered);
-            }
             FromWorker::Ready(ready) => return self.on_ready(&ready).map_err(End::Failed),
+            FromWorker::Served => self.policy.served(),
             FromWorker::Failed(failure) => self.failure = Some(failure),
             FromWorker::Unmount => return Err(End::Asked),
             FromWorker::Restart => return self.restart(),
@@ -96,35 +107,28 @@ where
         }
     }
 
-    fn on_hello(&mut self, generation: Generation, protocol: u32, version: &str) {
-        let understood = protocol == PROTOCOL;
-        if self.is_worker(generation) {
-            match understood {
-                true => self.welcome(),
-                // The file was replaced by one of another age and nobody asked for a restart.
-                false => self.worker.iter_mut().for_each(Worker::kill),
-            }
-            return;
+    /// The worker of this generation, whose turn it is or will be.
+    fn of(&mut self, generation: Generation) -> Option<&mut Worker> {
+        self.worker.iter_mut().chain(&mut self.next).find(|w| w.generation == generation)
+    }
+
+    async fn on_hello(&mut self, generation: Generation, protocol: u32, version: &str) {
+        if protocol == PROTOCOL {
+            return self.welcome(generation).await;
         }
-        if self.next.as_ref().is_none_or(|next| next.generation != generation) {
-            return;
-        }
-        if understood {
-            tracing::info!(version, "another worker is there; the one that serves makes room");
-            self.say(&ToWorker::Restarted(Ok(())));
-            self.say(&ToWorker::Retire);
-            self.retire_by = Some(tokio::time::Instant::now() + COMMIT);
-        } else {
-            self.next = None;
-            let why = format!(
-                "the program now installed, {version}, speaks protocol {protocol}, this daemon {PROTOCOL}: unmount and mount again to change over"
-            );
-            tracing::error!("{why}");
+        let why = format!(
+            "the program now installed, {version}, speaks protocol {protocol}, this daemon {PROTOCOL}: unmount and mount again to change over"
+        );
+        tracing::error!("{why}");
+        if self.next.take_if(|next| next.generation == generation).is_some() {
+            self.check_by = None;
             self.say(&ToWorker::Restarted(Err(why)));
+        } else if let Some(worker) = self.of(generation) {
+            worker.doom(why);
         }
     }
 
-    pub(super) fn welcome(&mut self) {
+    async fn welcome(&mut self, generation: Generation) {
         // Somebody may have emptied the cache folder: then a worker that is gone locked it anew.
         if !self.lock.still_ours() {
             match Store::lock(&self.plan.root) {
@@ -136,7 +140,10 @@ where
         if let Err(error) = handover::settle(&self.plan.root, &self.lock, &self.plan.identity) {
             tracing::error!("{error}");
         }
-        let Some(worker) = &self.worker else { return };
+        let registry_hangs = !self.probe.answers().await;
+        if registry_hangs {
+            tracing::warn!("the registry's folder does not answer: the worker goes on without it");
+        }
         let welcome = Welcome {
             supervisor: std::process::id(),
             socket: self.bound.path().to_owned(),
@@ -147,15 +154,21 @@ where
                 Identity::Kept | Identity::Bare => None,
             },
             locations: Some(self.plan.locations()),
+            registry_hangs,
+            failed_restart: self.failed_restart.clone(),
         };
-        match self.lock.share() {
+        let lock = self.lock.share();
+        let mut workers = self.worker.iter_mut().chain(&mut self.next);
+        let Some(worker) = workers.find(|w| w.generation == generation) else { return };
+        match lock {
             Ok(lock) => {
+                worker.lacks_registry = registry_hangs;
                 let beside = [lock.as_fd(), self.bound.listener()];
                 worker.say(&ToWorker::Welcome(welcome), &beside);
             }
             Err(error) => {
                 tracing::error!(%error, "the store's lock cannot be handed over");
-                self.worker.iter_mut().for_each(Worker::kill);
+                worker.doom(error.to_string());
             }
         }
     }
@@ -168,7 +181,7 @@ where
             None => {
                 let how = self.plan.mount.clone();
                 let made = Arc::new(blocking(move || Ok(Connection::open(&how)?)).await?);
-                self.reaper = Some(Reaper::start(&self.program.path, made.mounted())?);
+                self.guard = Some(Guard::new(made.mounted(), None)?);
                 self.connection.insert(made).clone()
             }
         };
@@ -203,8 +216,11 @@ where
 
     fn on_ready(&mut self, ready: &Ready) -> Result<(), Failure> {
         self.policy.ready(Instant::now());
-        self.worker.iter_mut().for_each(|worker| worker.pulse = Some(Pulse::default()));
         self.failure = None;
+        if let Some(worker) = &mut self.worker {
+            worker.ready = true;
+            self.program.prove(worker);
+        }
         if self.since.is_none() {
             self.since = Some(rfc3339(SystemTime::now()));
         }
@@ -215,6 +231,10 @@ where
         match self.ready.take() {
             Some(tell) => tell(ready)?,
             None => tracing::info!(worker = ready.daemon.worker, "another worker goes on"),
+        }
+        // The registry's folder may have come back while it began.
+        if self.worker.as_ref().is_some_and(|w| w.lacks_registry) && !self.probe.hangs() {
+            self.replace(Which::Proven);
         }
         Ok(())
     }
