@@ -29,7 +29,7 @@ use super::{FetchError, FetchOptions, Load, Traffic};
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffers;
 use crate::model::{Check, Object};
-use crate::registry::{Registry, RegistryError, RetryPolicy, Waits, random};
+use crate::registry::{Registry, RegistryError, RetryPolicy, Waiting, Waits, random};
 use crate::store::{Reservation, Store};
 
 /// How many batches of a flight may be hashed or written while its next one arrives.
@@ -178,10 +178,13 @@ impl Transfers {
         let mut mismatches: HashMap<u64, u32> = HashMap::new();
         let mut failures = 0;
         let mut give_up = Instant::now() + self.deadline;
-        let waiting = self.waits.begin(give_up);
+        let mut listed = None;
         while let Some(run) = flight.pending().into_iter().next() {
             let mut slot = self.slots.acquire(&flight.urgency).await;
-            let outcome = self.attempt(delivery, run.clone(), &mut mismatches, &mut slot).await;
+            // Not before: it did not wait for the registry.
+            let waiting = &*listed.get_or_insert_with(|| self.waits.begin(give_up));
+            let outcome =
+                self.attempt(delivery, run.clone(), &mut mismatches, &mut slot, waiting).await;
             drop(slot);
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
                 failures = 0;
@@ -285,6 +288,7 @@ impl Transfers {
         run: Range<u64>,
         mismatches: &mut HashMap<u64, u32>,
         slot: &mut Slot,
+        waiting: &Waiting,
     ) -> Result<(), FetchError> {
         let object = delivery.object;
         let range = leaves_range(&object, &run);
@@ -305,7 +309,9 @@ impl Transfers {
             let (mut filled, begun) = (0, Instant::now());
             while filled < wanted {
                 if self.is_hopeless(begun.elapsed(), filled, wanted) {
-                    failed = Err(too_slow(&object, range, filled, wanted, begun.elapsed()));
+                    let ms = begun.elapsed().as_millis();
+                    let why = format!("too slow: {filled} of {wanted} bytes in {ms} ms");
+                    failed = Err(broken_off(&object, range, why));
                     break 'batches;
                 }
                 if pending.is_empty() {
@@ -313,7 +319,7 @@ impl Transfers {
                     pending = match self.heard_by(slot, next).await {
                         Ok(Some(bytes)) => bytes,
                         Ok(None) => {
-                            failed = Err(cut_off(&object, range));
+                            failed = Err(broken_off(&object, range, "the body was cut off".into()));
                             break 'batches;
                         }
                         Err(error) => {
@@ -321,6 +327,7 @@ impl Transfers {
                             break 'batches;
                         }
                     };
+                    waiting.heard();
                     self.bytes.fetch_add(pending.len() as u64, Ordering::Relaxed);
                 }
                 let take = pending.len().min(wanted - filled);
@@ -358,20 +365,9 @@ fn note(
     Ok(())
 }
 
-fn cut_off(object: &Object, range: ObjectRange) -> FetchError {
+/// A body that ended too early or comes too slowly.
+fn broken_off(object: &Object, range: ObjectRange, why: String) -> FetchError {
     let what = format!("data/{} bytes {range}", object.digest);
-    RegistryError::Unreachable { what, why: "the body was cut off".to_owned() }.into()
-}
-
-fn too_slow(
-    object: &Object,
-    range: ObjectRange,
-    got: usize,
-    wanted: usize,
-    since: Duration,
-) -> FetchError {
-    let what = format!("data/{} bytes {range}", object.digest);
-    let why = format!("too slow: {got} of {wanted} bytes in {} ms", since.as_millis());
     RegistryError::Unreachable { what, why }.into()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A call without any answer is worth a word after so long; a far registry answers sooner.
+/// A call that hears nothing is worth a word after so long; a far registry answers sooner.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// The calls that wait.
@@ -24,7 +24,7 @@ struct Calls {
 
 #[derive(Debug)]
 struct Call {
-    begun: Instant,
+    heard: Instant,
     until: Instant,
     failed: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Waits {
         let mut calls = self.calls();
         let number = calls.next;
         calls.next += 1;
-        calls.waiting.insert(number, Call { begun: Instant::now(), until, failed: None });
+        calls.waiting.insert(number, Call { heard: Instant::now(), until, failed: None });
         Waiting { waits: self.clone(), number }
     }
 
@@ -63,10 +63,10 @@ impl Waits {
     pub fn longest(&self) -> Option<Wait> {
         let now = Instant::now();
         let calls = self.calls();
-        let slow = calls.waiting.values().filter(|c| c.failed.is_some() || now - c.begun >= SILENT);
+        let slow = calls.waiting.values().filter(|c| c.failed.is_some() || now - c.heard >= SILENT);
         let longest = slow.max_by_key(|c| (c.failed.is_some(), c.until))?;
         Some(Wait {
-            why: longest.failed.clone().unwrap_or_else(|| "no answer yet".to_owned()),
+            why: longest.failed.clone().unwrap_or_else(|| "no complete answer yet".to_owned()),
             left: longest.until.saturating_duration_since(now),
         })
     }
@@ -83,7 +83,14 @@ impl Waiting {
     /// There was progress: it gives up at `until` now.
     pub fn goes_on(&self, until: Instant) {
         if let Some(call) = self.waits.calls().waiting.get_mut(&self.number) {
-            *call = Call { begun: Instant::now(), until, failed: None };
+            *call = Call { heard: Instant::now(), until, failed: None };
+        }
+    }
+
+    /// Some of the answer came.
+    pub fn heard(&self) {
+        if let Some(call) = self.waits.calls().waiting.get_mut(&self.number) {
+            (call.heard, call.failed) = (Instant::now(), None);
         }
     }
 }
@@ -105,7 +112,7 @@ mod tests {
         assert_eq!(waits.longest(), None, "it may be answered at once");
         tokio::time::advance(2 * second).await;
         let silent = waits.longest().unwrap();
-        assert_eq!((silent.why.as_str(), silent.left), ("no answer yet", 58 * second));
+        assert_eq!((silent.why.as_str(), silent.left), ("no complete answer yet", 58 * second));
         let failing = waits.begin(Instant::now() + 30 * second);
         failing.failed(&"refused");
         tokio::time::advance(10 * second).await;
@@ -113,8 +120,9 @@ mod tests {
         assert_eq!((failed.why.as_str(), failed.left), ("refused", 20 * second));
         failing.goes_on(Instant::now() + 60 * second);
         assert_eq!(waits.longest().unwrap().left, 48 * second);
+        quick.heard();
+        assert_eq!(waits.longest(), None, "an answer is coming");
         drop(quick);
-        assert_eq!(waits.longest(), None, "it goes on");
         drop(failing);
         tokio::time::advance(100 * second).await;
         assert_eq!(waits.longest(), None);

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use modelfs_test_support::Server;
+use modelfs_test_support::{Fault, Server, When};
 
 use crate::cli::{two_versions, with_registry};
 use crate::harness::{Place, Ran};
@@ -67,6 +67,22 @@ fn a_command_says_what_it_waits_for_and_until_when() {
     let list = Ran::from(list.env("MODELFS_REGISTRY", server.url()).output().expect("it runs"));
     assert_eq!(list.code, 5, "{list:?}");
     says_what_it_waits_for(&list.err, &server.url(), 30);
+}
+
+#[test]
+fn a_slow_registry_is_no_outage() {
+    let place = two_versions();
+    let server = Server::start(&place.registry());
+    let daemon = place.mount(&server.url(), &[]);
+    // Some 3 s for a chunk of 1 MiB.
+    let drip = Fault::Drip(16 << 10, Duration::from_millis(50));
+    server.on("/data/", When::Always, drip);
+    let begun = Instant::now();
+    let ran = place.run(["prefetch", "org/net@v1"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(begun.elapsed() > Duration::from_secs(2), "it was slow: {:?}", begun.elapsed());
+    assert!(ran.err.is_empty(), "{ran:?}");
+    daemon.stop();
 }
 
 #[test]
