@@ -1,12 +1,14 @@
 //! Opens and closes, told to the keeper one after the other.
 //!
 //! Invariant: the keeper hears of opens and closes in our order, and of an open before the kernel
-//! does. Concurrency: one thread, which alone waits for the keeper: however long that takes, the
-//! threads that read requests go on. It ends when the last [`Opens`] is dropped.
+//! does. Concurrency: at most one thread waits for the keeper, however long that takes: the one that
+//! brings an open while nobody waits, since waking another one costs as much as the open; what comes
+//! meanwhile is left to a thread of its own. That ends when the last [`Opens`] is dropped.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fuser::{FileHandle, FopenFlags, ReplyEmpty, ReplyOpen};
@@ -21,28 +23,40 @@ use crate::Agreed;
 /// written, so a close has nothing to say.
 const FILE_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 
-/// What the thread is to do.
+/// What is to be done.
 enum Job {
     Open { ino: Ino, request: RequestNumber, opened: Opened, reply: ReplyOpen },
     Release { ino: Ino, handle: Handle, reply: ReplyEmpty },
 }
 
-/// The way to the thread.
+/// The way to the keeper.
 #[derive(Clone)]
-pub(super) struct Opens(Sender<Job>);
+pub(super) struct Opens {
+    teller: Arc<Mutex<Teller>>,
+    /// Jobs that are left to the thread and not done.
+    left: Arc<AtomicUsize>,
+    jobs: Sender<Job>,
+    /// Whether there is a thread to spare that may wait itself.
+    may_wait: bool,
+}
 
 impl Opens {
-    /// Starts the thread. `modes`: what is open already.
+    /// Starts the thread. `modes`: what is open already; `threads`: how many read requests.
     pub(super) fn start(
         vfs: Arc<Vfs>,
         keeper: Arc<dyn Keeper>,
         agreed: Arc<Mutex<Agreed>>,
         modes: Modes,
+        threads: usize,
     ) -> io::Result<Self> {
         let (jobs, queue) = channel();
-        let teller = Teller { vfs, keeper, agreed, modes };
-        thread::Builder::new().name("fuse-opens".into()).spawn(move || teller.run(&queue))?;
-        Ok(Self(jobs))
+        let teller = Arc::new(Mutex::new(Teller { vfs, keeper, agreed, modes }));
+        let left = Arc::new(AtomicUsize::new(0));
+        let this = Self { teller: teller.clone(), left: left.clone(), jobs, may_wait: threads > 1 };
+        thread::Builder::new()
+            .name("fuse-opens".into())
+            .spawn(move || work(&teller, &left, &queue))?;
+        Ok(this)
     }
 
     /// Answers an open.
@@ -56,15 +70,30 @@ impl Opens {
     }
 
     fn send(&self, job: Job) {
+        if self.may_wait
+            && let Ok(mut teller) = self.teller.try_lock()
+            && self.left.load(Ordering::Acquire) == 0
+        {
+            return teller.tell(job);
+        }
+        self.left.fetch_add(1, Ordering::AcqRel);
         // The thread ends only after the last sender. A job that were lost would be answered with an
         // error by the drop of its reply.
-        if self.0.send(job).is_err() {
+        if self.jobs.send(job).is_err() {
             tracing::error!("the thread for opens is gone");
         }
     }
 }
 
-/// The thread's state.
+/// The thread.
+fn work(teller: &Mutex<Teller>, left: &AtomicUsize, queue: &Receiver<Job>) {
+    while let Ok(job) = queue.recv() {
+        teller.lock().unwrap_or_else(PoisonError::into_inner).tell(job);
+        left.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Who tells the keeper.
 struct Teller {
     vfs: Arc<Vfs>,
     keeper: Arc<dyn Keeper>,
@@ -73,20 +102,15 @@ struct Teller {
 }
 
 impl Teller {
-    fn run(mut self, queue: &Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
-            match job {
-                Job::Open { ino, request, opened, reply } => {
-                    self.open(ino, request, opened, reply);
-                }
-                Job::Release { ino, handle, reply } => {
-                    // The kernel's number first: while it lives, the tree keeps the file from
-                    // eviction.
-                    self.modes.released(ino, handle);
-                    self.keeper.released(ino, handle);
-                    self.vfs.release(ino, handle);
-                    reply.ok();
-                }
+    fn tell(&mut self, job: Job) {
+        match job {
+            Job::Open { ino, request, opened, reply } => self.open(ino, request, opened, reply),
+            Job::Release { ino, handle, reply } => {
+                // The kernel's number first: while it lives, the tree keeps the file from eviction.
+                self.modes.released(ino, handle);
+                self.keeper.released(ino, handle);
+                self.vfs.release(ino, handle);
+                reply.ok();
             }
         }
     }

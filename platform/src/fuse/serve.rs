@@ -89,6 +89,8 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
     let agreed = Arc::new(Mutex::new(agreed));
     let mut modes = Modes::default();
     task.open.iter().for_each(|open| modes.opened(*open));
+    let (told, threads) = (Arc::clone(&keeper), task.threads.max(1));
+    let opens = Opens::start(vfs.clone(), told, Arc::clone(&agreed), modes, threads)?;
     let adapter = Adapter {
         vfs: Arc::clone(&vfs),
         runtime,
@@ -100,11 +102,11 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
         agreed: Arc::clone(&agreed),
         without_opendir: false,
         without_open: false,
-        opens: Opens::start(vfs.clone(), Arc::clone(&keeper), Arc::clone(&agreed), modes)?,
+        opens,
         answered: Arc::new(Answered::new(Arc::clone(&keeper))),
     };
     let mut config = Config::default();
-    config.n_threads = Some(task.threads.max(1));
+    config.n_threads = Some(threads);
     config.clone_fd = false;
     // fuser insists on reading a first request: it gets it from us, and its answer goes to the
     // keeper, who alone knows whether the kernel still waits for one.
