@@ -160,7 +160,7 @@ fn enter(
         }
         Some(_) => Outcome::Replaced,
     };
-    let metadata = metadata.with_time();
+    let metadata = metadata.with_time(std::time::SystemTime::now());
     let entry = Entry { hash, alias_of: alias_of.map(|a| a.as_str().to_owned()), metadata };
     locked.set_catalog(&xprim::with_entry(body.as_deref(), version, &entry)?)?;
     Ok(outcome)
@@ -185,12 +185,14 @@ impl Metadata {
         Ok(Self(out))
     }
 
-    /// With the time of now, unless a time was given.
-    fn with_time(&self) -> std::collections::BTreeMap<String, String> {
+    /// With the time of now, unless a time was given or the clock stands before 1970: no time is
+    /// better than a wrong one.
+    fn with_time(&self, now: std::time::SystemTime) -> std::collections::BTreeMap<String, String> {
         let mut out = self.0.clone();
-        let now = std::time::SystemTime::now();
-        out.entry(PUBLISHED_AT.to_owned())
-            .or_insert_with(|| humantime::format_rfc3339_seconds(now).to_string());
+        if now >= std::time::SystemTime::UNIX_EPOCH {
+            out.entry(PUBLISHED_AT.to_owned())
+                .or_insert_with(|| humantime::format_rfc3339_seconds(now).to_string());
+        }
         out
     }
 }
@@ -240,5 +242,9 @@ fn apart(source: &Path, registry: &Path) -> Result<(), PublishError> {
     }
 }
 
+#[cfg(test)]
+#[cfg(unix)]
+#[allow(clippy::unwrap_used)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

@@ -380,3 +380,16 @@ proptest! {
         prop_assert!(read_back(&folder, &request.version).1 == files);
     }
 }
+
+#[test]
+fn a_clock_before_1970_gives_a_version_no_time() {
+    use std::time::{Duration, SystemTime};
+    let epoch = SystemTime::UNIX_EPOCH;
+    let published = |metadata: &[(String, String)], now| {
+        Metadata::new(metadata).unwrap().with_time(now).get(PUBLISHED_AT).cloned()
+    };
+    assert_eq!(published(&[], epoch - Duration::from_secs(1)), None);
+    assert_eq!(published(&[], epoch).as_deref(), Some("1970-01-01T00:00:00Z"));
+    let given = [(PUBLISHED_AT.to_owned(), "2024-05-01T10:00:00Z".to_owned())];
+    assert_eq!(published(&given, epoch - Duration::from_secs(1)), Some(given[0].1.clone()));
+}

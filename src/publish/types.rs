@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::model::{Digest, LeafDigest, ManifestError, Name, NameError, VersionRef};
 use crate::registry::RegistryError;
+use crate::registry::beneath::BeneathError;
 
 /// The usual bytes of a chunk: one request of a tenth of a second on a fast line.
 pub const CHUNK_SIZE: u64 = 10 << 20;
@@ -171,6 +172,14 @@ pub enum PublishError {
         /// How.
         source: std::io::Error,
     },
+    /// Something in the registry's folder is not what it must be there.
+    #[error("{} {refused}: remove it, then publish again", path.display())]
+    Refused {
+        /// What.
+        path: PathBuf,
+        /// Why it is not used.
+        refused: BeneathError,
+    },
     /// Some things in the folder cannot be published.
     #[error("the folder cannot be published as it is:{}", list(.0))]
     Problems(Vec<Problem>),
@@ -205,6 +214,14 @@ pub enum PublishError {
 }
 
 impl PublishError {
+    pub(super) fn beneath(path: impl Into<PathBuf>) -> impl FnOnce(BeneathError) -> Self {
+        let path = path.into();
+        move |error| match error {
+            BeneathError::Io(source) => Self::Io { path, source },
+            refused => Self::Refused { path, refused },
+        }
+    }
+
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

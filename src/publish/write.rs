@@ -6,7 +6,7 @@
 //! cannot lose each other's entry. Objects need no lock: equal names have equal bytes.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use super::types::PublishError;
 use crate::model::Digest;
-use crate::registry::xprim::{CATALOG, MAX_CATALOG, object_path};
+use crate::registry::beneath::{Beneath, BeneathError};
+use crate::registry::xprim::{CATALOG, DATA, MAX_CATALOG, object_path};
 
 const LOCK: &str = ".publish.lock";
 const TEMP: &str = ".tmp-";
@@ -25,7 +26,9 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A registry's folder, to write to.
 #[derive(Debug)]
 pub struct Target {
-    root: PathBuf,
+    path: PathBuf,
+    root: Beneath,
+    data: Beneath,
     claimed: Mutex<HashSet<Digest>>,
 }
 
@@ -39,9 +42,13 @@ pub struct Locked<'a> {
 impl Target {
     /// The registry in `root`, made if it is not there.
     pub fn open(root: &Path) -> Result<Self, PublishError> {
-        let data = root.join("data");
-        fs::create_dir_all(&data).map_err(PublishError::io(&data))?;
-        Ok(Self { root: root.to_owned(), claimed: Mutex::default() })
+        fs::create_dir_all(root).map_err(PublishError::io(root))?;
+        let path = root.to_owned();
+        let root = Beneath::open(root).map_err(PublishError::io(root))?;
+        let at = path.join(DATA);
+        root.make_folder(DATA).map_err(PublishError::io(&at))?;
+        let data = root.folder(DATA).map_err(PublishError::beneath(at))?;
+        Ok(Self { path, root, data, claimed: Mutex::default() })
     }
 
     /// Keeps an object. Whether it was new: one of the right length under that name is taken to be
@@ -49,26 +56,22 @@ impl Target {
     pub fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, PublishError> {
         let first =
             self.claimed.lock().expect("nothing panics while it holds this lock").insert(*digest);
-        let path = self.root.join(object_path(digest));
-        if !first || fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() == bytes.len() as u64)
-        {
+        let name = digest.to_string();
+        let there = self.data.look(&name);
+        if !first || there.is_ok_and(|found| found.is_file && found.len == bytes.len() as u64) {
             return Ok(false);
         }
-        replace(&path, bytes)?;
+        let replaced = replace(&self.data, &name, bytes);
+        replaced.map_err(PublishError::io(self.path.join(object_path(digest))))?;
         Ok(true)
     }
 
     /// Waits for the right to change the catalog. What was put before is durable then.
     pub fn lock(&self) -> Result<Locked<'_>, PublishError> {
-        let path = self.root.join(LOCK);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(PublishError::io(&path))?;
+        let path = self.path.join(LOCK);
+        let lock = self.root.to_lock(LOCK).map_err(PublishError::beneath(&path))?;
         lock.lock().map_err(PublishError::io(&path))?;
-        sync_folder(&self.root.join("data"))?;
+        self.data.sync().map_err(PublishError::io(self.path.join(DATA)))?;
         Ok(Locked { target: self, _lock: lock })
     }
 }
@@ -76,11 +79,11 @@ impl Target {
 impl Locked<'_> {
     /// The catalog as it is, if there is one.
     pub fn catalog(&self) -> Result<Option<Vec<u8>>, PublishError> {
-        let path = self.target.root.join(CATALOG);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(PublishError::io(path)(e)),
+        let path = self.target.path.join(CATALOG);
+        let file = match self.target.root.file(CATALOG) {
+            Ok((file, _)) => file,
+            Err(BeneathError::Io(e)) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(PublishError::beneath(path)(e)),
         };
         let mut body = Vec::new();
         // One byte more than may be: too long then fails as invalid.
@@ -94,70 +97,55 @@ impl Locked<'_> {
             let why = format!("the catalog would be more than {MAX_CATALOG} bytes");
             return Err(PublishError::Request(why));
         }
-        let root = &self.target.root;
-        replace(&root.join(CATALOG), body)?;
-        sync_folder(root)?;
+        let Target { path, root, data, .. } = self.target;
+        replace(root, CATALOG, body).map_err(PublishError::io(path.join(CATALOG)))?;
+        root.sync().map_err(PublishError::io(path))?;
         // Leftovers cost space and nothing else: what cannot be removed stays.
-        for folder in [root.clone(), root.join("data")] {
-            remove_stale(&folder, SystemTime::now());
+        for folder in [root, data] {
+            remove_stale(folder, SystemTime::now());
         }
         Ok(())
     }
 }
 
 /// Removes what dead publishers left.
-fn remove_stale(folder: &Path, now: SystemTime) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = || now.duration_since(entry.metadata().ok()?.modified().ok()?).ok();
-        let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with(TEMP));
-        if ours && age().is_some_and(|age| age > STALE) {
-            let _ = fs::remove_file(entry.path());
+fn remove_stale(folder: &Beneath, now: SystemTime) {
+    for name in folder.names().into_iter().flatten().filter(|name| name.starts_with(TEMP)) {
+        let modified = folder.look(&name).ok().map(|found| found.modified);
+        let age = modified.and_then(|modified| now.duration_since(modified).ok());
+        if age.is_some_and(|age| age > STALE) {
+            let _ = folder.remove(&name);
         }
     }
 }
 
 /// A file that is removed again unless it is renamed.
-struct Temp(PathBuf);
+struct Temp<'a>(&'a Beneath, String);
 
-impl Drop for Temp {
+impl Drop for Temp<'_> {
     fn drop(&mut self) {
         // After the rename there is nothing by this name.
-        let _ = fs::remove_file(&self.0);
+        let _ = self.0.remove(&self.1);
     }
 }
 
 /// Puts a file in its place, whole and durable (its name is, once the folder is synced).
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), PublishError> {
+fn replace(folder: &Beneath, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let temp = Temp(path.with_file_name(format!(
+    let temp = format!(
         // The time tells processes of one id on several machines apart.
         "{TEMP}{}-{}-{}",
         std::process::id(),
         COUNT.fetch_add(1, Ordering::Relaxed),
         since.map_or(0, |t| t.as_nanos()),
-    )));
-    let failed = || PublishError::io(path);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).open(&temp.0).map_err(failed())?;
-    #[cfg(unix)]
-    {
-        // For every reader, whatever the publisher's umask: a web server is another user.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.set_permissions(mode).map_err(failed())?;
-    }
-    file.write_all(bytes).map_err(failed())?;
-    file.sync_all().map_err(failed())?;
+    );
+    let mut file = folder.create_new(&temp)?;
+    let temp = Temp(folder, temp);
+    file.write_all(bytes)?;
+    file.sync_all()?;
     drop(file);
-    fs::rename(&temp.0, path).map_err(failed())
-}
-
-fn sync_folder(folder: &Path) -> Result<(), PublishError> {
-    // Elsewhere folders cannot be opened, and renames are the journal's business.
-    #[cfg(unix)]
-    File::open(folder).and_then(|f| f.sync_all()).map_err(PublishError::io(folder))?;
-    let _ = folder;
-    Ok(())
+    folder.rename(&temp.1, name)
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ pub fn open_with(name: &str, timeouts: HttpTimeouts) -> Result<Arc<dyn Registry>
         name: scheme_shown(name).to_owned(),
         why: why.to_owned(),
     };
+    let folder = |path: &Path| -> Result<Arc<dyn Registry>, RegistryError> {
+        Ok(Arc::new(Folder::with_patience(path, timeouts.stall)?))
+    };
     let scheme = is_url(name).then(|| {
         name.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase()).unwrap_or_default()
     });
@@ -25,11 +28,11 @@ pub fn open_with(name: &str, timeouts: HttpTimeouts) -> Result<Arc<dyn Registry>
         Some("file") => {
             let path = reqwest::Url::parse(name).ok().and_then(|url| url.to_file_path().ok());
             let path = path.ok_or_else(|| bad("a file URL names a folder of this machine"))?;
-            Ok(Arc::new(Folder::new(&path)?))
+            folder(&path)
         }
         Some(_) => Err(bad("write an http, https or file URL, or a folder")),
         None if name.is_empty() => Err(bad("it is empty")),
-        None => Ok(Arc::new(Folder::new(Path::new(name))?)),
+        None => folder(Path::new(name)),
     }
 }
 

@@ -1,99 +1,186 @@
 //! A registry in a folder of this machine, in XPRIM.
 //!
-//! Invariant: an outage is never "not found". A file is only missing while the folder still holds
-//! its `models.json`: an unmounted disk, whose mount point is an empty folder, is unreachable.
-//! Stateless; all reading is on blocking threads.
+//! Invariants: an outage is never "not found": a file is only missing while the folder still holds
+//! its `models.json`, since an unmounted disk, whose mount point is an empty folder, is unreachable.
+//! No link is followed. A file system that does not answer holds [`AT_ONCE`] threads at most, and
+//! nobody longer than the patience.
+//! Concurrency: all reading is on blocking threads, which are counted by a semaphore.
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
-use super::xprim::{self, CATALOG, MAX_CATALOG, object_path, object_shown};
-use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
+use super::beneath::{Beneath, BeneathError};
+use super::xprim::{CATALOG, MAX_CATALOG, object_path, object_shown};
+use super::{CatalogAnswer, HttpTimeouts, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
 use crate::model::Digest;
 
 /// The bytes of one read: enough to keep a disk streaming, little to hold.
 const PIECE: u64 = 1 << 20;
 
+/// Reads at once: one for each object and leaf list that is fetched at a time, and a fraction of the
+/// threads on which everything else that blocks runs. A thread that hangs in a dead file system
+/// cannot be taken back, so these are all that one folder can take.
+const AT_ONCE: usize = 32;
+
 /// A registry in a folder.
 #[derive(Debug, Clone)]
 pub struct Folder {
     name: String,
     root: PathBuf,
+    /// How long one step (opening, reading a piece) may take.
+    patience: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl Folder {
     /// The registry in `root`, which need not be there (yet). A relative path is made absolute.
     pub fn new(root: &Path) -> Result<Self, RegistryError> {
+        Self::with_patience(root, HttpTimeouts::default().stall)
+    }
+
+    /// The same, whose file system may be silent for so long.
+    pub fn with_patience(root: &Path, patience: Duration) -> Result<Self, RegistryError> {
         let bad = |why: String| RegistryError::BadName { name: root.display().to_string(), why };
         let root = std::path::absolute(root).map_err(|e| bad(e.to_string()))?;
         // Without a slash at the end: one folder has one name.
         let root: PathBuf = root.components().collect();
         let name = root.to_str().ok_or_else(|| bad("the path is not UTF-8".into()))?.to_owned();
-        Ok(Self { name, root })
+        Ok(Self { name, root, patience, places: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
     fn find(&self, path: &str, what: &str) -> Result<(File, Metadata), RegistryError> {
-        let full = self.root.join(path);
-        // Looked at before it is opened: opening a fifo would wait for its writer.
-        let meta = std::fs::metadata(&full).map_err(|e| self.failed(what, &e))?;
-        if !meta.is_file() {
-            let why = "is not a regular file".into();
-            return Err(RegistryError::Invalid { what: what.to_owned(), why });
-        }
-        let file = File::open(&full).map_err(|e| self.failed(what, &e))?;
-        let meta = file.metadata().map_err(|e| self.failed(what, &e))?;
-        Ok((file, meta))
-    }
-
-    /// What an I/O error means.
-    fn failed(&self, what: &str, error: &std::io::Error) -> RegistryError {
-        let unreachable = |why: String| RegistryError::Unreachable { what: what.to_owned(), why };
-        match error.kind() {
-            ErrorKind::PermissionDenied => {
-                RegistryError::Refused { what: what.to_owned(), status: 403 }
-            }
-            ErrorKind::NotFound | ErrorKind::NotADirectory if !self.root.is_dir() => {
+        let root = Beneath::open(&self.root).map_err(|e| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 RegistryError::NoFolder { root: self.name.clone() }
             }
-            ErrorKind::NotFound if what != CATALOG && !self.root.join(CATALOG).exists() => {
-                unreachable(format!("the registry's folder holds no {CATALOG}"))
-            }
-            ErrorKind::NotFound => RegistryError::Missing { what: what.to_owned() },
-            _ => unreachable(error.to_string()),
+            _ => failed(None, what, &e),
+        })?;
+        root.file(path).map_err(|e| match e {
+            BeneathError::Io(e) => failed(Some(&root), what, &e),
+            refused => RegistryError::Invalid { what: what.to_owned(), why: refused.to_string() },
+        })
+    }
+
+    /// Runs file I/O where it may block, for as long as we have patience.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let end = Instant::now() + self.patience;
+        let places = Arc::clone(&self.places);
+        let Ok(Ok(place)) = timeout_at(end, places.acquire_owned()).await else {
+            let why = format!("{AT_ONCE} reads of this folder hang: its disk does not answer");
+            return Err(unreachable(what, why));
+        };
+        let task = tokio::task::spawn_blocking(move || {
+            // Given back by this thread, also when nobody waits for it any more.
+            let _place = place;
+            work()
+        });
+        match timeout_at(end, task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(unreachable(what, "the reader was stopped".into())),
+            Err(_) => Err(unreachable(what, format!("no answer within {:?}", self.patience))),
         }
     }
 
-    fn read_all(
+    async fn open(&self, path: String, what: &str) -> Result<(File, Metadata), RegistryError> {
+        let (this, shown) = (self.clone(), what.to_owned());
+        self.blocking(what, move || this.find(&path, &shown)).await
+    }
+
+    /// A whole file of at most `limit` bytes.
+    async fn collect(
         &self,
-        path: &str,
+        file: File,
+        meta: &Metadata,
         what: &str,
         limit: u64,
-    ) -> Result<(Bytes, Metadata), RegistryError> {
-        let (file, meta) = self.find(path, what)?;
-        let mut body = Vec::new();
-        // One byte more than may be, so that too much is noticed even if the file grows.
-        file.take(limit + 1).read_to_end(&mut body).map_err(|e| self.failed(what, &e))?;
-        if body.len() as u64 > limit {
-            let why = format!("more than {limit} bytes");
-            return Err(RegistryError::Invalid { what: what.to_owned(), why });
+    ) -> Result<Bytes, RegistryError> {
+        let mut body = BytesMut::with_capacity(meta.len().min(limit) as usize);
+        let mut file = Some(file);
+        while let Some(mut open) = file.take() {
+            let shown = what.to_owned();
+            let (piece, rest) = self
+                .blocking(what, move || {
+                    let mut piece = Vec::new();
+                    let read = (&mut open).take(PIECE).read_to_end(&mut piece);
+                    read.map_err(|e| failed(None, &shown, &e))?;
+                    let more = piece.len() as u64 == PIECE;
+                    Ok((piece, more.then_some(open)))
+                })
+                .await?;
+            body.extend_from_slice(&piece);
+            if body.len() as u64 > limit {
+                let why = format!("more than {limit} bytes");
+                return Err(RegistryError::Invalid { what: what.to_owned(), why });
+            }
+            file = rest;
         }
-        Ok((body.into(), meta))
+        Ok(body.freeze())
     }
 
-    fn read_catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
-        let (_, meta) = self.find(CATALOG, CATALOG)?;
-        if *known == validator(&meta) {
-            return Ok(CatalogAnswer::Unchanged);
+    /// The next piece of a body, of which the state has read some; no state after an error.
+    async fn read_on(self, state: Reading) -> Option<(Result<Bytes, RegistryError>, Reading)> {
+        let Body { mut file, what, done, len } = state.filter(|body| body.done < body.len)?;
+        let shown = what.clone();
+        let piece = self.blocking(&what, move || {
+            let want = (len - done).min(PIECE);
+            let mut piece = Vec::with_capacity(want as usize);
+            let read = (&mut file).take(want).read_to_end(&mut piece);
+            let why = match read {
+                Ok(n) if n as u64 == want => return Ok((file, Bytes::from(piece))),
+                Ok(n) => format!("cut off after {} of {len} bytes", done + n as u64),
+                Err(e) => e.to_string(),
+            };
+            Err(unreachable(&shown, why))
+        });
+        Some(match piece.await {
+            Ok((file, piece)) => {
+                let done = done + piece.len() as u64;
+                (Ok(piece), Some(Body { file, what, done, len }))
+            }
+            Err(e) => (Err(e), None),
+        })
+    }
+}
+
+/// A range of an object that is being read.
+struct Body {
+    file: File,
+    what: String,
+    done: u64,
+    len: u64,
+}
+
+type Reading = Option<Body>;
+
+fn unreachable(what: &str, why: String) -> RegistryError {
+    RegistryError::Unreachable { what: what.to_owned(), why }
+}
+
+/// What an I/O error means; `root` is the registry's folder, where a file in it was looked for.
+fn failed(root: Option<&Beneath>, what: &str, error: &std::io::Error) -> RegistryError {
+    match (error.kind(), root) {
+        (ErrorKind::PermissionDenied, _) => {
+            RegistryError::Refused { what: what.to_owned(), status: 403 }
         }
-        let (body, meta) = self.read_all(CATALOG, CATALOG, MAX_CATALOG)?;
-        let catalog = xprim::parse_catalog(&body)?;
-        Ok(CatalogAnswer::Changed { catalog, body, validator: validator(&meta) })
+        (ErrorKind::NotFound, Some(root)) if what != CATALOG && root.look(CATALOG).is_err() => {
+            unreachable(what, format!("the registry's folder holds no {CATALOG}"))
+        }
+        (ErrorKind::NotFound, Some(_)) => RegistryError::Missing { what: what.to_owned() },
+        _ => unreachable(what, error.to_string()),
     }
 }
 
@@ -109,15 +196,6 @@ fn validator(meta: &Metadata) -> Validator {
     Validator { etag: None, last_modified: Some(format!("{modified}-{}-{inode}", meta.len())) }
 }
 
-/// Runs file I/O where it may block.
-async fn blocking<T: Send + 'static>(
-    what: String,
-    work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
-) -> Result<T, RegistryError> {
-    let stopped = |_| RegistryError::Unreachable { what, why: "the reader was stopped".into() };
-    tokio::task::spawn_blocking(work).await.map_err(stopped)?
-}
-
 #[async_trait]
 impl Registry for Folder {
     fn name(&self) -> &str {
@@ -125,18 +203,22 @@ impl Registry for Folder {
     }
 
     async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
-        let (this, known) = (self.clone(), known.clone());
-        blocking(CATALOG.into(), move || this.read_catalog(&known)).await
+        let (file, meta) = self.open(CATALOG.into(), CATALOG).await?;
+        let validator = validator(&meta);
+        if *known == validator {
+            return Ok(CatalogAnswer::Unchanged);
+        }
+        let body = self.collect(file, &meta, CATALOG, MAX_CATALOG).await?;
+        let catalog = super::parse_catalog(body.clone()).await?;
+        Ok(CatalogAnswer::Changed { catalog, body, validator })
     }
 
     async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        let (this, digest) = (self.clone(), *digest);
-        blocking(object_shown(&digest), move || {
-            let (body, _) = this.read_all(&object_path(&digest), &object_shown(&digest), limit)?;
-            super::check_sha256(&digest, &body)?;
-            Ok(body)
-        })
-        .await
+        let what = object_shown(digest);
+        let (file, meta) = self.open(object_path(digest), &what).await?;
+        let body = self.collect(file, &meta, &what, limit).await?;
+        super::check_sha256(digest, &body)?;
+        Ok(body)
     }
 
     async fn object(
@@ -146,51 +228,17 @@ impl Registry for Folder {
         range: ObjectRange,
     ) -> Result<ObjectBody, RegistryError> {
         super::check_range(digest, object_len, range)?;
-        let (this, digest) = (self.clone(), *digest);
-        let what = super::range_shown(&digest, range);
-        let file = blocking(what.clone(), move || {
-            let (mut file, meta) = this.find(&object_path(&digest), &object_shown(&digest))?;
-            super::check_len(&digest, object_len, meta.len())?;
-            let seek = file.seek(SeekFrom::Start(range.start()));
-            seek.map_err(|e| this.failed(&object_shown(&digest), &e))?;
-            Ok(file)
-        })
-        .await?;
-        Ok(stream::unfold(Some((file, 0u64)), move |state| {
-            read_on(state, what.clone(), range.len())
-        })
-        .boxed())
+        let shown = object_shown(digest);
+        let (mut file, meta) = self.open(object_path(digest), &shown).await?;
+        super::check_len(digest, object_len, meta.len())?;
+        // Moves a number in the kernel; waits for no disk.
+        let seek = file.seek(SeekFrom::Start(range.start()));
+        seek.map_err(|e| failed(None, &shown, &e))?;
+        let what = super::range_shown(digest, range);
+        let this = self.clone();
+        let body = Body { file, what, done: 0, len: range.len() };
+        Ok(stream::unfold(Some(body), move |body| this.clone().read_on(body)).boxed())
     }
-}
-
-type Reading = Option<(File, u64)>;
-
-/// The next piece of a body of `len` bytes, of which the state has read some; no state after an
-/// error.
-async fn read_on(
-    state: Reading,
-    what: String,
-    len: u64,
-) -> Option<(Result<Bytes, RegistryError>, Reading)> {
-    let (mut file, done) = state.filter(|(_, done)| *done < len)?;
-    let piece = blocking(what.clone(), move || {
-        let want = (len - done).min(PIECE);
-        let mut piece = Vec::with_capacity(want as usize);
-        let read = (&mut file).take(want).read_to_end(&mut piece);
-        let why = match read {
-            Ok(n) if n as u64 == want => return Ok((file, Bytes::from(piece))),
-            Ok(n) => format!("cut off after {} of {len} bytes", done + n as u64),
-            Err(e) => e.to_string(),
-        };
-        Err(RegistryError::Unreachable { what, why })
-    });
-    Some(match piece.await {
-        Ok((file, piece)) => {
-            let done = done + piece.len() as u64;
-            (Ok(piece), Some((file, done)))
-        }
-        Err(e) => (Err(e), None),
-    })
 }
 
 #[cfg(test)]
@@ -267,6 +315,33 @@ mod tests {
         std::fs::write(dir.path().join(CATALOG), "[]").unwrap();
         let catalog = r.catalog(&Validator::default()).await;
         assert!(matches!(catalog, Err(RegistryError::Invalid { .. })));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_is_not_followed_wherever_it_leads() {
+        use std::os::unix::fs::symlink;
+        let (dir, r, d) = registry();
+        let outside = tempfile::tempdir().unwrap();
+        let invalid = |error: &RegistryError| {
+            assert!(matches!(error, RegistryError::Invalid { .. }), "{error}");
+            assert!(error.to_string().contains("links"), "{error}");
+        };
+        let secret = sha256(b"secret");
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        symlink(outside.path().join("secret"), dir.path().join(object_path(&secret))).unwrap();
+        invalid(&r.document(&secret, 9).await.unwrap_err());
+        let range = ObjectRange::new(0, 6);
+        invalid(&r.object(&secret, 6, range).await.err().unwrap());
+        // The length of what lies outside is nobody's business either.
+        invalid(&r.object(&secret, 7, range).await.err().unwrap());
+        for name in ["data", CATALOG] {
+            let away = outside.path().join(name);
+            std::fs::rename(dir.path().join(name), &away).unwrap();
+            symlink(&away, dir.path().join(name)).unwrap();
+        }
+        invalid(&r.document(&d, 1 << 22).await.unwrap_err());
+        invalid(&r.catalog(&Validator::default()).await.unwrap_err());
     }
 
     #[tokio::test]

@@ -14,13 +14,16 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirec
 
 use super::connect::scheme_shown;
 use super::http_answer::{self as answer, Served};
-use super::xprim::{self, CATALOG, MAX_CATALOG, object_path, object_shown};
+use super::xprim::{CATALOG, MAX_CATALOG, object_path, object_shown};
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
 use crate::model::Digest;
 
 /// The most memory taken for a document before any of it is there.
 const AT_FIRST: usize = 64 << 10;
+
+/// Why nothing can be asked of a server with a certificate.
+const CLOCK: &str = "this machine's clock stands before 1970: set it";
 
 /// More redirects than any bucket or mirror needs.
 const MAX_REDIRECTS: usize = 5;
@@ -107,6 +110,10 @@ impl Http {
     }
 
     async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, RegistryError> {
+        if !may_connect(&self.base, SystemTime::now()) {
+            let (what, why) = (what.to_owned(), CLOCK.to_owned());
+            return Err(RegistryError::Unreachable { what, why });
+        }
         let response = request.send().await.map_err(|e| answer::failed(what, e))?;
         answer::check_status(what, response.status(), response.headers(), SystemTime::now())?;
         Ok(response)
@@ -175,12 +182,20 @@ fn is_local(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether a connection can be tried at this time. Certificates begin later than 1970, and rustls
+/// panics where the clock stands before that.
+fn may_connect(url: &Url, now: SystemTime) -> bool {
+    url.scheme() != "https" || now >= SystemTime::UNIX_EPOCH
+}
+
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().last().map(Url::scheme);
     if from == Some("https") && attempt.url().scheme() != "https" {
         attempt.error("redirected from https to http")
     } else if attempt.previous().len() > MAX_REDIRECTS {
         attempt.error(format!("more than {MAX_REDIRECTS} redirects"))
+    } else if !may_connect(attempt.url(), SystemTime::now()) {
+        attempt.error(CLOCK)
     } else {
         attempt.follow()
     }
@@ -218,14 +233,8 @@ impl Registry for Http {
             last_modified: text(headers, header::LAST_MODIFIED),
         };
         let body = self.collect(response, CATALOG, MAX_CATALOG).await?;
-        let bytes = body.clone();
-        // A large catalog takes a second: not on a thread that moves other bytes.
-        let parsed = tokio::task::spawn_blocking(move || xprim::parse_catalog(&bytes)).await;
-        let stopped = |_| RegistryError::Unreachable {
-            what: CATALOG.into(),
-            why: "the reader was stopped".into(),
-        };
-        Ok(CatalogAnswer::Changed { catalog: parsed.map_err(stopped)??, body, validator })
+        let catalog = super::parse_catalog(body.clone()).await?;
+        Ok(CatalogAnswer::Changed { catalog, body, validator })
     }
 
     async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
@@ -272,6 +281,9 @@ impl Registry for Http {
 
     /// A request for nothing, since there is no other way to have a connection opened.
     fn expect_reads(&self, document: &Digest) {
+        if !may_connect(&self.base, SystemTime::now()) {
+            return;
+        }
         let request = self.request(Method::HEAD, &object_path(document));
         // whatever becomes of it, whoever reads will hear of it
         tokio::spawn(async move { drop(request.send().await) });
@@ -358,6 +370,18 @@ mod tests {
         {
             let text = open(url).unwrap_err().to_string();
             assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_clock_before_1970_is_no_panic_where_certificates_are_checked() {
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        for (url, now, may) in [
+            ("https://h", before, false),
+            ("http://h", before, true),
+            ("https://h", SystemTime::UNIX_EPOCH, true),
+        ] {
+            assert_eq!(may_connect(&Url::parse(url).unwrap(), now), may, "{url}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! whose digest has matched: objects are verified by `fetch`, leaf by leaf.
 //! Implementations are shared between tasks and hold no lock while they wait for the network.
 
+pub(crate) mod beneath;
 mod connect;
 mod faulty;
 mod folder;
@@ -193,6 +194,16 @@ pub async fn read_object(
 fn range_shown(digest: &Digest, range: ObjectRange) -> String {
     let object = xprim::object_shown(digest);
     format!("{object} bytes {}-{}", range.start(), range.end().saturating_sub(1))
+}
+
+/// Reads a catalog on a thread that may be busy for a while: a large one takes seconds.
+async fn parse_catalog(body: Bytes) -> Result<Catalog, RegistryError> {
+    let parsed = tokio::task::spawn_blocking(move || xprim::parse_catalog(&body)).await;
+    let stopped = |_| RegistryError::Unreachable {
+        what: xprim::CATALOG.into(),
+        why: "the reader was stopped".into(),
+    };
+    parsed.map_err(stopped)?
 }
 
 fn check_sha256(digest: &Digest, body: &[u8]) -> Result<(), RegistryError> {

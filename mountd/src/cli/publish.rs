@@ -93,7 +93,7 @@ fn failure(error: PublishError) -> Failure {
         | PublishError::Empty(_)
         | PublishError::Limits(_)
         | PublishError::NotAlias(_) => Failure::usage(text),
-        PublishError::Io { .. } => Failure::new(Kind::Storage, text),
+        PublishError::Io { .. } | PublishError::Refused { .. } => Failure::new(Kind::Storage, text),
         PublishError::Changed(_) => {
             Failure::new(Kind::General, text).hint("publish again when nobody writes there")
         }

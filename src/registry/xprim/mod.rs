@@ -25,9 +25,12 @@ pub const MAX_MANIFEST: u64 = 64 << 20;
 /// The name of the catalog in the registry's root.
 pub const CATALOG: &str = "models.json";
 
+/// The name of the folder of objects in the registry's root.
+pub const DATA: &str = "data";
+
 /// Where an object lies, relative to the registry's root.
 pub fn object_path(digest: &Digest) -> String {
-    format!("data/{digest}")
+    format!("{DATA}/{digest}")
 }
 
 /// How an object is named in errors: enough of the digest to find it, short enough for one line.
