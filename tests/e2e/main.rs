@@ -6,6 +6,7 @@ mod cli;
 mod cli_answers;
 mod cli_looking;
 mod cli_outage;
+mod clock;
 mod control_socket;
 mod daemon;
 mod disk;

@@ -170,6 +170,8 @@ async fn converse(stream: UnixStream, router: Router, guest: Guest) {
         .header_read_timeout(ARRIVE)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
+        // Nobody reads it, and it panics where the clock stands before 1970.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
