@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::registry::{Registry, Validator};
+use modelfs::model::Digest;
+use modelfs::registry::{Registry, RegistryError};
 use modelfs::store::{Store, StoreOptions};
 
 use crate::error::{Failure, Kind};
@@ -74,16 +75,26 @@ pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(
         if let Ok(in_time) = tokio::time::timeout(FIRST_ANSWER, &mut asked).await {
             return in_time.map(drop).map_err(Failure::from);
         }
-        let nothing = Validator::default();
         tokio::select! {
             late = &mut asked => late.map(drop).map_err(Failure::from),
-            plain = registry.catalog(&nothing) => match plain {
-                Ok(_) => asked.await.map(drop).map_err(Failure::from),
+            plain = answers(registry) => match plain {
+                Ok(()) => asked.await.map(drop).map_err(Failure::from),
                 Err(error) => Err(error.into()),
             },
         }
     };
     outcome.await.map_err(|failure| no_catalog(registry.name(), failure))
+}
+
+/// Whether a registry answers at all. It is not asked for its catalog: a large one, which takes its
+/// time, would come twice.
+async fn answers(registry: &dyn Registry) -> Result<(), RegistryError> {
+    let nothing = Digest::from_bytes([0; 32]);
+    match registry.document(&nothing, 0).await {
+        Err(error @ RegistryError::Refused { .. }) => Err(error),
+        Err(error) if error.is_transient() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A registry without a catalog is one that cannot be asked: nothing was looked for in it yet.

@@ -267,6 +267,11 @@ impl Store {
         self.core().index.read(|c| names::catalog(c, source))
     }
 
+    /// When a source's catalog was last known to be right; none if there is none.
+    pub fn catalog_last_checked(&self, source: &str) -> Result<Option<SystemTime>, StoreError> {
+        self.core().index.read(|c| names::checked(c, source))
+    }
+
     /// Keeps a source's catalog, in place of the one before.
     pub fn save_catalog(&self, source: &str, catalog: &SavedCatalog) -> Result<(), StoreError> {
         let before = self.core().index.read(|c| names::catalog_len(c, source))?;

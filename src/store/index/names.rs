@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::types::{NodeId, NodeKey, Pin, SavedCatalog};
@@ -212,30 +213,59 @@ pub fn owners(conn: &Connection, key: &ContentKey) -> rusqlite::Result<Vec<Strin
     .collect()
 }
 
-/// A catalog as last seen.
-pub fn catalog(conn: &Connection, source: &str) -> rusqlite::Result<Option<SavedCatalog>> {
-    conn.prepare_cached(
-        "SELECT body, etag, last_modified, checked FROM catalogs WHERE source = ?1",
-    )?
-    .query_row([source], |r| {
-        let (body, etag, last_modified) = (r.get(0)?, r.get(1)?, r.get(2)?);
-        Ok(SavedCatalog { body, etag, last_modified, checked: time(r.get(3)?) })
-    })
-    .optional()
+/// The key in `meta` of the time at which a source's catalog was last confirmed. It stands there and
+/// not in the catalog's row, which would be written anew with all of its 256 MiB.
+fn checked_key(source: &str) -> String {
+    format!("checked {source}")
 }
 
-/// Keeps a catalog in place of the one before.
+/// When a catalog was last confirmed; none if there is no catalog.
+pub fn checked(conn: &Connection, source: &str) -> rusqlite::Result<Option<SystemTime>> {
+    let confirmed = conn
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([checked_key(source)], |r| r.get(0))
+        .optional()?;
+    let saved = || {
+        conn.prepare_cached("SELECT checked FROM catalogs WHERE source = ?1")?
+            .query_row([source], |r| r.get(0))
+            .optional()
+    };
+    Ok(confirmed.map_or_else(saved, |at| Ok(Some(at)))?.map(time))
+}
+
+/// A catalog as last seen. Its body is read into place: a column's value would be held twice.
+pub fn catalog(conn: &Connection, source: &str) -> rusqlite::Result<Option<SavedCatalog>> {
+    let row = conn
+        .prepare_cached("SELECT rowid, etag, last_modified FROM catalogs WHERE source = ?1")?
+        .query_row([source], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .optional()?;
+    let Some((row, etag, last_modified)) = row else { return Ok(None) };
+    let blob = conn.blob_open("main", "catalogs", "body", row, true)?;
+    let mut body = vec![0; blob.len()];
+    blob.read_at_exact(&mut body, 0)?;
+    let checked = checked(conn, source)?.unwrap_or(UNIX_EPOCH);
+    Ok(Some(SavedCatalog { body, etag, last_modified, checked }))
+}
+
+/// Keeps a catalog in place of the one before. Its body is written into place: bound to a statement
+/// it would be copied twice.
 pub fn set_catalog(conn: &Connection, source: &str, c: &SavedCatalog) -> rusqlite::Result<()> {
+    let len = ZeroBlob(c.body.len() as u64);
     conn.prepare_cached("INSERT OR REPLACE INTO catalogs VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![source, c.body, c.etag, c.last_modified, millis(c.checked)])
-        .map(drop)
+        .execute(params![source, len, c.etag, c.last_modified, millis(c.checked)])?;
+    let row = conn.last_insert_rowid();
+    conn.blob_open("main", "catalogs", "body", row, false)?.write_all_at(&c.body, 0)?;
+    conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([checked_key(source)]).map(drop)
 }
 
 /// Notes that a catalog is still right.
 pub fn set_checked(conn: &Connection, source: &str, at: SystemTime) -> rusqlite::Result<()> {
-    conn.prepare_cached("UPDATE catalogs SET checked = ?2 WHERE source = ?1")?
-        .execute(params![source, millis(at)])
-        .map(drop)
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO meta SELECT ?2, ?3 WHERE EXISTS
+         (SELECT 1 FROM catalogs WHERE source = ?1)",
+    )?
+    .execute(params![source, checked_key(source), millis(at)])
+    .map(drop)
 }
 
 /// A manifest, if it is there and still has its hash.
