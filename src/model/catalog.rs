@@ -6,6 +6,8 @@
 
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::Digest;
 use super::name::Name;
 use super::reference::VersionRef;
@@ -37,11 +39,26 @@ struct Group {
     models: Vec<Model>,
 }
 
+/// Names that a registry's catalog has and no path can hold. They are not offered.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them, each with what is wrong with it in one short line.
+    pub first: Vec<String>,
+}
+
+impl LeftOut {
+    /// So many are kept with their reason: they usually have one reason in common.
+    const KEPT: usize = 5;
+}
+
 /// What a registry offers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
     groups: Vec<Group>,
     versions: usize,
+    left_out: LeftOut,
 }
 
 impl Catalog {
@@ -86,6 +103,11 @@ impl Catalog {
         self.versions
     }
 
+    /// What the registry names and this catalog does not offer.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
     /// Whether it offers nothing.
     pub fn is_empty(&self) -> bool {
         self.versions == 0
@@ -98,34 +120,63 @@ impl Catalog {
 }
 
 /// Collects a catalog in any order.
+///
+/// A list is collected beside the catalog and moved there when it is complete and its length known:
+/// lists that grow in place leave gaps behind, as large as the catalog.
 #[derive(Debug, Default)]
 pub struct CatalogBuilder {
     out: Catalog,
+    models: Vec<Model>,
+    versions: Vec<VersionEntry>,
 }
 
 impl CatalogBuilder {
     /// Starts a group; models follow. Groups without models are kept: they are listed, empty.
     pub fn group(&mut self, name: Name) {
+        self.end_group();
         self.out.groups.push(Group { name, models: Vec::new() });
     }
 
     /// Starts a model of the latest group. Without a group: ignored.
     pub fn model(&mut self, name: Name) {
-        if let Some(group) = self.out.groups.last_mut() {
-            group.models.push(Model { name, versions: Vec::new() });
+        self.end_model();
+        if !self.out.groups.is_empty() {
+            self.models.push(Model { name, versions: Vec::new() });
         }
     }
 
     /// Adds a version to the latest model. Without a model: ignored.
     pub fn version(&mut self, entry: VersionEntry) {
-        if let Some(model) = self.out.groups.last_mut().and_then(|g| g.models.last_mut()) {
-            model.versions.push(entry);
+        if !self.models.is_empty() {
+            self.versions.push(entry);
             self.out.versions += 1;
+        }
+    }
+
+    fn end_model(&mut self) {
+        if let Some(model) = self.models.last_mut() {
+            model.versions = self.versions.drain(..).collect();
+        }
+    }
+
+    fn end_group(&mut self) {
+        self.end_model();
+        if let Some(group) = self.out.groups.last_mut() {
+            group.models = self.models.drain(..).collect();
+        }
+    }
+
+    /// Notes a name that is not offered; `why` names it and is one short line.
+    pub fn left_out(&mut self, why: String) {
+        self.out.left_out.count += 1;
+        if self.out.left_out.first.len() < LeftOut::KEPT {
+            self.out.left_out.first.push(why);
         }
     }
 
     /// The sorted catalog, or the first name that stands twice beside itself.
     pub fn build(mut self) -> Result<Catalog, Name> {
+        self.end_group();
         fn sort<T>(list: &mut Vec<T>, name: impl Fn(&T) -> &Name) -> Result<(), Name> {
             list.sort_unstable_by(|a, b| name(a).cmp(name(b)));
             list.shrink_to_fit();

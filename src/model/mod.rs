@@ -12,7 +12,7 @@ mod reference;
 pub mod tensors;
 pub mod trace;
 
-pub use catalog::{Catalog, CatalogBuilder, VersionEntry};
+pub use catalog::{Catalog, CatalogBuilder, LeftOut, VersionEntry};
 pub use digest::{ContentKey, Digest, DigestError, LeafDigest};
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use manifest::{

@@ -111,15 +111,22 @@ fn names_that_lead_elsewhere_are_refused_and_the_rest_is_served() {
     daemon.stop();
 }
 
+/// Names of groups, models and versions that no path can hold.
+fn impossible() -> [String; 9] {
+    let long = "x".repeat(256);
+    ["..", ".", "", "a/b", "/etc", "a\\b", "a\nb", "\u{1b}[2J", &long].map(str::to_owned)
+}
+
 #[test]
-fn a_catalog_with_a_name_that_leads_elsewhere_is_refused_whole() {
-    for name in ["..", ".", "", "a/b", "/etc", "a\\b", "a\nb", "\u{1b}[2J", &"x".repeat(256)] {
+fn a_name_in_a_catalog_that_leads_elsewhere_is_left_out_and_said_and_the_rest_is_served() {
+    for name in impossible() {
         for at in 0..3 {
             let place = Place::new();
             let mut registry = HandMade::default();
             let mut names = ["org", "net", "v"];
-            names[at] = name;
             registry.version(&place, names, &[("a", b"a")]);
+            names[at] = &name;
+            registry.version(&place, names, &[("a", b"evil")]);
             registry.write(&place);
             let ran = place.run([
                 "list".as_ref(),
@@ -127,11 +134,51 @@ fn a_catalog_with_a_name_that_leads_elsewhere_is_refused_whole() {
                 "--registry".as_ref(),
                 place.registry().as_os_str(),
             ]);
-            assert_eq!(ran.code, 5, "{ran:?}");
+            assert_eq!(ran.code, 0, "{ran:?}");
+            assert_eq!(ran.out.lines().count(), 2, "{ran:?}");
+            assert!(ran.out.contains("org/net@v "), "{ran:?}");
             let kind = ["group", "model", "version"][at];
             assert!(ran.err.contains(&format!("the {kind} name ")), "{ran:?}");
         }
     }
+}
+
+#[test]
+fn names_that_are_left_out_stand_in_the_status_and_once_in_the_log() {
+    let place = Place::new();
+    let mut registry = HandMade::default();
+    registry.version(&place, ["org", "net", "v"], &[("a", b"a")]);
+    for name in impossible() {
+        for at in 0..3 {
+            let mut names = ["org", "net", "v"];
+            names[at] = &name;
+            registry.version(&place, names, &[("a", b"evil")]);
+        }
+    }
+    registry.write(&place);
+    let daemon = place.mount_folder(&["--catalog-ttl", "100ms"]);
+    assert_eq!(listed(&daemon.path("")).expect("listed"), ["org"]);
+    assert_eq!(listed(&daemon.path("org")).expect("listed"), ["net"]);
+    assert_eq!(listed(&daemon.path("org/net")).expect("listed"), ["v"]);
+    assert_eq!(fs::read(daemon.path("org/net/v/a")).expect("served"), b"a");
+    let left_out = || daemon.status()["registry"]["left_out"]["count"].as_u64();
+    assert_eq!(left_out(), Some(27));
+    let status = place.ok(["status"]);
+    let line = status.lines().find(|l| l.starts_with("left out")).expect("a line");
+    assert!(line.contains("27 names") && line.contains("the group name"), "{status}");
+    assert!(line.len() < 1000, "{status}");
+    // Another edition with the same names has nothing new to say.
+    registry.version(&place, ["org", "net", "w"], &[("a", b"a")]);
+    registry.write(&place);
+    eventually("the next edition", || daemon.path("org/net/w/a").exists());
+    registry.catalog.retain(|group, _| group == "org");
+    let models = registry.catalog.get_mut("org").expect("a group");
+    models.retain(|model, _| model == "net");
+    models.get_mut("net").expect("a model").retain(|version, _| version == "v");
+    registry.write(&place);
+    eventually("nothing is left out any more", || left_out().is_none());
+    let log = daemon.stop();
+    assert_eq!(log.matches("no path can hold are left out").count(), 1, "{log}");
 }
 
 /// Names that are the same, or none at all, on some other system.

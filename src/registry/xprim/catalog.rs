@@ -2,12 +2,14 @@
 //!
 //! Read in one pass straight into the builder, so that a large catalog is in memory once; written
 //! by changing one entry and keeping every other as it stood, fields unknown to us included.
-//! Pure functions.
+//! A name that no path can hold is left out and noted, with all that lies below it; the rest of the
+//! catalog is read. Pure functions.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -21,6 +23,8 @@ use crate::registry::RegistryError;
 const MAX_ENTRIES: usize = 2_000_000;
 /// The most bytes of one version's metadata: notes, not payload.
 const MAX_METADATA: usize = 1 << 20;
+/// Metadata is nested less deep than this, which is as deep as serde_json reads.
+const MAX_DEPTH: usize = 128;
 
 fn invalid(why: impl fmt::Display) -> RegistryError {
     RegistryError::Invalid { what: CATALOG.into(), why: brief(&why.to_string(), MESSAGE) }
@@ -46,13 +50,27 @@ struct Sink {
 }
 
 impl Sink {
-    /// The next name, checked and counted.
-    fn name<E: serde::de::Error>(&mut self, what: &str, text: &str) -> Result<Name, E> {
+    /// The next name, checked and counted; none if it is left out. `place` says where it stands.
+    fn name<E: serde::de::Error>(
+        &mut self,
+        what: &str,
+        text: &str,
+        place: impl FnOnce() -> String,
+    ) -> Result<Option<Name>, E> {
         self.left = self
             .left
             .checked_sub(1)
             .ok_or_else(|| E::custom(format!("more than {MAX_ENTRIES} entries")))?;
-        Name::new(text).map_err(|why| E::custom(format!("the {what} name {} {why}", shown(text))))
+        Ok(self.checked(what, text, place))
+    }
+
+    fn checked(&mut self, what: &str, text: &str, place: impl FnOnce() -> String) -> Option<Name> {
+        let why = match Name::new(text) {
+            Ok(name) => return Some(name),
+            Err(why) => why,
+        };
+        self.out.left_out(format!("the {what} name {} {why}{}", shown(text), place()));
+        None
     }
 }
 
@@ -73,9 +91,13 @@ impl<'de> Visitor<'de> for Groups<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(group)) = map.next_key()? {
-            let name = self.0.name("group", &group)?;
-            self.0.out.group(name);
-            map.next_value_seed(Models(self.0, &group))?;
+            match self.0.name("group", &group, String::new)? {
+                Some(name) => {
+                    self.0.out.group(name);
+                    map.next_value_seed(Models(self.0, &group))?;
+                }
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
         Ok(())
     }
@@ -98,9 +120,13 @@ impl<'de> Visitor<'de> for Models<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(model)) = map.next_key()? {
-            let name = self.0.name("model", &model)?;
-            self.0.out.model(name);
-            map.next_value_seed(Versions(self.0, self.1, &model))?;
+            match self.0.name("model", &model, || format!(" (in group {})", shown(self.1)))? {
+                Some(name) => {
+                    self.0.out.model(name);
+                    map.next_value_seed(Versions(self.0, self.1, &model))?;
+                }
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
         Ok(())
     }
@@ -133,7 +159,11 @@ impl<'de> Visitor<'de> for Versions<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self(sink, group, model) = self;
         while let Some(Key(version)) = map.next_key()? {
-            let name = sink.name("version", &version)?;
+            let of = || format!(" (of {}/{})", shown(group), shown(model));
+            let Some(name) = sink.name("version", &version, of)? else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
             let at = |why: &dyn fmt::Display| {
                 A::Error::custom(format!(
                     "version {} of {}/{}: {why}",
@@ -143,13 +173,14 @@ impl<'de> Visitor<'de> for Versions<'_> {
                 ))
             };
             let doc: VersionDoc<'de> = map.next_value().map_err(|e| at(&e))?;
-            let alias_of = match doc.alias_of {
-                Some(Key(alias)) => Some(
-                    Name::new(&alias)
-                        .map_err(|e| at(&format_args!("alias_of {} {e}", shown(&alias))))?,
-                ),
-                None => None,
-            };
+            // The version is good without it: it has its own hash.
+            let alias_of = doc.alias_of.and_then(|Key(alias)| {
+                let of = || {
+                    let [version, group, model] = [&*version, group, model].map(shown);
+                    format!(" (what version {version} of {group}/{model} is an alias of)")
+                };
+                sink.checked("version", &alias, of)
+            });
             let published = match doc.metadata {
                 Some(raw) => read_metadata(raw.get()).map_err(|e| at(&e))?,
                 None => None,
@@ -161,16 +192,61 @@ impl<'de> Visitor<'de> for Versions<'_> {
     }
 }
 
-/// Checks that metadata is an object of sane size and depth (serde_json's own limit of 128), and
-/// reads when it says that the version was published.
-fn read_metadata(raw: &str) -> Result<Option<std::time::SystemTime>, String> {
+/// Checks that metadata is an object of sane size and depth, and reads when it says that the version was
+/// published. Makes nothing of the rest: small allocations that come and go between those that stay
+/// would leave a large catalog twice as large.
+fn read_metadata(raw: &str) -> Result<Option<SystemTime>, String> {
     if raw.len() > MAX_METADATA {
         return Err(format!("metadata: more than {MAX_METADATA} bytes"));
     }
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(raw).map_err(|e| format!("metadata: {e}"))?;
-    let published = object.get("published_at").and_then(|at| at.as_str());
-    Ok(published.and_then(|at| humantime::parse_rfc3339(at).ok()))
+    if depth(raw) >= MAX_DEPTH {
+        return Err(format!("metadata: nested {MAX_DEPTH} deep or deeper"));
+    }
+    let mut json = serde_json::Deserializer::from_str(raw);
+    json.deserialize_map(Published).map_err(|e| format!("metadata: {e}"))
+}
+
+/// How deep the objects and lists of a JSON text lie in one another.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+struct Published;
+
+impl<'de> Visitor<'de> for Published {
+    type Value = Option<SystemTime>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut published = None;
+        while let Some(Key(key)) = map.next_key()? {
+            if key == "published_at" {
+                let at: &RawValue = map.next_value()?;
+                let text = serde_json::from_str::<Key<'_>>(at.get()).ok();
+                published = text.and_then(|Key(at)| humantime::parse_rfc3339(&at).ok());
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(published)
+    }
 }
 
 /// A version as it is written to a catalog.
@@ -266,6 +342,17 @@ mod tests {
     }
 
     #[test]
+    fn metadata_is_as_deep_as_it_looks_and_can_be_read_by_others() {
+        assert_eq!(depth(r#"{"a":[{"b[[[":"\"{{\\"}],"c":{}}"#), 3);
+        for (deep, fits) in [(MAX_DEPTH - 2, true), (MAX_DEPTH - 1, false)] {
+            let metadata = format!("{{\"a\":{}{}}}", "[".repeat(deep), "]".repeat(deep));
+            let body = one(&format!(r#"{{"hash":"{HASH}","metadata":{metadata}}}"#));
+            assert_eq!(parse(body.as_bytes()).is_ok(), fits, "{deep}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&metadata).is_ok(), fits);
+        }
+    }
+
+    #[test]
     fn what_is_not_a_catalog() {
         refused("", "EOF");
         refused("[]", "an object of groups");
@@ -294,14 +381,35 @@ mod tests {
     }
 
     #[test]
-    fn illegal_names_are_named() {
-        refused(r#"{"..":{}}"#, r#"the group name ".." has a part"#);
-        refused(r#"{"g":{"a/b":{}}}"#, r#"the model name "a/b" has a backslash or a slash"#);
-        refused(r#"{"g":{"m":{"a\nb":{}}}}"#, r#"the version name "a\nb" has a control"#);
-        refused(r#"{"":{}}"#, "is empty");
-        refused(&format!(r#"{{"{}":{{}}}}"#, "x".repeat(1 << 20)), "too long");
-        let alias = one(&format!(r#"{{"hash":"{HASH}","alias_of":"../x"}}"#));
-        refused(&alias, r#"alias_of "../x""#);
+    fn an_impossible_name_is_left_out_and_named_and_the_rest_is_read() {
+        let v = format!(r#"{{"hash":"{HASH}"}}"#);
+        let long = "x".repeat(1 << 20);
+        let body = format!(
+            r#"{{"..":{{"m":{{"v":{v}}}}},"":7,"g":{{"a/b":[[]],"m":{{"a\nb":{{"hash":0}},"v":{v},
+            "w":{{"hash":"{HASH}","alias_of":"../x"}}}}}},"{long}":{{}}}}"#
+        );
+        let c = parse(body.as_bytes()).unwrap();
+        assert_eq!(c.groups().map(Name::as_str).collect::<Vec<_>>(), ["g"]);
+        assert_eq!(c.models("g").unwrap().map(Name::as_str).collect::<Vec<_>>(), ["m"]);
+        let versions = c.versions("g", "m").unwrap();
+        assert_eq!(versions.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["v", "w"]);
+        assert_eq!(versions[1].alias_of, None);
+        let left = c.left_out();
+        assert_eq!((left.count, left.first.len()), (6, 5));
+        for (text, why) in left.first.iter().zip([
+            r#"the group name ".." has a part"#,
+            r#"the group name "" is empty"#,
+            r#"the model name "a/b" has a backslash or a slash where none may be (in group "g")"#,
+            r#"the version name "a\nb" has a control character (of "g"/"m")"#,
+            r#"the version name "../x" has a backslash or a slash where none may be (what version "w""#,
+        ]) {
+            assert!(text.starts_with(why), "{text}");
+            assert!(!text.contains('\n') && text.len() < 300, "{text}");
+        }
+        assert_eq!(parse(b"{}").unwrap().left_out().count, 0);
+        // What is left out counts, or it would be no limit.
+        let groups: Vec<_> = (0..=MAX_ENTRIES).map(|i| format!("\"/{i}\":{{}}")).collect();
+        refused(&format!("{{{}}}", groups.join(",")), "entries");
     }
 
     #[test]
@@ -344,6 +452,9 @@ mod tests {
         assert_eq!(with_entry(Some(&new), &r, &entry).unwrap(), new, "again changes nothing");
         assert_eq!(parse(&with_entry(None, &r, &entry).unwrap()).unwrap().len(), 1);
         assert!(with_entry(Some(b"{\"g\":1}"), &r, &entry).is_err());
+        let odd = format!(r#"{{"..":{{"m":{{"v":{{"hash":"{HASH}"}}}}}}}}"#);
+        let kept = with_entry(Some(odd.as_bytes()), &r, &entry).unwrap();
+        assert!(kept.starts_with(&odd.as_bytes()[..odd.len() - 1]), "what is left out stands too");
         let large = BTreeMap::from([("note".into(), "x".repeat(MAX_METADATA))]);
         assert!(with_entry(None, &r, &Entry { metadata: large, ..entry }).is_err());
     }
