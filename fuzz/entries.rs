@@ -20,8 +20,8 @@ use modelfs::model::{
 use modelfs::registry::xprim::{self, Entry, ManifestDoc};
 use modelfs::store::Holder;
 use modelfs_mountd::control::types::{
-    Call, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Ref, Restart, Unmount, Unpin,
-    Verify,
+    Call, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Ref, Refresh, Restart,
+    Unmount, Unpin, Verify,
 };
 
 /// A function that takes any bytes.
@@ -250,6 +250,7 @@ pub fn control(data: &[u8]) {
         Pin::PATH => asked::<Pin>(body, |c| Some(c.reference.clone())),
         Unpin::PATH => asked::<Unpin>(body, |c| Some(c.reference.clone())),
         Evict::PATH => asked::<Evict>(body, |c| c.reference.clone()),
+        Refresh::PATH => asked::<Refresh>(body, |_| None),
         Restart::PATH => asked::<Restart>(body, |_| None),
         Unmount::PATH => asked::<Unmount>(body, |_| None),
         _ => {}

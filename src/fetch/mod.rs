@@ -6,6 +6,7 @@
 //! Concurrency: `read_cached` never waits for anything but the disk; everything that may wait for
 //! a network is `async` and holds no lock while it does.
 
+mod again;
 mod batches;
 mod copy;
 mod course;

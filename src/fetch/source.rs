@@ -1,7 +1,8 @@
 //! A configured registry with what the index remembers of it: catalogs and manifests, also offline.
 //!
 //! Invariant: a registry that cannot be reached takes nothing away: the last catalog seen stays.
-//! The registry is asked for its catalog at most once per time to live, whatever it answers.
+//! The registry is asked for its catalog at most once per time to live, whatever it answers, and out
+//! of turn where somebody wants what the catalog lacks (`again` says how often).
 //! Concurrency: shared; one refresh at a time, and no lock that readers need is held during it.
 
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::again::Allowance;
 use super::transfer::blocking;
 use super::{FetchError, FetchOptions};
 use crate::base::hash;
@@ -28,6 +30,8 @@ const MANIFEST_LIMIT: u64 = xprim::MAX_MANIFEST;
 /// A registry whose answer takes longer than this is so far that opening a connection is worth sparing
 /// a reader: a tenth of a far one's round trip, ten times a near one's.
 const NEAR: Duration = Duration::from_millis(5);
+/// What is said of names in the catalog that are left out.
+const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
 /// How long a connection that nobody uses is there at least, with most servers.
 const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
@@ -45,6 +49,8 @@ pub struct Source {
     waits: Arc<Waits>,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
+    /// Told when the catalog becomes another one.
+    changed: tokio::sync::Notify,
     manifests: Mutex<Weighted<Digest, Arc<Manifest>>>,
 }
 
@@ -54,6 +60,10 @@ struct State {
     validator: Validator,
     /// When the registry was last asked, whatever it said.
     asked: Option<Instant>,
+    /// When that question was begun.
+    begun: Option<Instant>,
+    /// What may be asked out of turn.
+    allowance: Allowance,
     trouble: Option<String>,
     /// What an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
@@ -98,6 +108,7 @@ impl Source {
             waits,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
+            changed: tokio::sync::Notify::new(),
             manifests: Mutex::new(Weighted::new(MANIFEST_ENTRIES)),
         }
     }
@@ -145,7 +156,7 @@ impl Source {
     }
 
     /// The catalog that an earlier run last saw; handed out once.
-    pub(crate) fn take_catalog_at_start(&self) -> Option<Arc<Catalog>> {
+    pub fn take_catalog_at_start(&self) -> Option<Arc<Catalog>> {
         self.state().at_start.take()
     }
 
@@ -159,6 +170,40 @@ impl Source {
     pub async fn refresh(&self) -> Result<Option<CatalogChange>, FetchError> {
         let _one = self.refreshing.lock().await;
         self.ask().await
+    }
+
+    /// Whether the registry may be asked now for something that the catalog lacks.
+    pub fn may_ask_again(&self) -> bool {
+        self.registry.is_some() && self.state().allowance.has_one(Instant::now())
+    }
+
+    /// Asks the registry out of turn, if it was not asked too often, and waits for the answer for so
+    /// long at most; asking goes on. What came of it is to be seen in the catalog and the trouble.
+    pub async fn ask_again(self: &Arc<Self>, patience: Duration) {
+        let (this, since) = (Arc::clone(self), Instant::now());
+        let asking = tokio::spawn(async move {
+            let _one = this.refreshing.lock().await;
+            let due = {
+                let mut state = this.state();
+                // What was asked meanwhile is an answer to this question, too.
+                let answered = state.begun.is_some_and(|begun| begun >= since);
+                !answered && this.registry.is_some() && state.allowance.take(Instant::now())
+            };
+            if due && let Err(error) = this.ask().await {
+                tracing::debug!(%error, "the catalog could not be refreshed");
+            }
+        });
+        let _ = tokio::time::timeout(patience, asking).await;
+    }
+
+    /// Resolves when the catalog has become another one since this was last asked; for one listener.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// How long a catalog may take to come.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Why the registry's last answer about its catalog was none.
@@ -186,6 +231,7 @@ impl Source {
 
     /// Under the `refreshing` lock.
     async fn ask(&self) -> Result<Option<CatalogChange>, FetchError> {
+        self.state().begun = Some(Instant::now());
         self.load_saved().await?;
         let Some(registry) = &self.registry else {
             self.state().asked = Some(Instant::now());
@@ -230,7 +276,18 @@ impl Source {
         let Some((catalog, validator)) = news else { return Ok(None) };
         state.validator = validator;
         let before = state.catalog.replace(catalog.clone()).unwrap_or_default();
-        Ok((before != catalog).then_some((before, catalog)))
+        drop(state);
+        if before.left_out() != catalog.left_out()
+            && let Some(first) = catalog.left_out().first.first()
+        {
+            let (registry, count) = (&self.name, catalog.left_out().count);
+            tracing::warn!(registry, count, first, "{LEFT_OUT}");
+        }
+        let change = (before != catalog).then_some((before, catalog));
+        if change.is_some() {
+            self.changed.notify_one();
+        }
+        Ok(change)
     }
 
     /// Takes the catalog of an earlier run from the index, if there is none yet.
@@ -254,6 +311,11 @@ impl Source {
         })
         .await??;
         if let Some((catalog, validator)) = loaded {
+            if let Some(first) = catalog.left_out().first.first() {
+                // Nothing new: a daemon's log has it, and no command speaks of it.
+                let (registry, count) = (&self.name, catalog.left_out().count);
+                tracing::info!(registry, count, first, "{LEFT_OUT}");
+            }
             let mut state = self.state();
             let catalog = Arc::new(catalog);
             state.at_start = Some(catalog.clone());

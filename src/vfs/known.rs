@@ -6,10 +6,12 @@
 //! Concurrency: short locks around caches, none held while anything is asked.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::errors::{Failures, of_fetch, of_store};
+use super::probes::is_probed;
 use super::sync::lock;
 use super::tree::VersionTree;
 use super::types::VfsError;
@@ -25,6 +27,10 @@ use crate::store::Store;
 const TREES: usize = 1 << 20;
 /// Bytes of manifest documents kept: they are read through `.modelfs` only.
 const DOCUMENTS: usize = 8 << 20;
+/// How long somebody who looks for a name that the catalog lacks waits for a newer one: a registry that
+/// is well has answered by then, and one that is not should not hold up who only tries names.
+const NEWER: Duration = Duration::from_secs(2);
+
 /// What a step lacks.
 #[derive(Debug)]
 pub(super) enum Need {
@@ -34,6 +40,8 @@ pub(super) enum Need {
     Tree(Digest),
     /// The manifest as published.
     Document(Digest),
+    /// A newer catalog, since this one lacks a name; what is said of it if it stays so.
+    Newer(VfsError),
     /// Nothing can help.
     Failed(VfsError),
 }
@@ -69,6 +77,7 @@ impl Known {
     pub(super) async fn bring(&self, need: Need) -> Result<(), VfsError> {
         match need {
             Need::Failed(error) => return Err(error),
+            Need::Newer(_) => self.source.ask_again(NEWER).await,
             Need::Catalog => {
                 self.source.catalog().await.map_err(|e| of_fetch(&e))?;
             }
@@ -116,21 +125,28 @@ impl Known {
         self.source.catalog_now().ok_or(Need::Catalog)
     }
 
-    /// What is said of a name that the catalog does not have. While the registry cannot be asked
-    /// it may have it by now, so that is what is said; a catalog of an earlier run is asked for
-    /// first. But programs look for files like `.git` everywhere, and are to find none.
+    /// What is to be done about a name that the catalog does not have: it may be newer than the
+    /// catalog, so the registry is asked again, unless that was done a moment ago. A catalog of an
+    /// earlier run is asked for first.
     pub(super) fn absent(&self, name: &str) -> Need {
-        if name.starts_with('.') {
+        if is_probed(name) {
             return VfsError::NotFound.into();
         }
-        match (self.source.asked(), self.source.trouble()) {
-            (None, _) => Need::Catalog,
-            (Some(_), None) => VfsError::NotFound.into(),
-            (Some(_), Some(why)) => Need::Failed(VfsError::Unavailable {
+        if self.source.asked().is_none() {
+            return Need::Catalog;
+        }
+        // While the registry cannot be asked it may have it by now, so that is what is said.
+        let error = match self.source.trouble() {
+            None => VfsError::NotFound,
+            Some(why) => VfsError::Unavailable {
                 reason: format!(
                     "not in the catalog last seen, and no newer one is to be had: {why}"
                 ),
-            }),
+            },
+        };
+        match self.source.may_ask_again() {
+            true => Need::Newer(error),
+            false => Need::Failed(error),
         }
     }
 

@@ -15,6 +15,7 @@ mod ino;
 mod known;
 mod lists;
 mod namespace;
+mod probes;
 mod repeats;
 mod resolve;
 mod sync;
@@ -274,7 +275,13 @@ impl Vfs {
         };
         let vfs = Arc::clone(self);
         Answer::Later(Box::pin(async move {
+            let mut asked_again = false;
             for _ in 0..MAX_ROUNDS {
+                match need {
+                    Need::Newer(error) if asked_again => return Err(error),
+                    Need::Newer(_) => asked_again = true,
+                    _ => {}
+                }
                 vfs.known.bring(need).await?;
                 match step(&vfs) {
                     Ok(answer) => return Ok(answer),

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::namespace::Namespace;
 use super::types::{Invalidation, VfsError};
 use crate::fetch::Source;
-use crate::model::{Catalog, VersionEntry};
+use crate::model::{Catalog, Name, VersionEntry};
 use crate::store::NodeKey;
 
 /// A folder of the catalog.
@@ -51,49 +51,43 @@ pub(super) struct Changed {
     pub(super) list: bool,
 }
 
-type Levels<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a [VersionEntry]>>;
-
-fn levels(catalog: &Catalog) -> Levels<'_> {
-    let models = |group: &'_ str| {
-        let names = catalog.models(group).into_iter().flatten();
-        let with_versions = |model: &crate::model::Name| {
-            catalog.versions(group, model.as_str()).unwrap_or_default()
-        };
-        names.map(|m| (m.as_str(), with_versions(m))).collect()
-    };
-    catalog.groups().map(|g| (g.as_str(), models(g.as_str()))).collect()
-}
-
 /// What differs between two catalogs, by folder. What lies below a name that came or went is told
-/// too: a process may stand in there.
+/// too: a process may stand in there. Costs memory for what differs only.
 pub(super) fn difference(old: &Catalog, new: &Catalog) -> BTreeMap<Folder, Changed> {
     let mut out = BTreeMap::new();
-    let (old, new) = (levels(old), levels(new));
-    let (no_models, no_versions) = (BTreeMap::new(), [].as_slice());
-    for group in keys(&old, &new) {
-        let (before, after) = (old.get(group), new.get(group));
-        if before.is_some() != after.is_some() {
+    for (group, had, has) in both(old.groups(), new.groups()) {
+        if had != has {
             note(&mut out, Folder::Root, group, true);
         }
-        let (before, after) = (before.unwrap_or(&no_models), after.unwrap_or(&no_models));
-        for model in keys(before, after) {
-            let (had, has) = (before.get(model), after.get(model));
-            if had.is_some() != has.is_some() {
+        for (model, had, has) in both(models(old, group), models(new, group)) {
+            if had != has {
                 note(&mut out, Folder::Group(group.into()), model, true);
             }
             let folder = || Folder::Model(group.into(), model.into());
-            let (had, has) = (had.unwrap_or(&no_versions), has.unwrap_or(&no_versions));
+            let had = old.versions(group, model).unwrap_or_default();
+            let has = new.versions(group, model).unwrap_or_default();
             versions(had, has, |name, list| note(&mut out, folder(), name, list));
         }
     }
     out
 }
 
-fn keys<'a, V>(a: &BTreeMap<&'a str, V>, b: &BTreeMap<&'a str, V>) -> Vec<&'a str> {
-    let mut all: Vec<&str> = a.keys().chain(b.keys()).copied().collect();
-    all.sort_unstable();
-    all.dedup();
-    all
+fn models<'a>(catalog: &'a Catalog, group: &str) -> impl Iterator<Item = &'a Name> {
+    catalog.models(group).into_iter().flatten()
+}
+
+/// Two sorted lists as one: each name once, and whether the first and the second have it.
+fn both<'a>(
+    old: impl Iterator<Item = &'a Name>,
+    new: impl Iterator<Item = &'a Name>,
+) -> impl Iterator<Item = (&'a str, bool, bool)> {
+    let (mut old, mut new) = (old.peekable(), new.peekable());
+    std::iter::from_fn(move || {
+        let name = [old.peek(), new.peek()].into_iter().flatten().min().copied()?;
+        let had = old.next_if_eq(&name).is_some();
+        let has = new.next_if_eq(&name).is_some();
+        Some((name.as_str(), had, has))
+    })
 }
 
 fn note(out: &mut BTreeMap<Folder, Changed>, folder: Folder, name: &str, list: bool) {
@@ -149,6 +143,7 @@ pub(super) async fn watch(
             () = std::future::ready(()), if std::mem::take(&mut first) => {}
             () = &mut refreshed => refreshed.set(refresh(&source, ttl)),
             () = poke.poked.notified() => {}
+            () = source.changed() => {}
         }
         if poke.all.swap(false, Ordering::Relaxed) {
             told = None;
@@ -201,7 +196,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::{CatalogBuilder, Digest, Name};
+    use crate::model::{CatalogBuilder, Digest};
 
     fn catalog(lines: &[(&str, &str, &str, u8)]) -> Catalog {
         let name = |s: &str| Name::new(s).unwrap();

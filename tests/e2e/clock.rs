@@ -54,16 +54,20 @@ fn a_clock_before_1970_is_no_reason_to_die() {
     let catalog = fs::read_to_string(place.registry().join("models.json")).expect("published");
     assert!(!catalog.contains("published_at"), "no time is better than a wrong one: {catalog}");
 
+    run(&["pin", "org/net@v1", "--prefetch", "--registry", registry]);
+    run(&["info", "org/net@v1", "--registry", registry]);
+    run(&["evict", "--all", "--force"]);
+
     let server = Server::start(&place.registry());
     let mut mount = place.modelfs(["mount"]);
     mount.arg(place.mountpoint()).args(["--registry", &server.url()]);
     let daemon = Daemon::start(&place, back_then(mount, &library));
-    let worker = daemon.worker();
-    run(&["pin", "org/net@v1", "--prefetch"]);
-    run(&["info", "org/net@v1"]);
-    run(&["list", "--remote"]);
+    let processes = daemon.children();
+    // What answers commands cannot say what day it is, and says so.
+    let status = place.run(["status"]);
+    assert_eq!((status.code, status.err.contains("before 1970")), (1, true), "{status:?}");
     let read = fs::read(daemon.path("org/net/v1/w.bin")).expect("read");
     assert!(read == modelfs_test_support::bytes(3, 300_000), "a wrong byte");
-    assert_eq!(daemon.worker(), worker, "nothing died of it");
+    assert_eq!(daemon.children(), processes, "nothing died of it");
     daemon.stop();
 }

@@ -114,7 +114,7 @@ pub struct Unmount {
     pub cache_dir: Option<PathBuf>,
 }
 
-/// `modelfs status`
+/// `modelfs status`, `modelfs refresh`
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]

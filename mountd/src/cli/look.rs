@@ -1,9 +1,10 @@
-//! Commands that only look: status, list, info, path.
+//! Commands that only look: status, list, info, path, refresh.
 //!
 //! Invariant: nothing changes but what is remembered of a registry's catalog, and that only where there
 //! is a cache.
 
 use modelfs::base::units::ByteSize;
+use modelfs::model::LeftOut;
 use modelfs::store::Usage;
 use serde::Serialize;
 use serde_json::Value;
@@ -13,11 +14,11 @@ use super::daemons::{self, Mounted};
 use super::output::{Out, printable};
 use super::table::{Column, bar, pairs, percent, table};
 use crate::control::answers::{
-    DaemonStatus, Info, List, ListedVersion, MountedPath, Status, Waiting,
+    DaemonStatus, Info, List, ListedVersion, MountedPath, Refreshed, Status, Waiting,
 };
 use crate::control::backend::Absent;
 use crate::control::ops::Ask;
-use crate::control::types::{GetInfo, GetList, GetPath, GetStatus};
+use crate::control::types::{GetInfo, GetList, GetPath, GetStatus, Refresh};
 use crate::error::Failure;
 
 /// Signs of the bar that shows how full the cache is.
@@ -104,6 +105,7 @@ fn status_text(s: &Status) -> String {
         ("log", d.and_then(|d| d.log.as_ref()).map(|l| l.display().to_string())),
         ("registry", r.map(|r| r.name.clone())),
         ("catalog", catalog),
+        ("left out", r.and_then(|r| r.left_out.as_ref()).map(left_out_text)),
         ("trouble", r.and_then(|r| r.trouble.clone())),
         ("waiting", r.and_then(|r| r.waiting.as_ref()).map(waiting_text)),
         ("cache", Some(cache)),
@@ -126,6 +128,31 @@ fn disk_text(c: &Usage) -> String {
     match most < c.limit {
         true => format!("{}: the cache cannot grow beyond {most}", c.disk_free),
         false => c.disk_free.to_string(),
+    }
+}
+
+/// Names that no path can hold, on one line.
+fn left_out_text(left_out: &LeftOut) -> String {
+    let names = if left_out.count == 1 { "name" } else { "names" };
+    let first = left_out.first.join("; ");
+    let more = if left_out.count > left_out.first.len() { "; …" } else { "" };
+    format!("{} {names} of the catalog that no path can hold: {first}{more}", left_out.count)
+}
+
+/// `modelfs refresh`
+pub async fn refresh(out: Out, args: StatusArgs) -> Result<(), Failure> {
+    let session = args.places.open(out, Ask::Registry).await?;
+    out.show(&session.ask(Refresh {}).await?, refreshed_text)?;
+    session.close().await
+}
+
+fn refreshed_text(r: &Refreshed) -> String {
+    let versions = if r.versions == 1 { "version" } else { "versions" };
+    let head =
+        format!("{} offers {} {versions}: {} new, {} gone", r.registry, r.versions, r.new, r.gone);
+    match &r.left_out {
+        Some(left_out) => format!("{head}\nleft out: {}", left_out_text(left_out)),
+        None => head,
     }
 }
 
@@ -290,6 +317,16 @@ mod tests {
         assert!(lines[1].starts_with("g/m@v1 ") && lines[1].ends_with('?'), "{text}");
         assert!(lines[2].contains("25%") && lines[2].ends_with("a, b"), "{text}");
         assert!(!text.contains("REGISTRY"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_one_line_that_says_how_many() {
+        let first = vec!["the group name \"..\" has a part '.' or '..'".to_owned()];
+        let one = LeftOut { count: 1, first: first.clone() };
+        let text = left_out_text(&one);
+        assert_eq!(text, format!("1 name of the catalog that no path can hold: {}", first[0]));
+        let many = left_out_text(&LeftOut { count: 9, first });
+        assert!(many.starts_with("9 names ") && many.ends_with("; …"), "{many}");
     }
 
     #[test]

@@ -116,6 +116,14 @@ Examples:
   modelfs path org/my-model@v1
   ls \"$(modelfs path org/my-model@v1)\"")]
     Path(args::One),
+    /// Ask the registry now what it offers
+    #[command(after_help = "\
+Examples:
+  modelfs refresh
+  modelfs refresh --json | jq .versions
+
+A mount asks by itself every --catalog-ttl, and at once for a name that it does not know.")]
+    Refresh(args::Status),
     /// Fetch all of a version into the cache
     #[command(after_help = "\
 Examples:
@@ -188,6 +196,7 @@ pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
         Command::List(args) => look::list(out, args).await,
         Command::Info(args) => look::info(out, args).await,
         Command::Path(args) => look::path(out, args).await,
+        Command::Refresh(args) => look::refresh(out, args).await,
         Command::Prefetch(args) => change::prefetch(out, args).await,
         Command::Pin(args) => change::pin(out, args).await,
         Command::Unpin(args) => change::unpin(out, args).await,

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::Traffic;
-use modelfs::model::Digest;
 use modelfs::model::trace::TraceDoc;
+use modelfs::model::{Digest, LeftOut};
 use modelfs::store::Usage;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,9 @@ pub struct RegistryStatus {
     /// What is being waited for at this moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// Names in its catalog that no path can hold, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
 }
 
 /// Calls that have no answer yet and go on asking.
@@ -86,6 +89,22 @@ pub struct Waiting {
     pub why: String,
     /// When the last of them gives up, from now.
     pub seconds_left: u64,
+}
+
+/// What a registry said when it was asked for its catalog.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// Its name, without credentials.
+    pub registry: String,
+    /// Versions that it offers.
+    pub versions: usize,
+    /// Of them, those that were not offered before, or with another content.
+    pub new: usize,
+    /// Versions that it offered before and does not offer any more.
+    pub gone: usize,
+    /// Names in its catalog that no path can hold, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
 }
 
 /// How full the cache is.

@@ -1,4 +1,4 @@
-//! Commands that only look: status, list, info, path.
+//! Commands that only look: status, list, info, path, refresh.
 //!
 //! Invariant: nothing is fetched but a catalog or a manifest, and that only when asked for.
 
@@ -8,14 +8,15 @@ use std::time::SystemTime;
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::Source;
-use modelfs::model::{Catalog, ModelRef, VersionRef};
+use modelfs::model::{Catalog, LeftOut, ModelRef, VersionRef};
 use modelfs::store::Usage;
 
 use super::answers::{
-    CacheStatus, FileInfo, Info, List, ListedVersion, MountedPath, RegistryStatus, Status, Waiting,
+    CacheStatus, FileInfo, Info, List, ListedVersion, MountedPath, Refreshed, RegistryStatus,
+    Status, Waiting,
 };
 use super::ops::{Ask, Found, Known, Ops, Run, blocking, rfc3339};
-use super::types::{GetInfo, GetList, GetPath, GetStatus, ProgressSink};
+use super::types::{GetInfo, GetList, GetPath, GetStatus, ProgressSink, Refresh};
 use crate::error::{Failure, Kind};
 use crate::paths;
 
@@ -62,15 +63,22 @@ pub fn waiting(source: &Source) -> Option<Waiting> {
 
 fn registry_status(ops: &Ops) -> Result<Option<RegistryStatus>, Failure> {
     let Some(source) = &ops.source else { return Ok(None) };
-    let saved = ops.store.saved_catalog(source.name())?;
-    let age = saved.and_then(|s| SystemTime::now().duration_since(s.checked).ok());
+    let checked = ops.store.catalog_last_checked(source.name())?;
+    let age = checked.and_then(|at| SystemTime::now().duration_since(at).ok());
+    let catalog = source.catalog_now();
     Ok(Some(RegistryStatus {
         name: source.name().to_owned(),
-        versions: source.catalog_now().map(|c| c.len()),
+        versions: catalog.as_ref().map(|c| c.len()),
+        left_out: catalog.and_then(|c| left_out(&c)),
         catalog_age_seconds: age.map(|a| a.as_secs()),
         trouble: source.trouble().filter(|_| ops.fetcher.is_some()),
         waiting: waiting(source),
     }))
+}
+
+/// Names that are left out, if there are any.
+fn left_out(catalog: &Catalog) -> Option<LeftOut> {
+    Some(catalog.left_out().clone()).filter(|left| left.count > 0)
 }
 
 impl Ops {
@@ -134,6 +142,7 @@ impl Run for GetList {
 
 async fn remote(ops: Arc<Ops>) -> Result<List, Failure> {
     let source = ops.source.clone().ok_or_else(|| Failure::no_registry("`list --remote`"))?;
+    ops.ask_again(&source, source.patience()).await;
     let catalog = Ops::catalog(&source, Ask::Registry).await?;
     let trouble = source.trouble();
     let versions = blocking(move || {
@@ -217,4 +226,32 @@ impl Run for GetPath {
         }
         Ok(MountedPath { path })
     }
+}
+
+impl Run for Refresh {
+    async fn run(self, ops: Arc<Ops>, _: ProgressSink) -> Result<Refreshed, Failure> {
+        let source = ops.source.clone().ok_or_else(|| Failure::no_registry("`refresh`"))?;
+        let before = match &ops.daemon {
+            Some(_) => {
+                let before = source.catalog_now();
+                source.refresh().await?;
+                before
+            }
+            // It was asked when the command began.
+            None => source.take_catalog_at_start(),
+        };
+        let catalog = source.catalog().await?;
+        if let Some(trouble) = source.trouble() {
+            return Err(Failure::new(Kind::Network, trouble));
+        }
+        Ok(refreshed(source.name(), &before.unwrap_or_default(), &catalog))
+    }
+}
+
+fn refreshed(registry: &str, before: &Catalog, now: &Catalog) -> Refreshed {
+    let hash = |catalog: &Catalog, version: &VersionRef| catalog.find(version).map(|v| v.hash);
+    let new = offered(now).filter(|(v, entry)| hash(before, v) != Some(entry.hash)).count();
+    let gone = offered(before).filter(|(v, _)| hash(now, v).is_none()).count();
+    let registry = registry.to_owned();
+    Refreshed { registry, versions: now.len(), new, gone, left_out: left_out(now) }
 }

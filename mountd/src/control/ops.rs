@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::model::{Catalog, ContentKey, Digest, FileIx, Manifest, VersionEntry, VersionRef};
@@ -157,13 +157,43 @@ impl Ops {
         }
     }
 
+    /// Asks a registry out of turn, if it may not have been asked just now: a command that works
+    /// without a daemon began with that.
+    pub async fn ask_again(&self, source: &Arc<Source>, patience: Duration) {
+        if self.daemon.is_some() {
+            source.ask_again(patience).await;
+        }
+    }
+
+    /// The catalog of a source and what it says of a version. One that was published a moment ago is
+    /// not in the catalog yet, so the registry is asked again.
+    async fn look_up(
+        &self,
+        source: &Arc<Source>,
+        version: &VersionRef,
+        ask: Ask,
+    ) -> (Result<Arc<Catalog>, Failure>, Option<VersionEntry>) {
+        let entry = |catalog: &Result<Arc<Catalog>, Failure>| {
+            catalog.as_ref().ok().and_then(|c| c.find(version).cloned())
+        };
+        let catalog = Self::catalog(source, ask).await;
+        match entry(&catalog) {
+            None if ask == Ask::Registry && catalog.is_ok() => {
+                self.ask_again(source, source.patience()).await;
+                let catalog = Self::catalog(source, ask).await;
+                let entry = entry(&catalog);
+                (catalog, entry)
+            }
+            entry => (catalog, entry),
+        }
+    }
+
     /// Finds a version: in the catalog, else among what the index remembers.
     pub async fn find(&self, version: &VersionRef, ask: Ask) -> Result<Found, Failure> {
         let mut found = Vec::new();
         let mut seen: Option<(Arc<Source>, Arc<Catalog>)> = None;
         for source in self.sources()? {
-            let catalog = Self::catalog(&source, ask).await;
-            let entry = catalog.as_ref().ok().and_then(|c| c.find(version).cloned());
+            let (catalog, entry) = self.look_up(&source, version, ask).await;
             let hash = match &entry {
                 Some(entry) => Some(entry.hash),
                 None => self.remembered(&source, version)?,
@@ -203,7 +233,16 @@ impl Ops {
             0 => String::new(),
             _ => format!("did you mean {}? ", near.join(" or ")),
         };
+        let trouble = seen.as_ref().and_then(|(source, _)| source.trouble());
         match (&self.source, seen) {
+            // It may have it by now.
+            (Some(_), Some((source, _))) if trouble.is_some() && ask == Ask::Registry => {
+                let (name, why) = (source.name(), trouble.unwrap_or_default());
+                Failure::new(
+                    Kind::Network,
+                    format!("{version} is not in the catalog last seen of {name}: {why}"),
+                )
+            }
             (Some(_), Some((source, _))) => Failure::new(
                 Kind::NotFound,
                 format!("{version} is not in the registry {}", source.name()),

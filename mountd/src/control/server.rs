@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -30,7 +30,7 @@ use super::guests::{Guest, Guests, MOST, Patient};
 use super::ops::{Ops, Run};
 use super::types::{
     Call, Event, Evict, ForgetTrace, GetInfo, GetList, GetPath, GetStatus, GetTrace, ImportTrace,
-    Pin, Prefetch, Restart, Unmount, Unpin, Verify, parse,
+    Pin, Prefetch, Refresh, Restart, Unmount, Unpin, Verify, parse,
 };
 use crate::error::{Failure, Kind};
 use crate::paths;
@@ -43,6 +43,9 @@ const MAX_HEAD: usize = 16 << 10;
 
 /// What is told to whom there is no room for.
 const CROWDED: &str = "the daemon is answering too many other requests; try again";
+
+/// What is told to everybody while the clock stands before 1970: hyper panics then.
+const CLOCK: &str = "this machine's clock stands before 1970: set it, then ask again";
 
 /// How long answers under way may take to end when the daemon does.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -118,12 +121,14 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) if may_ask(&stream, owner) => {
-                if guests.make_room() {
+                if SystemTime::now() < SystemTime::UNIX_EPOCH {
+                    connections.spawn(turn_away(stream, CLOCK));
+                } else if guests.make_room() {
                     let guest = Guest::default();
                     let task = connections.spawn(converse(stream, router.clone(), guest.clone()));
                     guests.add(guest, task);
                 } else if connections.len() < 2 * MOST {
-                    connections.spawn(turn_away(stream));
+                    connections.spawn(turn_away(stream, CROWDED));
                 }
             }
             Ok(_) => tracing::warn!("refused a control connection of another user"),
@@ -145,9 +150,9 @@ fn may_ask(stream: &UnixStream, owner: u32) -> bool {
 }
 
 /// Says so at once, whatever the request is.
-async fn turn_away(mut stream: UnixStream) {
-    tracing::warn!("{CROWDED}");
-    let body = line(&Failure::new(Kind::General, CROWDED));
+async fn turn_away(mut stream: UnixStream, why: &str) {
+    tracing::warn!("{why}");
+    let body = line(&Failure::new(Kind::General, why));
     let head = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
@@ -170,8 +175,6 @@ async fn converse(stream: UnixStream, router: Router, guest: Guest) {
         .header_read_timeout(ARRIVE)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
-        // Nobody reads it, and it panics where the clock stands before 1970.
-        .auto_date_header(false)
         .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
@@ -185,6 +188,7 @@ fn router(ops: Arc<Ops>) -> Router {
         .route(GetList::PATH, route::<GetList>())
         .route(GetInfo::PATH, route::<GetInfo>())
         .route(GetPath::PATH, route::<GetPath>())
+        .route(Refresh::PATH, route::<Refresh>())
         .route(Prefetch::PATH, route::<Prefetch>())
         .route(Verify::PATH, route::<Verify>())
         .route(Pin::PATH, route::<Pin>())
@@ -297,7 +301,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let turns_away = async {
             let (stream, _) = listener.accept().await.unwrap();
-            turn_away(stream).await;
+            turn_away(stream, CROWDED).await;
         };
         let none: crate::control::types::ProgressSink = Arc::new(|_| {});
         let client = crate::control::client::Client::new(&path);

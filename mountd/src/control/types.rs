@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{
-    Checked, Freed, Info, List, MountedPath, Pinned, Prefetched, Restarting, Status, Traced,
-    Unmounting, Unpinned, Untraced,
+    Checked, Freed, Info, List, MountedPath, Pinned, Prefetched, Refreshed, Restarting, Status,
+    Traced, Unmounting, Unpinned, Untraced,
 };
 use crate::error::Failure;
 
@@ -52,6 +52,7 @@ calls! {
     GetList => "/v1/list", List, READS;
     GetInfo => "/v1/info", Info, READS;
     GetPath => "/v1/path", MountedPath, READS;
+    Refresh => "/v1/refresh", Refreshed;
     Prefetch => "/v1/prefetch", Prefetched, STREAMED;
     Verify => "/v1/verify", Checked, STREAMED;
     Pin => "/v1/pin", Pinned;
@@ -157,6 +158,10 @@ pub struct GetPath {
     /// Which.
     pub reference: Ref,
 }
+
+/// Asks the registry for its catalog now.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Refresh {}
 
 /// Fetches all of a version.
 #[derive(Debug, Serialize, Deserialize)]

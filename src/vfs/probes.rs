@@ -1,0 +1,42 @@
+//! Names that programs look for in every folder, whatever it is. Pure.
+
+/// Looked for by file managers, desktops, shells and servers: nobody calls a model so, and no registry
+/// should hear of it.
+const EVERYWHERE: [&str; 15] = [
+    "$recycle.bin",
+    "__init__.py",
+    "__pycache__",
+    "audio_ts",
+    "autorun.inf",
+    "bdmv",
+    "dcim",
+    "desktop.ini",
+    "folder.jpg",
+    "lost+found",
+    "recycler",
+    "system volume information",
+    "thumbs.db",
+    "video_ts",
+    "web.config",
+];
+
+/// Whether programs look for this name everywhere: names that begin with a dot, and a few others.
+pub(super) fn is_probed(name: &str) -> bool {
+    name.starts_with('.') || EVERYWHERE.contains(&&*name.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_for_everywhere_and_what_is_not() {
+        for name in [".git", ".Trash-1000", ".", "desktop.ini", "Desktop.ini", "BDMV", "Thumbs.db"]
+        {
+            assert!(is_probed(name), "{name}");
+        }
+        for name in ["org", "v1", "git", "desktop", "init.py", ""] {
+            assert!(!is_probed(name), "{name}");
+        }
+    }
+}
