@@ -2,16 +2,22 @@
 //!
 //! Invariant: set up once, at the start. A daemon writes a log; times are left out on a terminal, where
 //! they are noise. A command writes messages, as it writes its errors. Whatever is in an event, it is
-//! one line, and no terminal obeys it.
+//! one line, and no terminal obeys it. One place in the program writes [`AT_ONCE`] lines at once and
+//! then one every [`EACH`]; how many were left out is said with the next.
+//! Concurrency: one lock around the counts, held for a look-up.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -70,11 +76,76 @@ fn word(level: Level) -> &'static str {
     }
 }
 
+/// Lines from one place at once: enough to see what it is about and whom it concerns.
+const AT_ONCE: u32 = 20;
+
+/// And then one in so long: a file of a day's trouble is read in minutes.
+const EACH: Duration = Duration::from_secs(5);
+
+/// What one place in the program has written of late.
+#[derive(Debug, Default)]
+struct Written {
+    /// Until when its lines count.
+    spent: Option<Instant>,
+    /// Lines left out since the last one.
+    left_out: u64,
+}
+
+impl Written {
+    /// Whether it may write a line now; if so, how many were left out before it.
+    fn line(&mut self, now: Instant) -> Option<u64> {
+        let spent = self.spent.map_or(now, |at| at.max(now));
+        if spent.duration_since(now) > EACH * (AT_ONCE - 1) {
+            self.left_out += 1;
+            return None;
+        }
+        self.spent = Some(spent + EACH);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// Limits what each place in the program writes, of all but what was asked for in detail.
+#[derive(Debug, Default)]
+struct Limits(Mutex<HashMap<Identifier, Written>>);
+
+impl Limits {
+    fn line(&self, event: &Metadata<'_>) -> Option<u64> {
+        if *event.level() > Level::INFO {
+            return Some(0);
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(event.callsite()).or_default().line(Instant::now())
+    }
+}
+
+/// Makes a writer for each event.
+struct Log {
+    colours: bool,
+    limits: Limits,
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Lines<Box<dyn Write>>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Lines { out: Box::new(io::stderr()), colours: self.colours, left_out: 0 }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
+        match self.limits.line(event) {
+            Some(left_out) => Lines { left_out, ..self.make_writer() },
+            None => Lines { out: Box::new(io::sink()), colours: false, left_out: 0 },
+        }
+    }
+}
+
 /// Writes events, each of which comes in one piece.
 struct Lines<W> {
     out: W,
     /// Escapes for colours are in them; the formatter escapes those of values.
     colours: bool,
+    /// Lines like the next one that were left out before it.
+    left_out: u64,
 }
 
 impl<W: Write> Write for Lines<W> {
@@ -85,7 +156,12 @@ impl<W: Write> Write for Lines<W> {
             true => line.split('\u{1b}').map(printable).collect::<Vec<_>>().join("\u{1b}"),
             false => printable(line),
         };
-        self.out.write_all(format!("{shown}{end}").as_bytes())?;
+        let left_out = match std::mem::take(&mut self.left_out) {
+            0 => String::new(),
+            1 => " (one more line like this was left out before it)".to_owned(),
+            n => format!(" ({n} more lines like this were left out before it)"),
+        };
+        self.out.write_all(format!("{shown}{left_out}{end}").as_bytes())?;
         Ok(event.len())
     }
 
@@ -107,7 +183,7 @@ pub fn start(quiet: bool, verbose: u8, daemon: bool) {
     let colours = terminal && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(move || Lines { out: std::io::stderr(), colours })
+        .with_writer(Log { colours, limits: Limits::default() })
         .with_ansi(colours)
         .with_target(verbose > 0);
     match (daemon, terminal) {
@@ -130,11 +206,33 @@ mod tests {
             (false, "\\u{1b}[2mWARN a\\nerror: b\\u{202e}\\u{9b}\n"),
             (true, "\u{1b}[2mWARN a\\nerror: b\\u{202e}\\u{9b}\n"),
         ] {
-            let mut lines = Lines { out: Vec::new(), colours };
+            let mut lines = Lines { out: Vec::new(), colours, left_out: 0 };
             let event = "\u{1b}[2mWARN a\nerror: b\u{202e}\u{9b}\n";
             lines.write_all(event.as_bytes()).unwrap();
             assert_eq!(String::from_utf8(lines.out).unwrap(), shown);
         }
+    }
+
+    #[test]
+    fn one_place_writes_a_few_lines_and_then_one_now_and_then_that_says_how_many_were_left_out() {
+        let (mut written, start) = (Written::default(), Instant::now());
+        for _ in 0..AT_ONCE {
+            assert_eq!(written.line(start), Some(0));
+        }
+        for _ in 0..1000 {
+            assert_eq!(written.line(start), None);
+        }
+        assert_eq!(written.line(start + EACH), Some(1000));
+        assert_eq!(written.line(start + EACH), None);
+        assert_eq!(written.line(start + EACH * 2), Some(1));
+        let quiet = start + EACH * 100;
+        assert_eq!((0..99).filter_map(|_| written.line(quiet)).count(), AT_ONCE as usize);
+        let mut lines = Lines { out: Vec::new(), colours: false, left_out: 1000 };
+        lines.write_all(b"WARN a\n").unwrap();
+        lines.write_all(b"WARN a\n").unwrap();
+        let text = String::from_utf8(lines.out).unwrap();
+        let want = "WARN a (1000 more lines like this were left out before it)\nWARN a\n";
+        assert_eq!(text, want);
     }
 
     #[test]
