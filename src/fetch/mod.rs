@@ -173,7 +173,8 @@ impl Fetcher {
     }
 
     /// Fills `buf` from `offset` if all of it is in the store: never waits for a network. `false`:
-    /// something is missing. The range must lie in the file.
+    /// something is missing, or has to be compared with its checksum first, which may take long. The range
+    /// must lie in the file.
     pub fn read_cached(
         &self,
         file: &CachedFile,
@@ -181,7 +182,10 @@ impl Fetcher {
         buf: &mut [u8],
     ) -> Result<bool, FetchError> {
         match &file.blob {
-            Some(blob) if !buf.is_empty() => Ok(blob.read(offset, buf)? == ReadState::Hit),
+            Some(blob) if !buf.is_empty() => {
+                let range = FileRange::at(offset, buf.len() as u64);
+                Ok(blob.is_proven(range) && blob.read(offset, buf)? == ReadState::Hit)
+            }
             _ => Ok(true),
         }
     }

@@ -38,6 +38,9 @@ pub struct Cell {
     /// Held while its file is changed: the kernel lets one writer into a file at a time, and those
     /// that wait for it there spin; and a change time is known to be ours. Readers do not need it.
     pub turn: Mutex<()>,
+    /// Held while parts are compared with their checksums for a reader: one at a time, since a part may
+    /// be large.
+    pub proving: Mutex<()>,
     state: Mutex<State>,
     /// Told when readers leave a segment that is leaving.
     pub quiet: Condvar,
@@ -74,7 +77,7 @@ pub struct State {
     pub dirty: Bits,
     /// Of them: in the commit that is under way.
     pub syncing: Bits,
-    /// Of them: claimed by an earlier life, and not yet found to be right (see `trust`).
+    /// Of them: claimed by an earlier process, or changed by another program, and not yet found to be right (see `trust`).
     pub unproven: Bits,
     /// Whether the file was compared with its stamp since the store was opened.
     pub examined: bool,
@@ -82,6 +85,10 @@ pub struct State {
     pub stamp: Option<Stamp>,
     /// The stamp that the index has.
     pub stamp_kept: Option<Stamp>,
+    /// The index claims parts that were dropped: it could not be told.
+    pub overclaimed: bool,
+    /// How often the file was found to have been changed by another program.
+    pub foreign_changes: u32,
     /// What dirty parts hashed to, for the sidecar.
     pub sums: Vec<(u32, Digest)>,
     /// One per segment.
@@ -120,6 +127,7 @@ impl Cell {
             pinned: pinned.into(),
             setup: Mutex::new(()),
             turn: Mutex::new(()),
+            proving: Mutex::new(()),
             state: Mutex::new(State { segs, ..State::default() }),
             quiet: Condvar::new(),
             layout,

@@ -108,7 +108,10 @@ fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
     for cell in &synced {
         measure(core, cell);
     }
-    keep_stamps(core, &synced)?;
+    if let Err(error) = keep_stamps(core, &synced) {
+        // what is not recorded is compared with its checksums at the next start, no more
+        tracing::warn!(%error, "what cached files look like was not recorded");
+    }
     failed.map_or(Ok(()), Err)
 }
 
@@ -289,6 +292,10 @@ pub fn run(core: &Arc<Core>) {
 /// Commits for the last time; marks the index clean if nothing is under way any more.
 pub fn close(core: &Arc<Core>) -> Result<(), StoreError> {
     commit(core)?;
+    // room that was made at its end changed files: the last commit records what they look like
+    if !lock(&core.dirty).cells.is_empty() {
+        commit(core)?;
+    }
     let cells: Vec<_> = lock(&core.blobs).by_key.values().cloned().collect();
     let quiet = cells.iter().all(|c| {
         let s = c.state();

@@ -1,8 +1,9 @@
 //! What all parts of the store share: the disk, the index, the books, the list of blobs.
 //!
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
-//! Order, where two are held: `evictor` → `committer` → a blob's `turn` → index → `blobs` → a blob's state;
-//! `headroom` inside any of them. `lru`, `space`, `dirty` and `files` are leaves: nothing is taken inside them.
+//! Order, where two are held: a blob's `proving` → `evictor` → `committer` → a blob's `turn` → index →
+//! `blobs` → a blob's state; `headroom` inside any of them. `lru`, `space`, `dirty` and `files` are leaves:
+//! nothing is taken inside them.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;

@@ -28,6 +28,8 @@ pub struct Leaving {
     cell: Arc<Cell>,
     segments: Vec<u32>,
     runs: Vec<PartRange>,
+    /// Of them: those that were unproven, in case that they stay.
+    unproven: Vec<PartRange>,
     punches: Vec<FileRange>,
     cost: u64,
     whole: bool,
@@ -42,7 +44,7 @@ pub fn claim(
 ) -> (Option<Leaving>, u64) {
     let mut s = cell.state();
     let mut out = Vec::new();
-    let (mut runs, mut cost, mut busy) = (Vec::new(), 0, 0);
+    let (mut runs, mut unproven, mut cost, mut busy) = (Vec::new(), Vec::new(), 0, 0);
     let free = |s: &State, i: u32| standing(cell, s, i) == Standing::Free;
     let present = |s: &State, i: u32| s.present.any(cell.parts_of(i));
     // without holes a blob goes as a whole or not at all
@@ -58,13 +60,14 @@ pub fn claim(
             busy += kept.iter().map(|r| space::cost(&cell.layout, *r)).sum::<u64>();
             continue;
         }
+        unproven.extend(s.unproven.runs(parts, true));
         let (gone, freed) = s.take(&cell.layout, parts);
         runs.extend(gone);
         cost += freed;
         out.push(segment);
     }
     let passed = s.passed;
-    let leaving = begin(core, cell, s, out, runs, cost);
+    let leaving = begin(core, cell, s, out, runs, cost).map(|l| Leaving { unproven, ..l });
     match leaving {
         Some(l) if passed && core.is_shared(cell) => {
             busy += l.cost;
@@ -123,7 +126,7 @@ fn begin(
         lru.remove(cell.seg_ref(i));
     }
     drop(lru);
-    Some(Leaving { cell: cell.clone(), segments, runs, punches, cost, whole })
+    Some(Leaving { cell: cell.clone(), segments, runs, unproven: Vec::new(), punches, cost, whole })
 }
 
 /// Makes it all durable and gives the space back. If the index fails and `undo`, everything is
@@ -250,6 +253,7 @@ fn account(core: &Arc<Core>, l: Leaving, done: io::Result<()>) -> u64 {
         s.row = None;
         s.unnamed = false;
         (s.examined, s.stamp, s.stamp_kept) = (false, None, None);
+        s.overclaimed = false;
         if done.is_ok() {
             let excess = std::mem::take(&mut s.excess);
             space.data -= excess;
@@ -269,6 +273,9 @@ fn restore(core: &Core, l: Leaving) {
     for run in &l.runs {
         s.add(&l.cell.layout, *run);
     }
+    for run in &l.unproven {
+        s.unproven.set(*run);
+    }
     if l.whole {
         s.removing = false;
     }
@@ -284,6 +291,7 @@ fn restore(core: &Core, l: Leaving) {
 fn leave_behind(core: &Core, l: Leaving) {
     let mut s = l.cell.state();
     s.excess += l.cost;
+    s.overclaimed = true;
     if l.whole {
         s.removing = false;
     }

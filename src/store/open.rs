@@ -14,11 +14,11 @@ use super::core::{Blobs, Core, Dirty, Group, Time};
 use super::disk::Disk;
 use super::error::StoreError;
 use super::headroom::Headroom;
-use super::index::{self, Durability, names as index_names, rows};
+use super::index::{self, Durability, Epochs, names as index_names, rows};
 use super::lock::StoreLock;
 use super::lru::Lru;
 use super::space::{BLOCK, MIN_LIMIT, Space};
-use super::trust::{self, Evidence, Left};
+use super::trust::Evidence;
 use super::types::StoreOptions;
 use super::{epoch, evict, names, pins, rebuild};
 use crate::base::Clock;
@@ -53,22 +53,16 @@ pub fn open(
     let root = &options.root;
     let lock = lock.map_or_else(|| take(root), Ok)?;
     disk.make_folder(Path::new("blobs")).map_err(StoreError::disk(root, "make blobs/"))?;
-    let (kept, epoch) = (epoch::read(root), epoch::draw());
+    let epochs = Epochs { last: epoch::read(root), next: epoch::draw() };
     let headroom = Headroom::of(root);
-    let open = || index::open(root, &disk, clock.wall(), epoch, read);
+    let open = || index::open(root, &disk, clock.wall(), epochs, read);
     let (opened, read) = match open() {
         Err(e) if e.is_full() && headroom.change().give_up() => open()?,
         other => other?,
     };
-    if let Err(error) = epoch::write(root, epoch) {
+    if let Err(error) = epoch::write(root, epochs.next) {
         tracing::warn!(%error, "the epoch cannot be written; at the next start all cached parts are compared with their checksums");
     }
-    let before = opened.before;
-    let evidence = trust::evidence(Left {
-        same_epoch: kept.is_some() && before.epoch == kept,
-        clean: before.clean,
-        same_boot: before.boot.is_some() && before.boot == disk.boot(),
-    });
     // the names of a new index and its log; what follows rests on them
     disk.sync_folder(Path::new("")).map_err(StoreError::disk(root, "sync"))?;
     let limit = options.limit.or(read.limit.map(ByteSize)).unwrap_or(DEFAULT_LIMIT);
@@ -87,7 +81,7 @@ pub fn open(
         space.overhead += super::space::up(len) + BLOCK;
     }
     let newest = read.blobs.iter().flat_map(|b| &b.used).map(|(_, used)| *used).max().unwrap_or(0);
-    let (blobs, lru) = load(read, &mut space, evidence);
+    let (blobs, lru) = load(read, &mut space, opened.evidence);
     let core = Arc::new(Core {
         root: root.clone(),
         disk,
@@ -106,7 +100,7 @@ pub fn open(
         time: Time::new(clock, newest),
         lock,
     });
-    if !before.clean {
+    if !opened.agrees {
         rebuild::agree(&core)?;
     }
     {
@@ -194,16 +188,16 @@ fn load(read: Read, space: &mut Space, evidence: Evidence) -> (Blobs, Lru) {
             space.data += s.add(&cell.layout, run);
         }
         s.unproven = s.present.clone();
-        s.stamp_kept = row.stamp;
         s.stamp = row.stamp.filter(|_| evidence == Evidence::Stamp);
+        s.stamp_kept = s.stamp;
         for (segment, used) in row.used {
             s.segs[segment as usize].used = used;
             if !cell.is_pinned() {
                 listed.push((used, cell.seg_ref(segment)));
             }
         }
-        // a former process may have passed it on, and somebody mapped it
-        s.passed = s.data == cell.layout.len();
+        // a former process may have passed it on, and a program mapped it
+        s.passed = s.data == cell.layout.len() || evidence == Evidence::Checksum;
     }
     let mut lru = Lru::default();
     lru.load(listed);

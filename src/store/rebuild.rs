@@ -76,20 +76,20 @@ fn take_in(
     };
     let key = stem.parse::<Digest>().ok().map(ContentKey::new);
     let key = key.filter(|key| folder_of(key) == folder && key.to_string() == stem);
+    if key.is_some_and(|key| claimed.contains(&key)) {
+        return Ok(());
+    }
     // only ordinary files are there for the disk
-    let (Some(key), Ok(_)) = (key, core.disk.stat(&path)) else {
+    let (Some(key), Ok(stat)) = (key, core.disk.stat(&path)) else {
         strangers.push(path);
         return Ok(());
     };
-    if claimed.contains(&key) {
-        return Ok(());
-    }
     if is_sums {
         // goes with its blob
         if core.disk.stat(&folder.join(stem)).is_err() {
             remove(core, &path);
         }
-    } else if !adopt(core, &key, &path)? {
+    } else if !adopt(core, &key, &path, stat.allocated)? {
         remove(core, &path);
         remove(core, &folder.join(format!("{name}.sums")));
     }
@@ -157,11 +157,11 @@ fn claims(core: &Core, layout: &BlobLayout, path: &Path) -> io::Result<Vec<PartR
     if data.stat()?.len != layout.len() {
         return Ok(Vec::new());
     }
-    let mut bits = Bits::default();
+    let (mut bits, solid) = (Bits::default(), data.is_solid(0, layout.len())?);
     for chunk in sums::chunks(layout.all_parts()) {
         for (part, slot) in chunk.iter().zip(sums::read(sidecar.as_ref(), layout, chunk)?) {
             let file = layout.part(part).file;
-            if slot.is_some() && data.is_solid(file.start(), file.len())? {
+            if slot.is_some() && (solid || data.is_solid(file.start(), file.len())?) {
                 bits.set(PartRange { start: part.0, end: part.0 + 1 });
             }
         }
@@ -175,17 +175,25 @@ fn claims(core: &Core, layout: &BlobLayout, path: &Path) -> io::Result<Vec<PartR
     Ok(bits.runs(layout.all_parts(), true))
 }
 
-/// Takes in a blob that no row claims, as far as its sidecar certifies it.
-fn adopt(core: &Arc<Core>, key: &ContentKey, path: &Path) -> Result<bool, StoreError> {
+/// Takes in a blob that no row claims, as far as its sidecar certifies it; `false`: it is of no use. One
+/// that cannot be looked at stays, and is counted.
+fn adopt(
+    core: &Arc<Core>,
+    key: &ContentKey,
+    path: &Path,
+    allocated: u64,
+) -> Result<bool, StoreError> {
     let sums_path = path.with_extension("sums");
     let Some(layout) = sums::certified_layout(core.disk.as_ref(), &sums_path, key) else {
         return Ok(false);
     };
     let claimed = match claims(core, &layout, path) {
         Ok(claimed) => claimed,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => {
             tracing::warn!(path = %core.full(path).display(), %error, "a blob cannot be looked at");
-            return Ok(false);
+            lock(&core.space).overhead += allocated;
+            return Ok(true);
         }
     };
     if claimed.is_empty() {
@@ -213,6 +221,8 @@ fn adopt(core: &Arc<Core>, key: &ContentKey, path: &Path) -> Result<bool, StoreE
     let listed: Vec<_> = {
         let mut s = cell.state();
         s.row = Some(row);
+        // a former process may have passed it on, and a program mapped it
+        s.passed = true;
         let mut space = lock(&core.space);
         space.add_overhead(&cell.overhead);
         space.data += s.cost;
@@ -221,7 +231,6 @@ fn adopt(core: &Arc<Core>, key: &ContentKey, path: &Path) -> Result<bool, StoreE
     };
     evict::list(core, &cell, listed);
     tracing::info!(blob = %key, bytes = cell.state().data, "a blob was taken back into the index");
-    let allocated = core.disk.stat(path).map_or(0, |s| s.allocated);
     give_back(core, &cell, allocated);
     Ok(true)
 }

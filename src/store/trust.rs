@@ -1,4 +1,4 @@
-//! What a store believes of an earlier life: which parts are served as they lie on the disk, and which
+//! What a store believes of an earlier process: which parts are served as they lie on the disk, and which
 //! only after their recorded checksum matched.
 //!
 //! When a store is opened, every part that the index claims is *unproven*. A blob is examined when it
@@ -15,11 +15,13 @@
 use std::io;
 use std::sync::Arc;
 
-use super::cell::Cell;
+use super::cell::{Cell, State};
+use super::commit;
 use super::core::Core;
 use super::disk::{DiskFile, FileStat};
 use super::error::StoreError;
 use super::leave;
+use super::presence::Bits;
 use super::sync::lock;
 use super::verify;
 use crate::model::PartRange;
@@ -40,7 +42,7 @@ impl Stamp {
     }
 }
 
-/// What makes a part of an earlier life believable.
+/// What makes a part that an earlier process stored believable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     /// The blob's file looks as the index says.
@@ -49,7 +51,7 @@ pub enum Evidence {
     Checksum,
 }
 
-/// How the store was left.
+/// How the last process left the store.
 #[derive(Debug, Clone, Copy)]
 pub struct Left {
     /// Index and folder carry the same epoch: no other index was used with this folder since.
@@ -77,8 +79,19 @@ pub fn examine(core: &Core, cell: &Cell) -> io::Result<()> {
         return Ok(());
     }
     let _turn = lock(&cell.turn);
-    let stat = stat(core, cell)?;
-    compare_stamp(cell, &stat);
+    compare_stamp(cell, &stat(core, cell)?);
+    Ok(())
+}
+
+/// Looks whether the file that now has the blob's name is the one that we left there: the kernel is to
+/// read it without us. What is not is compared with its checksums first.
+pub fn examine_by_name(core: &Core, cell: &Cell) -> io::Result<()> {
+    let _turn = lock(&cell.turn);
+    let stat = core.disk.stat(&cell.path())?;
+    if compare_stamp(cell, &stat) == Seen::Changed {
+        // It may be another file than the one that is open.
+        cell.state().file = None;
+    }
     Ok(())
 }
 
@@ -91,23 +104,41 @@ fn stat(core: &Core, cell: &Cell) -> io::Result<FileStat> {
     }
 }
 
+/// What became of comparing a file with its stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// It is as it was left.
+    Same,
+    /// Another program changed it, or its stamp is not known.
+    Changed,
+}
+
 /// Compares a file with its stamp. The caller has the cell's `turn`.
-fn compare_stamp(cell: &Cell, stat: &FileStat) {
+fn compare_stamp(cell: &Cell, stat: &FileStat) -> Seen {
     let now = Stamp::of(stat);
     let mut s = cell.state();
-    if !s.examined {
-        s.examined = true;
-        if s.stamp == Some(now) {
-            s.unproven.clear(cell.layout.all_parts());
+    let first = !std::mem::replace(&mut s.examined, true);
+    let seen = match (first, s.stamp) {
+        // What it takes on disk may change without a change of the file while it is being written.
+        (false, Some(left)) if left.changed == now.changed => Seen::Same,
+        (true, Some(left)) if left == now => Seen::Same,
+        _ => Seen::Changed,
+    };
+    match (first, seen) {
+        (true, Seen::Same) => s.unproven = Bits::default(),
+        (false, Seen::Changed) => {
+            let present = s.present.clone();
+            s.unproven.merge(&present);
+            s.foreign_changes += 1;
+            tracing::warn!(
+                blob = %cell.key(),
+                "another program changed a cached file; it is compared with its checksums"
+            );
         }
-    } else if s.stamp.is_some_and(|stamp| stamp.changed != now.changed) {
-        // What waits for its commit has no checksum on the disk yet.
-        let all = cell.layout.all_parts();
-        let committed = s.committed(all);
-        s.unproven.merge(&committed);
-        tracing::warn!(blob = %cell.key(), "another program changed a cached file; it is compared with its checksums");
+        (true, Seen::Changed) | (false, Seen::Same) => {}
     }
     s.stamp = Some(now);
+    seen
 }
 
 /// Runs a change of a blob's file, so that its new change time is known to be ours.
@@ -123,7 +154,7 @@ pub fn changing<T>(
     done
 }
 
-/// A file that we have just made: nothing of it comes from an earlier life.
+/// A file that we have just made: nothing of it comes from an earlier process.
 pub fn made(cell: &Cell, file: &dyn DiskFile) {
     let stamp = file.stat().ok().as_ref().map(Stamp::of);
     let mut s = cell.state();
@@ -131,12 +162,13 @@ pub fn made(cell: &Cell, file: &dyn DiskFile) {
     s.stamp = stamp;
 }
 
-/// The stamp to keep in the index; `None` while something is unproven or the file cannot be looked at.
+/// The stamp to keep in the index; `None` while something that the index claims is unproven or was
+/// dropped, or if the file cannot be looked at.
 pub fn stamp_to_keep(core: &Core, cell: &Cell) -> Option<Stamp> {
     let _turn = lock(&cell.turn);
     compare_stamp(cell, &stat(core, cell).ok()?);
     let s = cell.state();
-    s.stamp.filter(|_| s.unproven.is_empty())
+    s.stamp.filter(|_| s.unproven.is_empty() && !s.overclaimed)
 }
 
 /// Makes sure that what is present of these parts is believed: what does not match its checksum is
@@ -147,7 +179,13 @@ pub fn prove(core: &Arc<Core>, cell: &Arc<Cell>, parts: PartRange) -> Result<(),
     }
     // A file that is gone is noticed by the read that follows.
     let _ = examine(core, cell);
-    let runs = cell.state().unproven.runs(parts, true);
+    let _one = lock(&cell.proving);
+    let unproven = |s: &State| s.unproven.runs(parts, true);
+    if cell.state().unproven.any(parts) && cell.state().waits(parts) {
+        // Checksums are on the disk from their commit on.
+        commit::commit(core)?;
+    }
+    let runs = unproven(&cell.state());
     if runs.is_empty() {
         return Ok(());
     }

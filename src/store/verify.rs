@@ -3,9 +3,10 @@
 //! Invariant: what does not match, or cannot be read, is dropped before this returns. Reads like
 //! any reader: nothing is held between two parts, and what is read is not kept in the page cache.
 
+use std::io;
 use std::sync::Arc;
 
-use super::blob::{Use, handle};
+use super::blob::{READ, Use, handle};
 use super::cell::Cell;
 use super::core::Core;
 use super::disk::Access;
@@ -91,29 +92,43 @@ pub fn compare(
     let _ = trust::examine(core, cell);
     let (blob, _) = handle(core, &cell.layout);
     let mut out = Compared::default();
-    let sidecar = core.disk.open(&cell.sums_path(), Access::Read);
+    let cannot = || StoreError::disk(&core.full(&cell.sums_path()), "read the checksums");
+    // without checksums nothing matches; checksums that cannot be read say nothing
+    let sidecar = match core.disk.open(&cell.sums_path(), Access::Read) {
+        Ok(file) => Some(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(cannot()(e)),
+    };
+    let changes = cell.state().foreign_changes;
     let mut buf = Vec::new();
     'all: for chunk in runs.iter().flat_map(|run| sums::chunks(*run)) {
         let slots = match &sidecar {
-            Ok(file) => sums::read(file.as_ref(), &cell.layout, chunk).ok(),
-            Err(_) => None,
+            Some(file) => Some(sums::read(file.as_ref(), &cell.layout, chunk).map_err(cannot())?),
+            None => None,
         };
         for part in chunk.iter() {
             let file = cell.layout.part(part).file;
             let one = PartRange { start: part.0, end: part.0 + 1 };
             buf.resize(file.len() as usize, 0);
-            let good = match blob.read_or_fail(file.start(), &mut buf, Use::No) {
+            let mut read = || blob.read_or_fail(file.start(), &mut buf, Use::No);
+            // trouble with the medium may pass
+            let state = read().or_else(|_| read());
+            let good = match state {
                 // evicted meanwhile
                 Ok(ReadState::Miss) => continue,
                 Ok(ReadState::Hit) => {
                     let want = slots.as_ref().and_then(|s| s[(part.0 - chunk.start) as usize]);
                     want == Some(hash::blake3(&buf))
                 }
-                Err(_) => false,
+                Err(StoreError::Disk { action: READ, .. }) => false,
+                Err(e) => return Err(e),
             };
             out.checked += file.len();
             if good {
-                cell.state().unproven.clear(one);
+                let mut s = cell.state();
+                if s.foreign_changes == changes {
+                    s.unproven.clear(one);
+                }
             } else {
                 match out.wrong.last_mut() {
                     Some(run) if run.end == part.0 => run.end += 1,

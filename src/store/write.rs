@@ -275,12 +275,12 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
     match made {
         Ok(file) => {
             space.convert(overhead.total(), |books| books.take_overhead(&overhead));
+            trust::made(cell, file.as_ref());
             {
                 let mut s = cell.state();
                 s.row = Some(row);
                 s.unnamed = true;
             }
-            trust::made(cell, file.as_ref());
             core.keep_open(cell, OpenFile { file, writable: true });
             Ok(())
         }

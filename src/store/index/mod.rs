@@ -20,7 +20,7 @@ use super::error::StoreError;
 use super::sync::lock;
 use crate::base::units::ByteSize;
 
-pub use open::open;
+pub use open::{Epochs, open};
 
 /// Pages of 4 KiB after which the log is folded into the database: 512 KiB, so that log and
 /// database together stay small beside the smallest cache.

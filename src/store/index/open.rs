@@ -15,6 +15,7 @@ use super::{
 };
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
+use crate::store::trust::{self, Evidence, Left};
 
 const NAME: &str = "index.db";
 /// What names of set-aside indexes begin with.
@@ -33,28 +34,49 @@ const STEP: u64 = 128 << 10;
 pub struct Opened {
     /// The index.
     pub index: Index,
-    /// How it was left.
-    pub before: Before,
+    /// It was closed in good order and the disk is just as it says.
+    pub agrees: bool,
+    /// What makes a part that it claims believable.
+    pub evidence: Evidence,
+}
+
+/// The numbers of this and the last use of a folder (see `store::epoch`).
+#[derive(Debug, Clone, Copy)]
+pub struct Epochs {
+    /// What the folder says; none: nothing.
+    pub last: Option<i64>,
+    /// From now on.
+    pub next: i64,
 }
 
 /// What an index says of the last time that it was used.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Before {
-    /// It was closed in good order and the disk is just as it says.
-    pub clean: bool,
+struct Before {
+    /// It was closed in good order.
+    clean: bool,
     /// Its epoch.
-    pub epoch: Option<i64>,
+    epoch: Option<i64>,
     /// During which boot of the machine.
-    pub boot: Option<i64>,
+    boot: Option<i64>,
 }
 
-/// Opens or makes the index below `root`, for this epoch. `sound` reads what will be needed of it:
+impl Before {
+    fn left(&self, epochs: Epochs, boot: Option<i64>) -> Left {
+        Left {
+            same_epoch: epochs.last.is_some() && epochs.last == self.epoch,
+            clean: self.clean,
+            same_boot: boot.is_some() && boot == self.boot,
+        }
+    }
+}
+
+/// Opens or makes the index below `root`. `sound` reads what will be needed of it:
 /// damage that only shows there counts as well.
 pub fn open<T>(
     root: &Path,
     disk: &Arc<dyn Disk>,
     now: SystemTime,
-    epoch: i64,
+    epochs: Epochs,
     sound: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> Result<(Opened, T), StoreError> {
     let path = root.join(NAME);
@@ -68,11 +90,17 @@ pub fn open<T>(
             Ok(Tried::Sound(conn, before, read)) => {
                 let (disk, conn) = (disk.clone(), Mutex::new(conn));
                 let boot = disk.boot();
+                let left = before.left(epochs, boot);
+                let evidence = trust::evidence(left);
                 let index = Index { path: path.clone(), disk, conn, damaged: false.into() };
                 // from here on the disk may run ahead of the index
                 index.write(Durability::Full, |tx| {
                     rows::set_meta(tx, "clean", 0)?;
-                    rows::set_meta(tx, "epoch", epoch)?;
+                    rows::set_meta(tx, "epoch", epochs.next)?;
+                    if evidence == Evidence::Checksum {
+                        // nor may the process after this one believe them
+                        rows::forget_stamps(tx)?;
+                    }
                     match boot {
                         Some(boot) => rows::set_meta(tx, "boot", boot),
                         None => rows::forget_meta(tx, "boot"),
@@ -80,7 +108,8 @@ pub fn open<T>(
                 })?;
                 // in the database itself: without its log it must not look as if closed well
                 index.fold()?;
-                return Ok((Opened { index, before }, read));
+                let agrees = left.clean && left.same_epoch;
+                return Ok((Opened { index, agrees, evidence }, read));
             }
             Ok(Tried::Newer(found)) => {
                 let known = schema::MIGRATIONS.len() as u32;

@@ -76,15 +76,14 @@ pub fn add_objects(conn: &Connection, blob: i64, layout: &BlobLayout) -> rusqlit
 /// Says that nothing is present of a blob.
 pub fn forget_parts(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;
-    conn.prepare_cached("UPDATE blobs SET allocated = NULL, changed = NULL WHERE id = ?1")?
-        .execute([blob])
-        .map(drop)
+    set_stamp(conn, blob, None)
 }
 
 /// Removes a blob and all that is said of it.
 pub fn remove_blob(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;
     conn.prepare_cached("DELETE FROM objects WHERE blob = ?1")?.execute([blob])?;
+    set_stamp(conn, blob, None)?;
     conn.prepare_cached("DELETE FROM blobs WHERE id = ?1")?.execute([blob])?;
     Ok(())
 }
@@ -135,10 +134,18 @@ fn stamp_at(r: &Row<'_>, at: usize) -> rusqlite::Result<Option<Stamp>> {
 
 /// Keeps what a blob's file looks like, or that this is not known.
 pub fn set_stamp(conn: &Connection, blob: i64, stamp: Option<Stamp>) -> rusqlite::Result<()> {
-    let (allocated, changed) = stamp.map(|s| (s.allocated as i64, s.changed)).unzip();
-    conn.prepare_cached("UPDATE blobs SET allocated = ?2, changed = ?3 WHERE id = ?1")?
-        .execute(params![blob, allocated, changed])
-        .map(drop)
+    match stamp {
+        Some(s) => conn
+            .prepare_cached("INSERT OR REPLACE INTO stamps VALUES (?1, ?2, ?3)")?
+            .execute(params![blob, s.allocated as i64, s.changed]),
+        None => conn.prepare_cached("DELETE FROM stamps WHERE blob = ?1")?.execute([blob]),
+    }
+    .map(drop)
+}
+
+/// Forgets what every blob's file looks like.
+pub fn forget_stamps(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute("DELETE FROM stamps", []).map(drop)
 }
 
 /// Whether a blob is known to have ranges of an object.
@@ -184,8 +191,10 @@ pub struct BlobRow {
 
 /// All blobs. An error of type "conversion" where a row is not what we would have written.
 pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
-    let mut select =
-        conn.prepare("SELECT id, key, layout, allocated, changed FROM blobs ORDER BY id")?;
+    let mut select = conn.prepare(
+        "SELECT id, key, layout, allocated, changed FROM blobs LEFT JOIN stamps ON blob = id
+         ORDER BY id",
+    )?;
     let rows = select.query_map([], |r| {
         let key: [u8; 32] = r.get(1)?;
         match BlobLayout::decode(r.get_ref(2)?.as_blob()?) {

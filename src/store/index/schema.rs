@@ -43,9 +43,10 @@ pub const MIGRATIONS: &[&str] = &[
     // last, so that nobody who looks for the rest reads it.
     "CREATE TABLE traces (hash BLOB PRIMARY KEY, used INTEGER NOT NULL, body BLOB NOT NULL);",
     // 3. What a blob's file looked like when everything that is claimed of it was known to be right:
-    // bytes that it took, and its change time in nanoseconds. NULL: not known.
-    "ALTER TABLE blobs ADD COLUMN allocated INTEGER;
-     ALTER TABLE blobs ADD COLUMN changed INTEGER;",
+    // bytes that it took, and its change time in nanoseconds. A table of its own, since the rows of blobs
+    // hold long layouts.
+    "CREATE TABLE stamps (
+         blob INTEGER PRIMARY KEY, allocated INTEGER NOT NULL, changed INTEGER NOT NULL);",
 ];
 
 /// The version of an open index.

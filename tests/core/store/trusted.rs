@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use super::steps::LIMIT;
 use super::*;
 use modelfs::store::disk::Access;
-use modelfs::store::{Disk, MemoryDisk};
+use modelfs::store::{Disk, Faults, FaultyDisk, MemoryDisk};
 
 const LEAF: u64 = 64 << 10;
 const PARTS: u32 = 12;
@@ -163,11 +163,17 @@ fn a_part_that_does_not_match_is_not_copied_into_another_blob() {
     let part = layout.part(PartIx(4));
     let object = layout.pieces()[part.piece].object;
     let found = store.local_sources(&[object], part.object).unwrap();
-    for source in found {
-        let mut got = vec![0; source.file.len() as usize];
-        let state = source.blob.read(source.file.start(), &mut got).unwrap();
-        assert_eq!(state, ReadState::Miss);
-    }
+    let source = found.first().expect("the index claims it");
+    // the copy shares blocks where the disk can; it looks at nothing but what is proven
+    let other = pieces(1, u64::from(PARTS) * LEAF, LEAF);
+    let blob = store.blob(other).unwrap();
+    let right = pattern(1, 0, LEAF);
+    let mut space = store.reserve(blob.cost(parts(0, 1))).unwrap();
+    blob.write_shared(PartIx(0), &right, &[], (source, source.file.start()), &mut space).unwrap();
+    let mut got = vec![0; LEAF as usize];
+    assert_eq!(blob.read(0, &mut got).unwrap(), ReadState::Hit);
+    assert!(got == right, "a wrong byte came with the copy");
+    assert_eq!(source.blob.read(source.file.start(), &mut got).unwrap(), ReadState::Miss);
 }
 
 #[test]
@@ -227,6 +233,105 @@ fn what_was_proven_once_is_believed_after_the_next_restart() {
     let store = open(dir.path());
     let blob = store.blob(file(1)).unwrap();
     assert!(blob.complete_file().unwrap().is_some(), "believed");
+}
+
+#[test]
+fn a_part_that_eviction_had_to_leave_is_compared_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    store_whole(dir.path(), &[1]);
+    overwrite(dir.path(), 1, 4);
+    // another program has it open, so that no lease is given and nothing is punched
+    let held = opened_by_another(dir.path(), 1);
+    let store = open(dir.path());
+    let evicted = store.evict(&[file(1).key()], false).unwrap();
+    assert_eq!(evicted.freed, ByteSize(0), "{evicted:?}");
+    drop(held);
+    assert_eq!(hits(&store, 1), all_but(4));
+}
+
+#[test]
+fn what_a_power_cut_left_unproven_is_unproven_for_every_process_until_it_was_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = |n: u32| dir.path().join(n.to_string());
+    let copied = |from: u32, to: u32| {
+        super::crash::copy_index(&root(from), &root(to));
+        std::fs::copy(root(from).join("epoch"), root(to).join("epoch")).unwrap();
+    };
+    let memory = MemoryDisk::new();
+    let store = open_on(&root(0), LIMIT, Arc::new(memory.clone()));
+    put(&store, &store.blob(file(1)).unwrap(), 1, file(1).all_parts()).unwrap();
+    store.commit().unwrap();
+    copied(0, 1);
+    std::mem::forget(store);
+    // every file is as it was left, but one byte was lost with the power
+    let cut = memory.crash(7);
+    let path = Path::new("blobs").join(&file(1).key().to_string()[..2]);
+    cut.flip(&path.join(file(1).key().to_string()), file(1).part(PartIx(9)).file.start() + 5);
+    // one process ends in good order, the next is killed; neither reads the file
+    drop(open_on(&root(1), LIMIT, Arc::new(cut.clone())));
+    let store = open_on(&root(1), LIMIT, Arc::new(cut.clone()));
+    copied(1, 2);
+    std::mem::forget(store);
+    let store = open_on(&root(2), LIMIT, Arc::new(cut));
+    assert_eq!(hits(&store, 1), all_but(9));
+}
+
+#[test]
+fn an_index_from_a_backup_counts_what_was_stored_since() {
+    let dir = tempfile::tempdir().unwrap();
+    store_whole(dir.path(), &[1]);
+    let backup = std::fs::read(dir.path().join("index.db")).unwrap();
+    store_whole(dir.path(), &[2, 3]);
+    std::fs::write(dir.path().join("index.db"), backup).unwrap();
+    let store = open(dir.path());
+    assert!(du(dir.path()) <= store.usage().used.0);
+    for n in 1..=3 {
+        assert_eq!(hits(&store, n), all_but(PARTS), "taken back");
+    }
+}
+
+#[test]
+fn what_another_program_changed_before_it_was_committed_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let blob = store.blob(file(1)).unwrap();
+    put(&store, &blob, 1, parts(0, 6)).unwrap();
+    overwrite(dir.path(), 1, 2);
+    put(&store, &blob, 1, parts(6, PARTS)).unwrap();
+    assert_eq!(hits(&store, 1), all_but(2));
+}
+
+#[test]
+fn a_file_that_was_replaced_is_not_given_to_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let blob = store.blob(file(1)).unwrap();
+    put(&store, &blob, 1, file(1).all_parts()).unwrap();
+    assert!(blob.complete_file().unwrap().is_some());
+    let path = blob_path(dir.path(), &file(1).key());
+    let new = path.with_extension("new");
+    std::fs::write(&new, vec![0xaa; file(1).len() as usize]).unwrap();
+    std::fs::rename(&new, &path).unwrap();
+    assert!(blob.complete_file().unwrap().is_none());
+    assert_eq!(hits(&store, 1), NONE);
+}
+
+#[test]
+fn checksums_that_cannot_be_read_are_an_error_and_drop_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (faults, memory) = (Faults::default(), MemoryDisk::new());
+    let disk = || Arc::new(FaultyDisk::new(memory.clone(), faults.clone()));
+    let store = open_on(dir.path(), LIMIT, disk());
+    put(&store, &store.blob(file(1)).unwrap(), 1, file(1).all_parts()).unwrap();
+    drop(store);
+    std::fs::remove_file(dir.path().join("epoch")).unwrap();
+    let store = open_on(dir.path(), LIMIT, disk());
+    let blob = store.blob(file(1)).unwrap();
+    // the whole sidecar: it is shorter than this
+    faults.spoil(0..4096);
+    assert!(blob.prove(file(1).all_parts()).is_err());
+    faults.spoil(0..0);
+    assert_eq!(hits(&store, 1), all_but(PARTS), "nothing was dropped");
 }
 
 /// Leaves things in the folder that are not the store's, as a desktop and other people do.
