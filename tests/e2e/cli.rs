@@ -328,7 +328,8 @@ fn a_second_signal_ends_the_daemon_at_once_without_leaving_a_mount() {
     daemon.signal("TERM");
     let (code, log) = daemon.wait();
     assert!(second.elapsed() < Duration::from_secs(3), "{:?}: {log}", second.elapsed());
-    assert_eq!(code, 1, "{log}");
+    // It has committed what it had: a second signal only cuts off what is open.
+    assert_eq!(code, 0, "{log}");
     assert!(!crate::harness::is_mounted(&place.mountpoint()), "{log}");
 }
 
