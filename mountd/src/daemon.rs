@@ -5,12 +5,14 @@
 //! ends the process before any request is answered by it. One task waits for the end; all else runs
 //! beside it.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchOptions, Fetcher};
+use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::registry::{HttpTimeouts, Registry};
 use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
@@ -28,6 +30,9 @@ use crate::service;
 use crate::signals::Signals;
 use crate::supervisor::messages::FromWorker;
 use crate::worker::{Assignment, Joined, Supervisor, Told, Wish};
+
+/// How long somebody looks on before asking what is going on.
+const WONDER: Duration = Duration::from_secs(2);
 
 /// What to serve, and how. All paths are absolute.
 pub struct Options {
@@ -160,11 +165,24 @@ async fn prepare(
     let vfs = match takes_over {
         true => Vfs::resume(fetcher.clone(), how).await,
         false => {
-            service::first_catalog(&*registry, fetcher.source()).await?;
+            tokio::select! {
+                first = service::first_catalog(&*registry, fetcher.source()) => first?,
+                never = say_what_is_waited_for(fetcher.source()) => match never {},
+            }
             Vfs::new(fetcher.clone(), how).await
         }
     };
     Ok(Parts { store, vfs: vfs.map_err(unprepared)?, fetcher })
+}
+
+/// Once, if the first answer takes so long that somebody may wonder. Never ends.
+async fn say_what_is_waited_for(source: &Source) -> Infallible {
+    tokio::time::sleep(WONDER).await;
+    if let Some(wait) = source.waiting() {
+        let (registry, left) = (source.name(), wait.left.min(service::FIRST_CONTACT).as_secs());
+        tracing::warn!("waiting for {registry}, for at most {left}s more: {}", wait.why);
+    }
+    std::future::pending().await
 }
 
 fn unprepared(error: VfsError) -> Failure {

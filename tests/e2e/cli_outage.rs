@@ -67,6 +67,12 @@ fn a_command_says_what_it_waits_for_and_until_when() {
     let list = Ran::from(list.env("MODELFS_REGISTRY", server.url()).output().expect("it runs"));
     assert_eq!(list.code, 5, "{list:?}");
     says_what_it_waits_for(&list.err, &server.url(), 30);
+
+    let mut mount = elsewhere.modelfs(["mount", "models", "--registry", &server.url()]);
+    let mount = Ran::from(mount.output().expect("it runs"));
+    assert_eq!(mount.code, 5, "{mount:?}");
+    let waits = format!("waiting for {}, for at most ", server.url());
+    assert!(mount.err.contains(&waits), "{mount:?}");
 }
 
 #[test]
