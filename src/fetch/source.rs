@@ -15,11 +15,11 @@ use super::transfer::blocking;
 use super::{FetchError, FetchOptions};
 use crate::base::hash;
 use crate::base::weighted::Weighted;
-use crate::model::{Catalog, Digest, Manifest};
+use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest};
 use crate::registry::{
     CatalogAnswer, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, xprim,
 };
-use crate::store::{SavedCatalog, Store, StoreError};
+use crate::store::{Formats, NodeKey, SavedCatalog, Store, StoreError};
 
 /// The most files and objects of manifests kept in memory: some 100 bytes each.
 const MANIFEST_ENTRIES: usize = 200_000;
@@ -98,6 +98,7 @@ impl Source {
             let retrying = Retrying::new(r, RetryPolicy::default(), options.read_deadline);
             Arc::new(retrying.listed_in(waits.clone())) as Arc<dyn Registry>
         });
+        store.uses(name, Formats { listed, blobs });
         Self {
             name: name.to_owned(),
             registry,
@@ -389,6 +390,30 @@ impl Source {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("holders do not panic")
     }
+}
+
+/// Tells what a catalog document lists, for the store, which knows no format.
+fn listed(body: &[u8], tell: &mut dyn FnMut(NodeKey)) -> bool {
+    let Ok(catalog) = xprim::parse_catalog(body) else { return false };
+    for group in catalog.groups() {
+        let name = || -> Box<str> { group.as_str().into() };
+        tell(NodeKey::Group { group: name() });
+        for model in catalog.models(group.as_str()).into_iter().flatten() {
+            tell(NodeKey::Model { group: name(), model: model.as_str().into() });
+            for v in catalog.versions(group.as_str(), model.as_str()).unwrap_or_default() {
+                let (model, version) = (model.as_str().into(), v.name.as_str().into());
+                tell(NodeKey::Version { group: name(), model, version, hash: v.hash });
+            }
+        }
+    }
+    true
+}
+
+/// The blobs of a manifest document's files, for the store.
+fn blobs(hash: &Digest, body: &[u8]) -> Option<Vec<ContentKey>> {
+    let manifest = xprim::parse_manifest(*hash, body).ok()?;
+    let files = (0u32..).map(FileIx).zip(manifest.files()).filter(|(_, file)| file.len > 0);
+    Some(files.map(|(ix, _)| manifest.layout(ix).key()).collect())
 }
 
 /// A document that came is good, even if the store has no room to keep it for offline times.

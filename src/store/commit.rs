@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cell::Cell;
+use super::collect;
 use super::core::{Core, Dirty};
 use super::disk::Access;
 use super::error::StoreError;
 use super::evict;
-use super::index::{Durability, rows};
+use super::index::{Durability, garbage, rows};
 use super::leave;
 use super::lru::SegRef;
 use super::names;
@@ -221,6 +222,12 @@ fn measure(core: &Core, cell: &Arc<Cell>) {
 
 /// Records the uses since the last time.
 fn recency(core: &Core) -> Result<(), StoreError> {
+    let uses = std::mem::take(&mut *lock(&core.uses));
+    for group in uses.into_iter().collect::<Vec<_>>().chunks(ROWS) {
+        core.write_index(Durability::Normal, |tx| {
+            group.iter().try_for_each(|(hash, used)| garbage::set_use(tx, hash, *used))
+        })?;
+    }
     let touched: Vec<SegRef> = lock(&core.lru).take_touched().into_iter().collect();
     for group in touched.chunks(ROWS) {
         core.write_index(Durability::Normal, |tx| {
@@ -261,7 +268,7 @@ pub fn run(core: &Arc<Core>) {
         };
         let quiet = RECENCY.saturating_sub(recorded.elapsed());
         let wait = due(&dirty).map_or(quiet, |d| d.min(quiet));
-        if !wait.is_zero() {
+        if !wait.is_zero() && !dirty.collect {
             dirty = core
                 .wake
                 .wait_timeout(dirty, wait)
@@ -273,7 +280,13 @@ pub fn run(core: &Arc<Core>) {
         }
         let now = due(&dirty).is_some_and(|d| d.is_zero());
         let record = recorded.elapsed() >= RECENCY;
+        let collects = std::mem::take(&mut dirty.collect);
         drop(dirty);
+        if (collects || record)
+            && let Err(error) = collect::when_due(core)
+        {
+            tracing::warn!(%error, "forgetting names and documents");
+        }
         if now {
             if let Err(e) = commit(core) {
                 tracing::error!(error = %e, "commit");

@@ -1,13 +1,13 @@
 //! What all parts of the store share: the disk, the index, the books, the list of blobs.
 //!
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
-//! Order, where two are held: a blob's `proving` → `evictor` → `committer` → a blob's `turn` → index →
-//! `blobs` → a blob's state; `headroom` inside any of them. `lru`, `space`, `dirty` and `files` are leaves:
-//! nothing is taken inside them.
+//! Order, where two are held: `collector` → a blob's `proving` → `evictor` → `committer` → a blob's `turn` →
+//! index → `blobs` → a blob's state; `headroom` inside any of them. `lru`, `space`, `dirty`, `uses` and `files`
+//! are leaves: nothing is taken inside them.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rusqlite::Transaction;
 
 use super::blob::Blob;
 use super::cell::{Cell, OpenFile};
+use super::collect::Collector;
 use super::disk::{Access, Disk};
 use super::error::StoreError;
 use super::headroom::Headroom;
@@ -25,7 +26,7 @@ use super::space::Space;
 use super::sync::lock;
 use super::types::Usage;
 use crate::base::units::ByteSize;
-use crate::model::{BlobLayout, ContentKey};
+use crate::model::{BlobLayout, ContentKey, Digest};
 
 /// Blob files kept open at most: half of the usual limit of 1024 descriptors a process. One more
 /// blob read than this costs an `open` a read, no more.
@@ -48,6 +49,12 @@ pub struct Core {
     pub space: Mutex<Space>,
     /// Room on the disk that is kept for the index.
     pub headroom: Headroom,
+    /// What is forgotten of names and documents, and when. Held by whoever does so.
+    pub collector: Mutex<Collector>,
+    /// How often nodes were forgotten.
+    pub collections: AtomicU64,
+    /// When manifests were last used, as far as that is not recorded yet.
+    pub uses: Mutex<HashMap<Digest, u32>>,
     /// Held by whoever evicts: others wait for the space that it frees.
     pub evictor: Mutex<()>,
     /// Held by whoever commits.
@@ -86,6 +93,8 @@ pub struct Dirty {
     pub bytes: u64,
     /// Since when.
     pub since: Option<Instant>,
+    /// Names and documents have grown beyond their headroom.
+    pub collect: bool,
     /// The commit thread shall end.
     pub stop: bool,
 }
@@ -185,6 +194,12 @@ impl Core {
             tracing::warn!("the disk is full: the room kept for the index is used");
             out = self.index.write(durability, &mut f);
         }
+        self.measure_index();
+        out
+    }
+
+    /// The books learn what the index takes.
+    pub fn measure_index(&self) {
         let footprint = self.index.footprint();
         let unused = {
             let mut space = lock(&self.space);
@@ -192,7 +207,6 @@ impl Core {
             space.unused_headroom()
         };
         self.headroom.change().shrink_to(unused);
-        out
     }
 
     /// What the disk has for data: what is free on it, less what was promised, and what data there is.

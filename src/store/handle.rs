@@ -5,16 +5,18 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use super::blob::{self, Blob, LocalSource};
+use super::collect::{Formats, NodesInUse};
 use super::core::Core;
 use super::disk::{Disk, RealDisk};
 use super::error::StoreError;
-use super::index::{Durability, names, rows};
+use super::index::{Durability, garbage, names, rows};
 use super::lock::StoreLock;
+use super::names::PER_DOCUMENT;
 use super::reserve::{self, Reservation};
 use super::sync::lock;
 use super::types::{
@@ -27,8 +29,6 @@ use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
 
 /// Nodes made in one transaction: a large catalog's log stays small beside a small cache.
 const NODES: usize = 2048;
-/// What a saved document takes beside its bytes: half a page here and there, and its row.
-const PER_DOCUMENT: u64 = 16 << 10;
 /// Traces of loads that are kept: the models that one machine serves in turn, at some MiB at most.
 const MAX_TRACES: u32 = 64;
 
@@ -262,6 +262,27 @@ impl Store {
         Ok(out)
     }
 
+    /// A source is in use, and its documents are read so: before anything of the index is forgotten,
+    /// it is looked up in them whether something needs it.
+    pub fn uses(&self, source: &str, formats: Formats) {
+        lock(&self.core().collector).uses(source, formats);
+    }
+
+    /// Asks this one before a node is forgotten.
+    pub fn asks(&self, nodes: Weak<dyn NodesInUse>) {
+        lock(&self.core().collector).asks(nodes);
+    }
+
+    /// How often nodes were forgotten so far: what is remembered of them elsewhere holds until then.
+    pub fn collections(&self) -> u64 {
+        self.core().collections.load(Ordering::SeqCst)
+    }
+
+    /// The id that the last new node got.
+    pub fn last_node(&self) -> Result<NodeId, StoreError> {
+        self.core().index.read(garbage::last_node).map(NodeId)
+    }
+
     /// A source's catalog as last seen.
     pub fn saved_catalog(&self, source: &str) -> Result<Option<SavedCatalog>, StoreError> {
         self.core().index.read(|c| names::catalog(c, source))
@@ -286,7 +307,12 @@ impl Store {
 
     /// A manifest, if it was kept.
     pub fn saved_manifest(&self, hash: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        self.core().index.read(|c| names::manifest(c, hash))
+        let found = self.core().index.read(|c| names::manifest(c, hash))?;
+        if found.is_some() {
+            let core = self.core();
+            lock(&core.uses).insert(*hash, core.time.seconds());
+        }
+        Ok(found)
     }
 
     /// Keeps a manifest, which has this SHA-256.
@@ -295,7 +321,11 @@ impl Store {
             return Ok(());
         }
         let grows = body.len() as u64 + PER_DOCUMENT;
-        self.save(grows, |tx| names::set_manifest(tx, hash, body))
+        let now = self.core().time.seconds();
+        self.save(grows, |tx| {
+            names::set_manifest(tx, hash, body)?;
+            garbage::set_use(tx, hash, now)
+        })
     }
 
     /// What a load of the version with this manifest touched, if that was kept.

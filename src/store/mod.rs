@@ -17,6 +17,7 @@
 
 mod blob;
 mod cell;
+mod collect;
 mod commit;
 mod core;
 pub mod disk;
@@ -46,6 +47,7 @@ mod verify;
 mod write;
 
 pub use blob::{Blob, Hold, LocalSource};
+pub use collect::{Formats, NodesInUse};
 pub use disk::{Disk, Faults, FaultyDisk, MemoryDisk, RealDisk};
 pub use error::StoreError;
 pub use handle::Store;

@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::error::StoreError;
-use super::reserve;
 use super::sync::lock;
+use super::{collect, reserve};
+
+/// What a saved document takes beside its bytes: half a page here and there, and its row.
+pub const PER_DOCUMENT: u64 = 16 << 10;
 
 /// Room promised to what is just being written.
 #[derive(Debug)]
@@ -36,22 +39,35 @@ impl Drop for Promise {
     }
 }
 
-/// Promises that the index may grow by so much.
+/// Promises that the index may grow by so much. What nothing needs any more goes before data does.
 pub fn promise(core: &Arc<Core>, grows: u64) -> Result<Promise, StoreError> {
+    if let Some(promise) = promise_now(core, grows) {
+        return Ok(promise);
+    }
+    if let Err(error) = collect::when_due(core) {
+        tracing::warn!(%error, "forgetting names and documents");
+    }
+    reserve::make_room(core, 2 * grows, || promise_now(core, grows))
+}
+
+/// The same, if there is room as it is.
+pub fn promise_now(core: &Arc<Core>, grows: u64) -> Option<Promise> {
     // twice: it stands in the log as well until that is folded in, and then measured
     let bytes = 2 * grows;
-    reserve::make_room(core, bytes, || {
-        let mut headroom = core.headroom.change();
-        let unused = {
-            let mut space = lock(&core.space);
-            if !space.try_promise(bytes) {
-                return None;
-            }
-            space.unused_headroom()
-        };
-        headroom.shrink_to(unused);
-        Some(Promise { core: core.clone(), bytes, grows })
-    })
+    let mut headroom = core.headroom.change();
+    let (unused, due) = {
+        let mut space = lock(&core.space);
+        if !space.try_promise(bytes) {
+            return None;
+        }
+        (space.unused_headroom(), space.names() > space.headroom())
+    };
+    headroom.shrink_to(unused);
+    if due {
+        lock(&core.dirty).collect = true;
+        core.wake.notify_all();
+    }
+    Some(Promise { core: core.clone(), bytes, grows })
 }
 
 /// Keeps on the disk what the headroom has left, as far as the disk has it.

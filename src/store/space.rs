@@ -153,7 +153,7 @@ impl Space {
     }
 
     /// What names and documents take, promises included.
-    fn names(&self) -> u64 {
+    pub fn names(&self) -> u64 {
         self.other.max(self.measured.saturating_sub(self.index_floor())) + self.promised
     }
 

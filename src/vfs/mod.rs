@@ -11,6 +11,7 @@ mod attributes;
 mod errors;
 mod files;
 mod handles;
+mod held;
 mod ino;
 mod known;
 mod lists;
@@ -37,9 +38,11 @@ pub use types::{
 };
 
 use crate::fetch::Fetcher;
+use crate::store::NodesInUse;
 use attributes::Facts;
 use errors::of_fetch;
 use files::Files;
+use held::Held;
 use known::{Known, Need, Step};
 use lists::Lists;
 use namespace::{Content, Namespace};
@@ -57,6 +60,8 @@ pub struct Vfs {
     names: Arc<Namespace>,
     known: Arc<Known>,
     files: Arc<Files>,
+    /// What the kernel knows by number.
+    held: Arc<Held>,
     lists: Lists,
     next_handle: AtomicU64,
     poke: Arc<Poke>,
@@ -83,6 +88,9 @@ impl Vfs {
     fn build(fetcher: Arc<Fetcher>, options: VfsOptions) -> Arc<Self> {
         let source = Arc::clone(fetcher.source());
         let store = fetcher.store().clone();
+        let held = Arc::new(Held::default());
+        let in_use: Arc<dyn NodesInUse> = held.clone();
+        store.asks(Arc::downgrade(&in_use));
         let known = Arc::new(Known::new(Arc::clone(&source), store.clone()));
         let nodes = Nodes::new(store, source.name().to_owned());
         let names = Arc::new(Namespace::new(Arc::clone(&known), nodes));
@@ -98,6 +106,7 @@ impl Vfs {
             fetcher,
             names,
             known,
+            held,
             lists: Lists::new(),
             next_handle: AtomicU64::new(first),
             poke,
@@ -179,8 +188,15 @@ impl Vfs {
         self.files.release(ino, handle);
     }
 
-    /// A kernel knows an inode no more: what was kept for reading it without a handle may go.
-    pub fn forget(&self, ino: Ino) {
+    /// A kernel is told of an inode: until it has forgotten it as often, the index keeps its number.
+    pub fn told(&self, ino: Ino) {
+        self.held.told(ino);
+    }
+
+    /// A kernel knows an inode no more that it was told of so many times: what was kept for reading
+    /// it without a handle may go.
+    pub fn forget(&self, ino: Ino, times: u64) {
+        self.held.forgot(ino, times);
         self.files.forget(ino);
     }
 
@@ -250,6 +266,11 @@ impl Vfs {
     /// Has the kernel forget every name: for a process that goes on where another one died, which
     /// may have known more than it told. What is open stays as it is.
     pub fn tell_all(&self) {
+        match self.fetcher.store().last_node() {
+            Ok(last) => self.held.inherit(last),
+            // nothing of an index that cannot be read is forgotten either
+            Err(error) => tracing::warn!(%error, "what the kernel knows cannot be told"),
+        }
         self.poke.tell_all();
     }
 

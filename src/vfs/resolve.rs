@@ -1,10 +1,10 @@
 //! Rows of the index and what they stand for, both ways.
 //!
 //! Invariant: the index decides; what is kept in memory is a copy of what it said, which never
-//! changes. Concurrency: one lock, not held while the index is asked.
+//! changes until nodes are forgotten, and is dropped then. Concurrency: one lock, not held while the index is asked.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use lru::LruCache;
 
@@ -24,6 +24,8 @@ pub(super) struct Nodes {
 }
 
 struct Kept {
+    /// Nodes were forgotten so often when this was read: what is older may be gone.
+    collections: u64,
     ids: LruCache<NodeKey, NodeId>,
     keys: LruCache<NodeId, Arc<NodeKey>>,
 }
@@ -31,14 +33,16 @@ struct Kept {
 impl Nodes {
     /// The rows of the source called `source`.
     pub(super) fn new(store: Store, source: String) -> Self {
-        let kept = Kept { ids: LruCache::new(KEPT), keys: LruCache::new(KEPT) };
+        let (ids, keys) = (LruCache::new(KEPT), LruCache::new(KEPT));
+        let kept = Kept { collections: store.collections(), ids, keys };
         Self { store, source, kept: Mutex::new(kept) }
     }
 
     /// The rows of these, in order; new ones are made, all in one transaction.
     pub(super) fn ids(&self, keys: &[NodeKey]) -> Result<Vec<NodeId>, VfsError> {
+        let collections = self.store.collections();
         {
-            let mut kept = lock(&self.kept);
+            let mut kept = self.kept(collections);
             let known: Option<Vec<NodeId>> =
                 keys.iter().map(|k| kept.ids.get(k).copied()).collect();
             if let Some(ids) = known {
@@ -47,10 +51,23 @@ impl Nodes {
         }
         let ids = self.store.nodes(&self.source, keys).map_err(|e| of_store(&e))?;
         let mut kept = lock(&self.kept);
-        for (key, id) in keys.iter().zip(&ids) {
-            kept.ids.put(key.clone(), *id);
+        if kept.collections == collections {
+            for (key, id) in keys.iter().zip(&ids) {
+                kept.ids.put(key.clone(), *id);
+            }
         }
         Ok(ids)
+    }
+
+    /// What is kept in memory, without what was read before nodes were last forgotten.
+    fn kept(&self, collections: u64) -> MutexGuard<'_, Kept> {
+        let mut kept = lock(&self.kept);
+        if kept.collections < collections {
+            kept.collections = collections;
+            kept.ids.clear();
+            kept.keys.clear();
+        }
+        kept
     }
 
     /// The row of one.
@@ -61,14 +78,17 @@ impl Nodes {
 
     /// What a row stands for.
     pub(super) fn key(&self, id: NodeId) -> Result<Arc<NodeKey>, VfsError> {
-        if let Some(key) = lock(&self.kept).keys.get(&id) {
+        let collections = self.store.collections();
+        if let Some(key) = self.kept(collections).keys.get(&id) {
             return Ok(Arc::clone(key));
         }
         match self.store.node(id).map_err(|e| of_store(&e))? {
             Some((source, key)) if source == self.source => {
                 let key = Arc::new(key);
                 let mut kept = lock(&self.kept);
-                kept.keys.put(id, Arc::clone(&key));
+                if kept.collections == collections {
+                    kept.keys.put(id, Arc::clone(&key));
+                }
                 Ok(key)
             }
             _ => Err(VfsError::Stale),

@@ -10,7 +10,7 @@ use modelfs::base::hash::Hasher;
 use modelfs::model::{Digest, LeafDigest};
 use modelfs_test_support::{FsKind, LoopFs, Server, bytes, write_bytes};
 
-use crate::harness::{Place, eventually};
+use crate::harness::{Place, eventually, xattr};
 
 const LIMIT: u64 = 256 << 20;
 const FILES: u64 = 4;
@@ -142,4 +142,57 @@ fn a_disk_smaller_than_the_limit_has_a_file_fetched_about_once() {
     assert!(prefetched.err.contains("the disk is full"), "{prefetched:?}");
     let log = daemon.stop();
     assert!(log.contains("less room for the cache than its limit allows"), "{log}");
+}
+
+#[test]
+fn a_catalog_that_changes_again_and_again_pushes_no_data_out() {
+    const VERSIONS: usize = 20_000;
+    let place = Place::new();
+    let bytes = bytes(6, 40 << 20);
+    publish(&place, &bytes, "org/net", "v1");
+    let catalog = place.registry().join("models.json");
+    let text = fs::read(&catalog).expect("published");
+    let published: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let daemon = place.mount_folder(&["--cache-size", "100MiB", "--catalog-ttl", "1s"]);
+    let file = daemon.path("org/net/v1/w.bin");
+    let cached = || xattr(&file, "cached").expect("every file says it");
+    eventually("all of it is cached", || {
+        fs::read(&file).expect("reads") == bytes && cached() == bytes.len().to_string()
+    });
+    // open, not listed any more, not cached
+    let other = modelfs_test_support::bytes(7, 1 << 20);
+    publish(&place, &other, "gone/net", "v2");
+    let gone = daemon.path("gone/net/v2/w.bin");
+    eventually("the other version is listed", || gone.exists());
+    let mut open = File::open(&gone).expect("opens");
+    let index = || fs::metadata(place.cache().join("index.db")).expect("an index").len();
+    for round in 0..15 {
+        if round == 7 {
+            place.ok(["restart"]);
+        }
+        let mut versions = serde_json::Map::new();
+        for n in 0..VERSIONS {
+            let hash = modelfs::base::hash::sha256(format!("{round} {n}").as_bytes());
+            versions.insert(format!("v{n}"), serde_json::json!({ "hash": hash }));
+        }
+        let hash = modelfs::base::hash::sha256(b"marker");
+        versions.insert(format!("round-{round}"), serde_json::json!({ "hash": hash }));
+        let mut all = published.clone();
+        all["many"] = serde_json::json!({ "names": versions });
+        let new = place.registry().join("models.json.new");
+        fs::write(&new, serde_json::to_vec(&all).expect("JSON")).expect("a file");
+        fs::rename(new, &catalog).expect("own folder");
+        let folder = daemon.path("many/names");
+        eventually("the new listing", || folder.join(format!("round-{round}")).is_dir());
+        assert_eq!(fs::read_dir(&folder).expect("lists").count(), VERSIONS + 1, "round {round}");
+        assert_eq!(cached(), bytes.len().to_string(), "round {round}: {} in the index", index());
+    }
+    eventually("what is not listed any more is forgotten", || index() < 32 << 20);
+    assert!(!gone.exists());
+    let mut read = Vec::new();
+    open.read_to_end(&mut read).expect("what is open stays readable");
+    assert!(read == other);
+    let cache = daemon.status()["cache"].clone();
+    assert!(cache["used"].as_u64() <= cache["limit"].as_u64(), "{cache}");
+    daemon.stop();
 }

@@ -116,21 +116,23 @@ impl Filesystem for Adapter {
             Ok(name) => name,
             Err(error) => return reply.error(error),
         };
-        let owner = self.owner;
+        let (owner, vfs) = (self.owner, Arc::clone(&self.vfs));
         self.respond(
             self.vfs.lookup(Ino(parent.0), name),
             reply,
             move |found, reply| match found {
-                Ok(found) => reply.entry(&KEPT, &attr(&found, owner), GENERATION),
+                Ok(found) => {
+                    vfs.told(found.ino);
+                    reply.entry(&KEPT, &attr(&found, owner), GENERATION);
+                }
                 // No entry at all, so that the kernel keeps no "not there" that nobody would correct.
                 Err(error) => reply.error(error),
             },
         );
     }
 
-    /// Nothing is counted: any inode can be made again from its number.
-    fn forget(&self, _: &Request, ino: INodeNo, _: u64) {
-        self.vfs.forget(Ino(ino.0));
+    fn forget(&self, _: &Request, ino: INodeNo, times: u64) {
+        self.vfs.forget(Ino(ino.0), times);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -227,10 +229,11 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let (ino, place) = (Ino(ino.0), ListPlace::from_number(offset));
-        let (owner, parent) = (self.owner, self.vfs.parent(ino));
+        let (owner, parent, vfs) = (self.owner, self.vfs.parent(ino), Arc::clone(&self.vfs));
         self.respond(self.vfs.list(ino, place), reply, move |list, mut reply| match list {
             Ok(list) => {
-                lists::fill_plus(&mut reply, place, ino, parent, &list, owner);
+                let told = lists::fill_plus(&mut reply, place, ino, parent, &list, owner);
+                told.into_iter().for_each(|ino| vfs.told(ino));
                 reply.ok();
             }
             Err(error) => reply.error(error),

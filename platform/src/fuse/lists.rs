@@ -48,14 +48,18 @@ pub(super) fn fill_plus(
     parent: Ino,
     list: &Listing,
     owner: Owner,
-) {
+) -> Vec<Ino> {
+    let mut told = Vec::new();
     for (next, ino, name, entry) in from(place, ino, parent, list) {
         let dot = Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links: 2 };
         let attr = attr(entry.map_or(&dot, |e| &e.attr), owner);
         if reply.add(number(ino), next, name, &KEPT, &attr, Generation(0)) {
-            return;
+            break;
         }
+        // the kernel counts no look-up of a folder itself and the one above it
+        told.extend(entry.map(|_| ino));
     }
+    told
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! (`synchronous=FULL`); what may be lost without harm does not wait (`NORMAL`). Concurrency: one
 //! connection behind one lock; whoever holds it may take a blob's lock, never the other way round.
 
+pub mod garbage;
 pub mod names;
 pub mod open;
 pub mod rows;
@@ -27,6 +28,11 @@ pub use open::{Epochs, open};
 const LOG_PAGES: u32 = 128;
 /// What the log is counted for at least: its usual full size, and the page or two it overshoots.
 const LOG_BYTES: u64 = 640 << 10;
+/// What a page of the database takes.
+const PAGE: u64 = 4 << 10;
+/// Free pages that are given back in one transaction: each moves a page and changes another or two,
+/// which stays within what the log is counted for.
+const GIVEN_BACK: u32 = 32;
 /// More statements than the store has.
 const STATEMENTS: usize = 64;
 
@@ -135,6 +141,38 @@ impl Index {
         f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         f(&lock(&self.conn)).map_err(|e| self.said(&e))
+    }
+
+    /// Gives free pages back to the disk: a few at a time, so that the log stays small. An index of
+    /// an earlier program is written anew first, if `anew` allows what that takes in the log.
+    pub fn give_back(&self, anew: impl FnOnce(u64) -> bool) -> Result<(), StoreError> {
+        let (all, free) = self.read(garbage::pages)?;
+        if free == 0 {
+            return Ok(());
+        }
+        if !self.read(garbage::gives_back)? {
+            // most of it has to be garbage for that to be worth it
+            if free > all / 4 && anew((all - free) * PAGE) {
+                self.write_alone(garbage::write_anew)?;
+            }
+        } else {
+            for _ in 0..free.div_ceil(u64::from(GIVEN_BACK)) {
+                self.write_alone(|conn| garbage::give_back(conn, GIVEN_BACK))?;
+            }
+        }
+        self.fold()
+    }
+
+    /// Runs what makes its own transaction.
+    fn write_alone(
+        &self,
+        f: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let conn = lock(&self.conn);
+        tell(self.disk.as_ref(), Durability::Normal)
+            .and_then(|()| conn.pragma_update(None, "synchronous", "NORMAL"))
+            .and_then(|()| f(&conn))
+            .map_err(|e| self.said(&e))
     }
 
     /// Folds the log into the database.

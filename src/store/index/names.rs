@@ -88,18 +88,19 @@ pub fn node_id(conn: &Connection, source: &str, key: &NodeKey) -> rusqlite::Resu
 /// What an id stands for.
 pub fn node(conn: &Connection, id: NodeId) -> rusqlite::Result<Option<(String, NodeKey)>> {
     conn.prepare_cached("SELECT source, grp, model, version, hash FROM nodes WHERE id = ?1")?
-        .query_row([id.0], |r| {
-            let text = |i| r.get::<_, String>(i).map(String::into_boxed_str);
-            let (group, model, version, hash) =
-                (text(1)?, text(2)?, text(3)?, r.get::<_, Vec<u8>>(4)?);
-            let key = match Digest::from_slice(&hash) {
-                Some(hash) => NodeKey::Version { group, model, version, hash },
-                None if model.is_empty() => NodeKey::Group { group },
-                None => NodeKey::Model { group, model },
-            };
-            Ok((r.get(0)?, key))
-        })
+        .query_row([id.0], |r| Ok((r.get(0)?, key_at(r, 1)?)))
         .optional()
+}
+
+/// What a node stands for, from four columns from `at` on.
+pub fn key_at(r: &Row<'_>, at: usize) -> rusqlite::Result<NodeKey> {
+    let text = |i| r.get::<_, String>(at + i).map(String::into_boxed_str);
+    let (group, model, version) = (text(0)?, text(1)?, text(2)?);
+    Ok(match Digest::from_slice(&r.get::<_, Vec<u8>>(at + 3)?) {
+        Some(hash) => NodeKey::Version { group, model, version, hash },
+        None if model.is_empty() => NodeKey::Group { group },
+        None => NodeKey::Model { group, model },
+    })
 }
 
 /// The versions of a source that have nodes.

@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    Durability, Index, configure, error_of, is_damage, names, rows, schema, tell, with_suffix,
+    Durability, Index, configure, error_of, garbage, is_damage, names, rows, schema, tell,
+    with_suffix,
 };
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
@@ -181,6 +182,9 @@ fn try_open<T>(
     if version as usize > schema::MIGRATIONS.len() {
         return Ok(Tried::Newer(version));
     }
+    if version == 0 {
+        garbage::prepare(&conn)?;
+    }
     configure(&conn)?;
     let mut before = Before::default();
     if found && version > 0 {
@@ -296,6 +300,7 @@ fn start_anew(root: &Path, disk: &dyn Disk, to: &Path) -> Result<(), StoreError>
     let build = || -> rusqlite::Result<[usize; 3]> {
         // no log yet: a file without one can be renamed
         let mut new = Connection::open(&new)?;
+        garbage::prepare(&new)?;
         schema::migrate(&mut new, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
         tell(disk, Durability::Full)?;
         let tx = new.transaction()?;

@@ -47,6 +47,9 @@ pub const MIGRATIONS: &[&str] = &[
     // hold long layouts.
     "CREATE TABLE stamps (
          blob INTEGER PRIMARY KEY, allocated INTEGER NOT NULL, changed INTEGER NOT NULL);",
+    // 4. When a manifest was last used, in seconds. Beside the manifests, so that nobody who looks for
+    // the oldest reads their bodies.
+    "CREATE TABLE uses (hash BLOB PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;",
 ];
 
 /// The version of an open index.

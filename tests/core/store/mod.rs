@@ -3,6 +3,7 @@
 
 mod basics;
 mod catalogs;
+mod collected;
 mod crash;
 mod operations;
 mod pressure;
