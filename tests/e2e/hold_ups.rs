@@ -4,12 +4,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use modelfs_test_support::{Fault, Server, When};
 
-use crate::harness::{Place, eventually, is_mounted, signal};
+use crate::harness::{Place, Ran, eventually, is_mounted, signal};
 use crate::takeover::{SIZE, published, reads_of};
 
 /// What it comes to, which must be soon; whoever waits for ever is left behind.
@@ -117,6 +118,24 @@ fn a_registry_on_a_hung_file_system_delays_no_cached_read_after_a_death_or_a_res
     let small = daemon.path("org/net/v1/007.json");
     eventually("what was not cached", || fs::read(&small).is_ok_and(|read| read == b"7"));
     daemon.stop();
+}
+
+#[test]
+fn a_first_mount_of_a_registry_that_hangs_fails_in_a_line() {
+    let place = Place::new();
+    let far = place.path("far");
+    fs::create_dir(&far).expect("own folder");
+    let registry = far.join("registry");
+    let hung = HungFs::over(&far);
+    let mut mount = place.modelfs(["mount"]);
+    mount.arg(place.mountpoint()).arg("--registry").arg(&registry);
+    let mut mount = mount.stderr(Stdio::piped()).spawn().expect("the binary starts");
+    eventually("it ends", || mount.try_wait().expect("own child").is_some());
+    let ran = Ran::from(mount.wait_with_output().expect("own child"));
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.err.contains("does not answer"), "{ran:?}");
+    assert!(!is_mounted(&place.mountpoint()));
+    drop(hung);
 }
 
 #[test]
