@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::registry::{HttpTimeouts, Registry};
+use modelfs::registry::{HttpTimeouts, Registry, Unanswering};
 use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
 use modelfs_platform::{MountOptions, Serving, Task};
@@ -110,7 +110,13 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     let Told { begin, assigned, mut wishes } = supervisor.listen()?;
     let stopped = || Failure::new(Kind::Interrupted, "stopped before the mount was ready");
     let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
-    let registry = modelfs::registry::open_with(&options.registry, timeouts)?;
+    let mut registry = modelfs::registry::open_with(&options.registry, timeouts)?;
+    if welcome.registry_hangs {
+        // We may not look at it either. Whoever waits for it is answered by the worker that takes over
+        // when it answers.
+        let why = "the registry's folder does not answer";
+        registry = Arc::new(Unanswering::new(registry.name(), why));
+    }
     let how = service::store_options(&options.root, options.limit);
     // Another worker may have the store yet: what is not well is found before that one goes.
     let checked = how.clone();

@@ -14,6 +14,7 @@ mod http;
 mod http_answer;
 mod memory;
 mod retry;
+mod unanswering;
 mod waits;
 pub mod xprim;
 
@@ -24,6 +25,7 @@ pub use hedge::Hedged;
 pub use http::{Http, HttpTimeouts};
 pub use memory::{Counts, Cut, Memory};
 pub use retry::{DEADLINE, RetryPolicy, Retrying, random};
+pub use unanswering::Unanswering;
 pub use waits::{Wait, Waiting, Waits};
 
 use std::pin::Pin;

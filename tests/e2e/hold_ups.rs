@@ -113,10 +113,17 @@ fn a_registry_on_a_hung_file_system_delays_no_cached_read_after_a_death_or_a_res
         }
     }
     assert_ne!(daemon.worker(), worker);
-    // When it is there again, so is all that it holds.
-    drop(hung);
+    // What is not cached waits, and comes when it is there again.
     let small = daemon.path("org/net/v1/007.json");
-    eventually("what was not cached", || fs::read(&small).is_ok_and(|read| read == b"7"));
+    let waiting = std::thread::spawn(move || fs::read(small));
+    eventually("the worker without it", || {
+        let status = daemon.status();
+        status["registry"]["trouble"].as_str().is_some_and(|t| t.contains("does not answer"))
+    });
+    assert!(!waiting.is_finished());
+    drop(hung);
+    let read = waiting.join().expect("no panic").expect("no error reaches the reader");
+    assert_eq!(read, b"7");
     daemon.stop();
 }
 

@@ -4,21 +4,25 @@
 //! not be, and would keep others in the kernel who look at the same name. At most one look is under
 //! way. Part of the supervisor's one task.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::reaper::OWN;
 use crate::error::{Failure, Kind};
 
 /// Set for the process that looks: at which folder.
 const VARIABLE: &str = "MODELFS_PROBE";
-/// A folder that answers does so within this, the start of a process on a loaded machine included. So
-/// much a hung one delays a worker's start.
-const PROMPT: Duration = Duration::from_millis(500);
+/// A folder that answers does so within this once it is looked at, also over a network and on a loaded
+/// machine. So much a hung one delays a worker's start.
+const PROMPT: Duration = Duration::from_secs(1);
+/// How long the process that looks may take to start; where it takes longer, nothing is known.
+const START: Duration = Duration::from_secs(10);
 /// How long a first mount waits.
 const AT_LAST: Duration = Duration::from_secs(10);
 /// How often it is looked whether a folder that hung answers again.
@@ -36,7 +40,11 @@ pub struct Probe {
 
 struct Look {
     child: Child,
-    until: Instant,
+    /// Where it says that it looks now.
+    said: ChildStdout,
+    /// How long it may take from then on, and until when that is.
+    most: Duration,
+    until: Option<Instant>,
 }
 
 impl Probe {
@@ -84,8 +92,14 @@ impl Probe {
             self.look = self.start(most);
         }
         let Some(look) = &mut self.look else { return true };
+        if look.until.is_none() && timeout(START, look.said.read(&mut [0])).await.is_ok() {
+            look.until = Some(Instant::now() + look.most);
+        }
         // Whatever it found: what the folder is, the worker will see.
-        self.hung = timeout_at(look.until, look.child.wait()).await.is_err();
+        self.hung = match look.until {
+            Some(until) => timeout_at(until, look.child.wait()).await.is_err(),
+            None => false,
+        };
         // Killed by its drop if it hangs.
         self.look = None;
         self.due = Instant::now() + AGAIN;
@@ -98,14 +112,16 @@ impl Probe {
             .arg0("modelfs")
             .env(VARIABLE, folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
         let child = child.inspect_err(|error| {
             tracing::warn!(%error, "nobody looks whether the registry's folder answers");
         });
-        Some(Look { child: child.ok()?, until: Instant::now() + most })
+        let mut child = child.ok()?;
+        let said = child.stdout.take()?;
+        Some(Look { child, said, most, until: None })
     }
 }
 
@@ -114,9 +130,11 @@ pub fn task() -> Option<PathBuf> {
     std::env::var_os(VARIABLE).map(PathBuf::from)
 }
 
-/// Looks, and ends.
+/// Says that it looks, looks, and ends.
 pub fn run(folder: PathBuf) -> ExitCode {
-    match std::fs::metadata(folder) {
+    let mut out = std::io::stdout();
+    let said = out.write_all(b".").and_then(|()| out.flush());
+    match said.and_then(|()| std::fs::metadata(folder)) {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
