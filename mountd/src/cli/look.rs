@@ -141,7 +141,8 @@ fn left_out_text(left_out: &LeftOut) -> String {
 
 /// `modelfs refresh`
 pub async fn refresh(out: Out, args: StatusArgs) -> Result<(), Failure> {
-    let session = args.places.open(out, Ask::Registry).await?;
+    // It keeps the catalog that it was told.
+    let session = args.places.open_or_make(out, Ask::Registry).await?;
     out.show(&session.ask(Refresh {}).await?, refreshed_text)?;
     session.close().await
 }
