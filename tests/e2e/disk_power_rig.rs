@@ -49,7 +49,7 @@ impl Power {
         match outcome {
             Ok(value) => Some(value),
             Err(_) if self.is_gone() => None,
-            Err(FetchError::Store(e)) if matches!(*e, StoreError::NoSpace { .. }) => None,
+            Err(FetchError::Store(e)) if e.is_full() => None,
             Err(error) => panic!("failed with the power on: {error}"),
         }
     }

@@ -203,11 +203,15 @@ impl LoopFs {
         s.f_bavail * s.f_frsize
     }
 
-    /// Fills it up but for so many bytes, with a file that [`LoopFs::unfill`] removes.
+    /// Fills it up but for so many bytes, with a file that [`LoopFs::unfill`] removes. What Btrfs calls
+    /// free may be some MiB more than it gives.
     pub fn fill(&self, but: u64) {
         let file = File::create(self.ballast()).expect("a file");
         let len = self.free().saturating_sub(but);
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).expect("room");
+        let none = rustix::fs::FallocateFlags::empty();
+        let tries = (0..16).map(|mib| len.saturating_sub(mib << 20));
+        let mut given = tries.map(|len| rustix::fs::fallocate(&file, none, 0, len));
+        given.find(|given| *given != Err(rustix::io::Errno::NOSPC)).expect("room").expect("filled");
         file.sync_all().expect("synced");
     }
 
