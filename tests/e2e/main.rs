@@ -1,6 +1,7 @@
 //! Tests on real mounts, with the real binary and real servers.
 
 mod bounded;
+mod catalog_memory;
 mod changes;
 mod cli;
 mod cli_answers;

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, params};
 
 use super::super::types::{NodeId, NodeKey};
-use super::names::key_at;
+use super::names::{forget_marks, key_at};
 use crate::model::Digest;
 
 /// A manifest as far as its going is concerned.
@@ -40,7 +40,11 @@ pub fn pinned(conn: &Connection) -> rusqlite::Result<Vec<Digest>> {
 
 /// The sources that have a catalog, the one that was checked longest ago first.
 pub fn catalogs(conn: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut select = conn.prepare_cached("SELECT source FROM catalogs ORDER BY checked")?;
+    // When it was confirmed stands beside the row, unless an earlier program wrote it.
+    let mut select = conn.prepare_cached(
+        "SELECT source FROM catalogs LEFT JOIN meta ON key = 'checked ' || source
+         ORDER BY coalesce(value, checked)",
+    )?;
     select.query_map([], |r| r.get(0))?.collect()
 }
 
@@ -71,6 +75,7 @@ pub fn forget_manifest(conn: &Connection, hash: &Digest) -> rusqlite::Result<()>
 
 /// Forgets a catalog.
 pub fn forget_catalog(conn: &Connection, source: &str) -> rusqlite::Result<()> {
+    forget_marks(conn, source)?;
     conn.prepare_cached("DELETE FROM catalogs WHERE source = ?1")?.execute([source]).map(drop)
 }
 

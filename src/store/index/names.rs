@@ -214,17 +214,52 @@ pub fn owners(conn: &Connection, key: &ContentKey) -> rusqlite::Result<Vec<Strin
     .collect()
 }
 
-/// The key in `meta` of the time at which a source's catalog was last confirmed. It stands there and
-/// not in the catalog's row, which would be written anew with all of its 256 MiB.
-fn checked_key(source: &str) -> String {
-    format!("checked {source}")
+/// Where in `meta` something about a source's catalog stands. It is not in the catalog's row: SQLite
+/// builds a row in memory, with every column but those at its end that are empty, so that 256 MiB
+/// would be held twice there, and written anew with each confirmation. An index of an earlier program
+/// has it in the row.
+fn mark(what: &str, source: &str) -> String {
+    format!("{what} {source}")
+}
+
+/// What such a mark begins with, where it is a text: the column would make a number of digits.
+const TEXT: char = '=';
+
+fn text_mark(conn: &Connection, what: &str, source: &str) -> rusqlite::Result<Option<String>> {
+    let text: Option<String> = conn
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([mark(what, source)], |r| r.get(0))
+        .optional()?;
+    Ok(text.and_then(|text| text.strip_prefix(TEXT).map(str::to_owned)))
+}
+
+fn set_text_mark(
+    conn: &Connection,
+    what: &str,
+    source: &str,
+    text: Option<&str>,
+) -> rusqlite::Result<()> {
+    let key = mark(what, source);
+    match text {
+        Some(text) => conn
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
+            .execute(params![key, format!("{TEXT}{text}")]),
+        None => conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key]),
+    }
+    .map(drop)
+}
+
+/// Forgets what is known of a source's catalog beside its row.
+pub fn forget_marks(conn: &Connection, source: &str) -> rusqlite::Result<()> {
+    let keys = ["etag", "modified", "checked"].map(|what| mark(what, source));
+    conn.prepare_cached("DELETE FROM meta WHERE key IN (?1, ?2, ?3)")?.execute(keys).map(drop)
 }
 
 /// When a catalog was last confirmed; none if there is no catalog.
 pub fn checked(conn: &Connection, source: &str) -> rusqlite::Result<Option<SystemTime>> {
     let confirmed = conn
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([checked_key(source)], |r| r.get(0))
+        .query_row([mark("checked", source)], |r| r.get(0))
         .optional()?;
     let saved = || {
         conn.prepare_cached("SELECT checked FROM catalogs WHERE source = ?1")?
@@ -244,19 +279,24 @@ pub fn catalog(conn: &Connection, source: &str) -> rusqlite::Result<Option<Saved
     let blob = conn.blob_open("main", "catalogs", "body", row, true)?;
     let mut body = vec![0; blob.len()];
     blob.read_at_exact(&mut body, 0)?;
-    let checked = checked(conn, source)?.unwrap_or(UNIX_EPOCH);
-    Ok(Some(SavedCatalog { body, etag, last_modified, checked }))
+    Ok(Some(SavedCatalog {
+        body,
+        etag: text_mark(conn, "etag", source)?.or(etag),
+        last_modified: text_mark(conn, "modified", source)?.or(last_modified),
+        checked: checked(conn, source)?.unwrap_or(UNIX_EPOCH),
+    }))
 }
 
-/// Keeps a catalog in place of the one before. Its body is written into place: bound to a statement
-/// it would be copied twice.
+/// Keeps a catalog in place of the one before. Its body is written into place.
 pub fn set_catalog(conn: &Connection, source: &str, c: &SavedCatalog) -> rusqlite::Result<()> {
     let len = ZeroBlob(c.body.len() as u64);
-    conn.prepare_cached("INSERT OR REPLACE INTO catalogs VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![source, len, c.etag, c.last_modified, millis(c.checked)])?;
+    conn.prepare_cached("INSERT OR REPLACE INTO catalogs VALUES (?1, ?2, NULL, NULL, 0)")?
+        .execute(params![source, len])?;
     let row = conn.last_insert_rowid();
     conn.blob_open("main", "catalogs", "body", row, false)?.write_all_at(&c.body, 0)?;
-    conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([checked_key(source)]).map(drop)
+    set_text_mark(conn, "etag", source, c.etag.as_deref())?;
+    set_text_mark(conn, "modified", source, c.last_modified.as_deref())?;
+    set_checked(conn, source, c.checked)
 }
 
 /// Notes that a catalog is still right.
@@ -265,7 +305,7 @@ pub fn set_checked(conn: &Connection, source: &str, at: SystemTime) -> rusqlite:
         "INSERT OR REPLACE INTO meta SELECT ?2, ?3 WHERE EXISTS
          (SELECT 1 FROM catalogs WHERE source = ?1)",
     )?
-    .execute(params![source, checked_key(source), millis(at)])
+    .execute(params![source, mark("checked", source), millis(at)])
     .map(drop)
 }
 
