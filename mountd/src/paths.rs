@@ -137,6 +137,19 @@ pub fn socket(root: &Path) -> PathBuf {
     sockets().join(format!("{}.sock", store_hash(root)))
 }
 
+/// Whether a socket, by its real path, is one that a daemon of this user listens at: it has such a name,
+/// and only this user can put one into its folder.
+pub fn is_own_socket(socket: &Path) -> bool {
+    let name = socket.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let digits = name.strip_suffix(".sock").unwrap_or_default();
+    let named = digits.len() == HASH_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let folder = socket.parent().and_then(|folder| fs::symlink_metadata(folder).ok());
+    let ours = folder.is_some_and(|m| {
+        m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o022 == 0
+    });
+    named && ours
+}
+
 /// The log of the background daemon of the store at `root`; its folder is made.
 pub fn log_file(root: &Path) -> Result<PathBuf, Failure> {
     let folder = base()?.state_dir().map_or_else(|| root.join("log"), |d| d.join(OURS));

@@ -29,6 +29,7 @@ mod mount_points;
 mod names;
 mod outage;
 mod passthrough;
+mod restart_signal;
 mod restarts;
 mod secrets;
 mod service;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use modelfs::fetch::FetchOptions;
 use modelfs_platform::{MountError, MountOptions, Protected};
+use rustix::process::Signal;
 use serde::Serialize;
 
 use super::args::{Mount as MountArgs, Restart as RestartArgs, Unmount as UnmountArgs};
@@ -17,6 +18,7 @@ use crate::control::answers::Unmounting;
 use crate::control::backend;
 use crate::control::client::Client;
 use crate::control::ops::blocking;
+use crate::control::peer::Peer;
 use crate::control::types::{Event, GetStatus, Restart, Unmount};
 use crate::daemon::{self, Ready};
 use crate::error::{Failure, Kind};
@@ -187,7 +189,7 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
         Some(answer) => Some(answer?.worker),
         // Nobody answers there: the supervisor is asked by signal.
         None => {
-            ask_by_signal(holder.pid)?;
+            Peer::of(&root, &socket).await?.signal(Signal::USR1)?;
             None
         }
     };
@@ -213,15 +215,6 @@ pub async fn restart(out: Out, args: RestartArgs) -> Result<(), Failure> {
     }
     let restarted = Restarted { worker: daemon.worker, version: daemon.version };
     out.say(&restarted, |r| format!("process {} serves now, version {}", r.worker, r.version))
-}
-
-fn ask_by_signal(pid: u32) -> Result<(), Failure> {
-    let gone = |e: rustix::io::Errno| {
-        Failure::new(Kind::General, format!("the daemon, process {pid}, cannot be told: {e}"))
-    };
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or_else(|| gone(rustix::io::Errno::SRCH))?;
-    rustix::process::kill_process(pid, rustix::process::Signal::USR1).map_err(gone)
 }
 
 #[derive(Serialize)]

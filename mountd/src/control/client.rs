@@ -18,7 +18,7 @@ use super::types::{Call, Event, ProgressSink};
 use crate::error::{Failure, Kind};
 
 /// How long a live daemon may take to accept: it does nothing else on that thread.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often an answer may be lost before that is an error, and how long the next worker gets.
 const LOST: u32 = 5;

@@ -12,6 +12,7 @@ mod guests;
 pub mod life;
 pub mod look;
 pub mod ops;
+pub mod peer;
 pub mod prefetch;
 pub mod server;
 mod suggest;
