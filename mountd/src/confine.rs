@@ -17,8 +17,8 @@ use rustix::thread::{
 };
 
 use crate::error::Failure;
-use crate::handover::CERTIFICATES;
 use crate::identity::{self, User};
+use crate::reach::CERTIFICATES;
 
 /// The newest rules that this program knows; older kernels take what they know of them.
 const RULES: ABI = ABI::V5;

@@ -1,31 +1,30 @@
-//! Whose the cache is: root gives it to the user who is to work on it, and takes nothing else along.
+//! Whose the cache is. Root works on another user's cache as that user; a cache that was root's alone
+//! changes hands once.
 //!
-//! Invariant: once the folder and its lock are somebody's, so is all that root had left there; both
-//! change hands last, so a hand-over that was cut short is done again. Only files and folders of
-//! root's change hands, by their descriptors: no link is followed, and a file that has another name
-//! stays, since that name may lie anywhere. What would fail is found before anything is changed. One
-//! process at a time, which holds the store's lock.
+//! Invariant: in a folder that another user owns, root touches nothing as root: that user may have put
+//! anything there. Root's files are given away only where neither the folder nor one above it can be
+//! changed by anybody else; an empty folder may lie anywhere. The folder itself changes hands last, so
+//! that a hand-over that was cut short is done again. Only files and folders of root's change hands, by
+//! their descriptors: no link is followed, and a file that has another name stays, since that name may
+//! lie anywhere. What would fail is found before anything is changed. One process at a time, which holds
+//! the store's lock.
 
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 
-use modelfs::store::{Store, StoreError, StoreLock};
-use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
+use modelfs::store::{Holder, Store, StoreError, StoreLock};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Failure, Kind};
 use crate::identity::{Identity, User};
+use crate::ownership::Ownership;
+use crate::reach::{reachable, readable};
 
 /// How deep a cache goes: `blobs/xx/key`. What lies deeper is not ours.
 const DEPTH: u32 = 3;
-
-/// What is read first of a registry's folder.
-const CATALOG: &str = "models.json";
-
-/// Certificates that the user brought.
-pub const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Folders that others must be able to pass who are to come to one that we make below.
 const PASSABLE: u32 = 0o711;
@@ -37,22 +36,50 @@ pub fn take(
     identity: &Identity,
     registry: Option<&Path>,
 ) -> Result<StoreLock, Failure> {
-    if rustix::process::geteuid().is_root() {
-        if let Identity::Other(user) = identity {
-            if let Ok(meta) = std::fs::metadata(root)
-                && meta.uid() != 0
-                && meta.uid() != user.uid
-            {
-                return Err(belongs(root, meta.uid(), user));
-            }
-            make_way(root)?;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Store::lock(root)?);
+    }
+    let found = Ownership::of(root)?;
+    let Identity::Other(user) = identity else {
+        // Root itself is to work there: on nothing that another user could have put there.
+        match (found.owner(), found.nearest_user()) {
+            (Some((uid, _)), _) if uid != 0 => return Err(belongs(root, uid, "root")),
+            (_, Some((uid, _))) => return Err(lies_with(root, uid)),
+            (_, None) => {}
         }
         reachable(root, identity)?;
         readable(identity, registry)?;
+        return Ok(Store::lock(root)?);
+    };
+    if let Some((uid, _)) = found.owner().filter(|(uid, _)| *uid != 0 && *uid != user.uid) {
+        return Err(belongs(root, uid, &user.name));
     }
-    let lock = Store::lock(root)?;
-    settle(root, &lock, identity)?;
-    Ok(lock)
+    let roots = found.owner().map_or(found.nearest_user().is_none(), |(uid, _)| uid == 0);
+    if roots {
+        make_way(root)?;
+    }
+    reachable(root, identity)?;
+    readable(identity, registry)?;
+    if roots {
+        give(root, user)
+    } else {
+        lock_as(root, user)?.map_err(|error| not_theirs(root, user, error))
+    }
+}
+
+/// Takes the lock anew, if the folder is not the one any more that `lock` was taken in. A folder that
+/// was emptied is used again.
+pub fn keep(
+    root: &Path,
+    lock: &StoreLock,
+    identity: &Identity,
+) -> Result<Option<StoreLock>, Failure> {
+    let ours = || root.exists() && lock.still_ours();
+    let ours = match identity {
+        Identity::Other(_) => identity.look(ours)?,
+        Identity::Kept | Identity::Bare => ours(),
+    };
+    if ours { Ok(None) } else { take(root, identity, None).map(Some) }
 }
 
 /// Why [`take_as_owner`] failed.
@@ -75,68 +102,131 @@ impl From<Failure> for TakeError {
     }
 }
 
-/// As [`take`], where root works on a cache without a daemon: it becomes the folder's owner, so that
-/// nothing of root's is left there, and nothing that the owner put there misleads root.
+/// As whom root works on the cache at `root`; none: as root, or as whoever we are.
+fn owner(root: &Path) -> Result<Option<User>, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let Some((uid, gid)) = Ownership::of(root)?.nearest_user() else { return Ok(None) };
+    User::of_folder(uid, gid).map(Some)
+}
+
+/// As [`take`], where root works on a cache without a daemon. Root becomes the folder's owner before it
+/// touches anything there: nothing of root's is left there, and nothing that the owner put there
+/// misleads root.
 pub fn take_as_owner(root: &Path, registry: Option<&Path>) -> Result<StoreLock, TakeError> {
-    let owner = std::fs::metadata(root).ok().filter(|m| m.uid() != 0);
-    let (true, Some(owner)) = (rustix::process::geteuid().is_root(), owner) else {
-        return Ok(Store::lock(root)?);
-    };
-    let user = User::of_folder(owner.uid(), owner.gid())?;
+    let Some(user) = owner(root)? else { return Ok(Store::lock(root)?) };
     let identity = Identity::Other(user.clone());
     reachable(root, &identity)?;
     readable(&identity, registry)?;
-    // As root, so that one that is held can be waited for, and its daemon be asked.
-    let lock = Store::lock(root)?;
-    settle(root, &lock, &identity)?;
+    // At first on a thread alone: one that is held can be waited for, and root may ask its daemon.
+    let lock = lock_as(root, &user)?.map_err(|error| match error {
+        StoreError::Locked { .. } => TakeError::Store(error),
+        error => not_theirs(root, &user, error).into(),
+    })?;
     user.assume()?;
     Ok(lock)
 }
 
-/// Sees to it that all is theirs, at the cost of two looks if it is.
-pub fn settle(root: &Path, lock: &StoreLock, identity: &Identity) -> Result<(), Failure> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
+/// Who holds the store at `root`; looked at as the folder's owner.
+pub fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
+    match owner(root)? {
+        Some(user) => Identity::Other(user).look(|| Holder::of(root)),
+        None => Ok(Holder::of(root)),
     }
+}
+
+/// Takes the lock with this user's rights: whatever lies there by that name.
+fn lock_as(root: &Path, user: &User) -> Result<Result<StoreLock, StoreError>, Failure> {
+    Identity::Other(user.clone()).look(|| Store::lock(root))
+}
+
+fn not_theirs(root: &Path, user: &User, error: StoreError) -> Failure {
+    let denied = matches!(&error, StoreError::Disk { source, .. }
+        if source.kind() == std::io::ErrorKind::PermissionDenied);
+    let failure = Failure::from(error);
+    let (root, name) = (root.display(), &user.name);
+    match denied {
+        true => failure.hint(format!(
+            "root works there as {name} and gives nothing away; if all of it is to be {name}'s: chown -R {name} {root}"
+        )),
+        false => failure,
+    }
+}
+
+/// Gives a folder of root's, which is made, to this user, and takes the store's lock.
+fn give(root: &Path, user: &User) -> Result<StoreLock, Failure> {
     let failed = |e: Errno| Failure::storage(root, "giving the cache to its user", &e.into());
-    let lock = lock.share()?;
-    let lock_owner = rustix::fs::fstat(&lock).map_err(failed)?.st_uid;
-    let user = match identity {
-        Identity::Other(user) => user,
-        // Root's files are about to come: who is next to have it looks through all of it.
-        Identity::Kept if lock_owner != 0 => {
-            return rustix::fs::fchown(&lock, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(failed);
+    match DirBuilder::new().mode(0o700).create(root) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Failure::storage(root, "making the cache folder", &e));
         }
-        Identity::Kept | Identity::Bare => return Ok(()),
-    };
+        _ => {}
+    }
     let folder = open_folder(CWD, root).map_err(failed)?;
     let stat = rustix::fs::fstat(&folder).map_err(failed)?;
-    if stat.st_uid == user.uid && lock_owner == user.uid {
-        return Ok(());
+    let (uid, gid) = numbers(user);
+    if stat.st_uid == 0 && is_empty(&folder).map_err(failed)? {
+        rustix::fs::fchown(&folder, uid, gid).map_err(failed)?;
+        return lock_as(root, user)?.map_err(|error| not_theirs(root, user, error));
     }
-    // Neither root's nor theirs by now: what lies there is none of ours to give.
-    if stat.st_uid != 0 && stat.st_uid != user.uid {
-        return Err(belongs(root, stat.st_uid, user));
+    if let Some(changeable) = Ownership::of(root)?.changeable() {
+        return Err(not_given(root, changeable, user));
     }
+    let lock = Store::lock(root)?;
+    let shared = lock.share()?;
     let mut hand = Hand { user, device: stat.st_dev, kept: 0 };
     hand.content(&folder, DEPTH).map_err(failed)?;
-    // Before those two: else a power cut could keep the last step and lose one before it.
+    rustix::fs::fchown(&shared, uid, gid).map_err(failed)?;
+    // Before the folder: else a power cut could keep the last step and lose one before it.
     rustix::fs::syncfs(&folder).map_err(failed)?;
-    let (uid, gid) = hand.owner();
     rustix::fs::fchown(&folder, uid, gid).map_err(failed)?;
-    rustix::fs::fchown(&lock, uid, gid).map_err(failed)?;
     if hand.kept > 0 {
         let (kept, at) = (hand.kept, root.display());
         tracing::warn!("{at}: {kept} files of root's have other names too and stay root's");
     }
     tracing::info!(user = user.name, cache = %root.display(), "the cache is this user's now");
-    Ok(())
+    Ok(lock)
 }
 
-fn belongs(root: &Path, owner: u32, but: &User) -> Failure {
-    let name = User::find(&owner.to_string()).ok().flatten();
-    let name = name.map_or_else(|| owner.to_string(), |user| user.name);
-    let (root, but) = (root.display(), &but.name);
+fn is_empty(folder: &OwnedFd) -> Result<bool, Errno> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn not_given(root: &Path, changeable: &Path, user: &User) -> Failure {
+    let (at, name) = (root.display(), &user.name);
+    let why = match changeable == root {
+        true => "others may have put files there".to_owned(),
+        false => format!("others can change {}", changeable.display()),
+    };
+    Failure::new(Kind::Storage, format!("{at}: root's files there are not given to {name}: {why}"))
+        .hint(format!(
+            "if all of it is to be {name}'s: chown -R {name} {at}; else give another --cache-dir"
+        ))
+}
+
+fn name_of(uid: u32) -> String {
+    let user = User::find(&uid.to_string()).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+fn lies_with(root: &Path, owner: u32) -> Failure {
+    let (root, name) = (root.display(), name_of(owner));
+    Failure::new(
+        Kind::Storage,
+        format!("{root}: the cache lies in a folder of {name}'s, who could replace it: root does not work there"),
+    )
+    .hint(format!("give another with --cache-dir, or --worker-user {name}"))
+}
+
+fn belongs(root: &Path, owner: u32, but: &str) -> Failure {
+    let (root, name) = (root.display(), name_of(owner));
     Failure::new(Kind::Storage, format!("{root}: the cache belongs to {name}, not to {but}"))
         .hint(format!("give another with --cache-dir, or --worker-user {name}"))
 }
@@ -154,61 +244,6 @@ fn make_way(root: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes sure that they can come to the cache at `root`. A folder of root's is theirs soon.
-pub fn reachable(root: &Path, identity: &Identity) -> Result<(), Failure> {
-    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    let own = matches!(identity, Identity::Bare).then_some((root, all));
-    let Some(closed) = first_closed(root.parent().unwrap_or(root), own, identity)? else {
-        return Ok(());
-    };
-    Err(closed_to(Kind::Storage, &closed, identity, "the cache", root).hint(
-        "give a cache that it may enter (--cache-dir), open this one (chmod o+x), or mount with --keep-privileges",
-    ))
-}
-
-/// Makes sure that they can read what they need beside the cache.
-fn readable(identity: &Identity, registry: Option<&Path>) -> Result<(), Failure> {
-    let brought = CERTIFICATES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
-    let brought = brought.map(|(name, path)| (name, PathBuf::from(path), Kind::Storage));
-    let registry = registry.map(|folder| ("the registry", folder.join(CATALOG), Kind::Network));
-    for (what, path, kind) in brought.chain(registry) {
-        let above = path.parent().unwrap_or(&path);
-        let closed = first_closed(above, Some((&path, Access::READ_OK)), identity)?;
-        if let Some(closed) = closed {
-            return Err(closed_to(kind, &closed, identity, what, &path).hint(
-                "open it to that user (chmod o+x, for a file o+r), or mount with --keep-privileges",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The first folder from the top that they may not pass, or the last thing if they may not use it.
-fn first_closed(
-    folder: &Path,
-    last: Option<(&Path, Access)>,
-    identity: &Identity,
-) -> Result<Option<PathBuf>, Failure> {
-    let mut way: Vec<_> = folder.ancestors().map(|path| (path, Access::EXEC_OK)).collect();
-    way.reverse();
-    way.extend(last);
-    // What is not there, or not to be had for other reasons, is for the worker to tell.
-    let closed = |(path, how): &(&Path, Access)| {
-        matches!(rustix::fs::access(*path, *how), Err(Errno::ACCESS | Errno::PERM))
-    };
-    let found = identity.look(|| way.iter().copied().find(closed))?;
-    Ok(found.map(|(path, _)| path.to_owned()))
-}
-
-fn closed_to(kind: Kind, closed: &Path, who: &Identity, what: &str, path: &Path) -> Failure {
-    let (at, who) = (closed.display(), who.shown());
-    let message = match closed == path {
-        true => format!("{at}: {what} is closed to {who}"),
-        false => format!("{at}: closed to {who}, on the way to {what} ({})", path.display()),
-    };
-    Failure::new(kind, message)
-}
-
 fn open_folder<Fd: AsFd>(at: Fd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty())
@@ -223,11 +258,11 @@ struct Hand<'a> {
     kept: u64,
 }
 
-impl Hand<'_> {
-    fn owner(&self) -> (Option<Uid>, Option<Gid>) {
-        (Some(Uid::from_raw(self.user.uid)), Some(Gid::from_raw(self.user.gid)))
-    }
+fn numbers(user: &User) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))
+}
 
+impl Hand<'_> {
     fn content(&mut self, folder: &OwnedFd, depth: u32) -> Result<(), Errno> {
         for entry in Dir::read_from(folder)? {
             let entry = entry?;
@@ -260,7 +295,7 @@ impl Hand<'_> {
                 _ => continue,
             }
             if stat.st_uid == 0 {
-                let (uid, gid) = self.owner();
+                let (uid, gid) = numbers(self.user);
                 rustix::fs::chownat(&file, c"", uid, gid, AtFlags::EMPTY_PATH)?;
             }
         }
@@ -272,12 +307,30 @@ impl Hand<'_> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::chown;
+    use std::os::unix::fs::{MetadataExt, chown};
+    use std::path::PathBuf;
 
     const THEIRS: u32 = 12_345;
 
     fn owner(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().uid()
+    }
+
+    /// A cache of root's with files, in a folder that others may pass.
+    fn cache(dir: &Path) -> (PathBuf, PathBuf) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let root = dir.canonicalize().unwrap().join("cache");
+        let shelf = root.join("blobs/aa");
+        fs::create_dir_all(&shelf).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+        for file in [root.join("lock"), shelf.join("done"), shelf.join("left")] {
+            fs::write(file, "x").unwrap();
+        }
+        (root, shelf)
+    }
+
+    fn theirs() -> Identity {
+        Identity::Other(User::of_folder(THEIRS, THEIRS).unwrap())
     }
 
     #[test]
@@ -286,31 +339,39 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("cache");
-        let (shelf, deep) = (root.join("blobs/aa"), root.join("blobs/aa/b/c"));
+        let (root, shelf) = cache(dir.path());
+        let deep = shelf.join("b/c");
         fs::create_dir_all(&deep).unwrap();
-        for file in [&shelf.join("done"), &shelf.join("left"), &deep.join("not ours")] {
-            fs::write(file, "x").unwrap();
-        }
+        fs::write(deep.join("not ours"), "x").unwrap();
         // What comes first was theirs already.
-        for done in [&root.join("blobs"), &shelf, &shelf.join("done")] {
+        for done in [&root.join("blobs"), &shelf, &shelf.join("done"), &root.join("lock")] {
             chown(done, Some(THEIRS), Some(THEIRS)).unwrap();
         }
-        let lock = Store::lock(&root).unwrap();
-        let user = User::of_folder(THEIRS, THEIRS).unwrap();
-        let theirs = Identity::Other(user);
-        settle(&root, &lock, &theirs).unwrap();
+        drop(take(&root, &theirs(), None).unwrap());
         for path in [&root, &root.join("lock"), &shelf, &shelf.join("done"), &shelf.join("left")] {
             assert_eq!(owner(path), THEIRS, "{}", path.display());
         }
         assert_eq!(owner(&deep.join("not ours")), 0, "a store does not go so deep");
 
         fs::write(shelf.join("later"), "x").unwrap();
-        settle(&root, &lock, &theirs).unwrap();
-        assert_eq!(owner(&shelf.join("later")), 0, "nothing is looked through twice");
-        settle(&root, &lock, &Identity::Kept).unwrap();
-        assert_eq!((owner(&root), owner(&root.join("lock"))), (THEIRS, 0));
-        settle(&root, &lock, &theirs).unwrap();
-        assert_eq!(owner(&shelf.join("later")), THEIRS, "root's files may have come meanwhile");
+        drop(take(&root, &theirs(), None).unwrap());
+        assert_eq!(owner(&shelf.join("later")), 0, "theirs by now: nothing more is given");
+    }
+
+    #[test]
+    fn where_others_can_change_a_folder_above_only_an_empty_one_is_given() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (root, shelf) = cache(dir.path());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = take(&root, &theirs(), None).unwrap_err();
+        assert_eq!(refused.exit_code, 7);
+        assert!(refused.message.contains(root.parent().unwrap().to_str().unwrap()), "{refused}");
+        assert_eq!((owner(&root), owner(&shelf.join("left"))), (0, 0));
+        let fresh = root.with_file_name("fresh");
+        drop(take(&fresh, &theirs(), None).unwrap());
+        assert_eq!((owner(&fresh), owner(&fresh.join("lock"))), (THEIRS, THEIRS));
     }
 }

@@ -9,5 +9,7 @@ pub mod control;
 pub mod error;
 pub mod handover;
 pub mod identity;
+pub mod ownership;
 pub mod paths;
+pub mod reach;
 pub mod service;

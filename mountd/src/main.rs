@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use modelfs_mountd::{confine, control, error, handover, identity, paths, service};
+use modelfs_mountd::{confine, control, error, handover, identity, paths, reach, service};
 
 use cli::output;
 use error::{Failure, Kind};

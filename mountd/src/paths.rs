@@ -144,9 +144,8 @@ pub fn is_own_socket(socket: &Path) -> bool {
     let digits = name.strip_suffix(".sock").unwrap_or_default();
     let named = digits.len() == HASH_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
     let folder = socket.parent().and_then(|folder| fs::symlink_metadata(folder).ok());
-    let ours = folder.is_some_and(|m| {
-        m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o022 == 0
-    });
+    let ours = folder
+        .is_some_and(|m| m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o022 == 0);
     named && ours
 }
 

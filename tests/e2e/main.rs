@@ -31,6 +31,7 @@ mod outage;
 mod passthrough;
 mod restart_signal;
 mod restarts;
+mod root_and_caches;
 mod secrets;
 mod service;
 mod service_manager;

@@ -224,9 +224,6 @@ fn keeping_privileges_and_going_back() {
     let place = Place::new();
     let files = published(&place);
     let server = Server::start(&place.registry());
-    let daemon = mounted(&place, &server, &[]);
-    reads(&daemon, "a.bin", &files[0]);
-    daemon.stop();
     let daemon = place.mount(&server.url(), &["--keep-privileges"]);
     assert_eq!(daemon.status()["daemon"]["confinement"]["user"], 0);
     reads(&daemon, "a.bin", &files[0]);
@@ -239,10 +236,13 @@ fn keeping_privileges_and_going_back() {
     reads(&daemon, "b.bin", &files[1]);
     daemon.stop();
     assert_eq!(not_of(ordinary_ids().0, &place.cache()), Vec::<PathBuf>::new());
-    // Without privileges root's number is of no use there, and that is said.
-    let ran = mount(&place, &["--worker-user", "root"]);
-    assert_eq!(ran.code, 7, "{ran:?}");
-    assert!(ran.err.contains(place.cache().to_str().expect("UTF-8")), "{ran:?}");
+    // What is another user's by now is nothing for root to work on, and that is said.
+    for more in [&["--worker-user", "root"][..], &["--keep-privileges"]] {
+        let ran = mount(&place, more);
+        assert_eq!(ran.code, 7, "{ran:?}");
+        assert!(ran.err.contains(place.cache().to_str().expect("UTF-8")), "{ran:?}");
+    }
+    assert_eq!(not_of(ordinary_ids().0, &place.cache()), Vec::<PathBuf>::new());
 }
 
 fn mount(place: &Place, more: &[&str]) -> Ran {

@@ -15,7 +15,7 @@ use crate::control::client::Client;
 use crate::control::types::GetStatus;
 use crate::error::{Failure, Kind};
 use crate::identity::Identity;
-use crate::{confine, handover, paths};
+use crate::{confine, paths, reach};
 
 /// Passthrough, and requests sent again to the next worker.
 const NEEDED: (u32, u32) = (6, 9);
@@ -145,7 +145,7 @@ fn worker(identity: &Identity) -> Finding {
 
 fn cache(root: &Path, identity: &Identity) -> Finding {
     if let Identity::Other(_) = identity
-        && let Err(failure) = handover::reachable(root, identity)
+        && let Err(failure) = reach::reachable(root, identity)
     {
         let hint = failure.hint.unwrap_or_default();
         return finding("cache", Verdict::Bad, format!("{}: {hint}", failure.message));

@@ -127,10 +127,10 @@ impl Backend {
     }
 }
 
-/// Who holds the store at `root`.
+/// Who holds the store at `root`: asked of its lock.
 pub async fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
     let root: PathBuf = root.to_owned();
-    blocking(move || Ok(Holder::of(&root))).await
+    blocking(move || handover::holder(&root)).await
 }
 
 async fn same_registry(client: &Client, given: &str) -> Result<(), Failure> {

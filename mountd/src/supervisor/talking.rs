@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use modelfs::store::Store;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, Open};
 use rustix::fs::OFlags;
@@ -130,15 +129,10 @@ where
 
     async fn welcome(&mut self, generation: Generation) {
         // Somebody may have emptied the cache folder: then a worker that is gone locked it anew.
-        if !self.lock.still_ours() {
-            match Store::lock(&self.plan.root) {
-                Ok(lock) => self.lock = lock,
-                Err(error) => tracing::error!(%error, "the cache folder is another's by now"),
-            }
-        }
-        // One that was emptied is ours again.
-        if let Err(error) = handover::settle(&self.plan.root, &self.lock, &self.plan.identity) {
-            tracing::error!("{error}");
+        match handover::keep(&self.plan.root, &self.lock, &self.plan.identity) {
+            Ok(Some(lock)) => self.lock = lock,
+            Ok(None) => {}
+            Err(error) => tracing::error!("the cache folder cannot be used any more: {error}"),
         }
         let registry_hangs = !self.probe.answers().await;
         if registry_hangs {

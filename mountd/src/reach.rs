@@ -1,0 +1,73 @@
+//! Whether a worker can come to what it needs: the cache, the registry's folder, certificates.
+//!
+//! Invariant: it only looks, as the worker will, on a thread of its own. The answer names the first
+//! folder that is closed.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+use crate::error::{Failure, Kind};
+use crate::identity::Identity;
+
+/// What is read first of a registry's folder.
+const CATALOG: &str = "models.json";
+
+/// Certificates that the user brought.
+pub const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Makes sure that they can come to the cache at `root`. A folder of root's is theirs soon.
+pub fn reachable(root: &Path, identity: &Identity) -> Result<(), Failure> {
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let own = matches!(identity, Identity::Bare).then_some((root, all));
+    let Some(closed) = first_closed(root.parent().unwrap_or(root), own, identity)? else {
+        return Ok(());
+    };
+    Err(closed_to(Kind::Storage, &closed, identity, "the cache", root).hint(
+        "give a cache that it may enter (--cache-dir), open this one (chmod o+x), or mount with --keep-privileges",
+    ))
+}
+
+/// Makes sure that they can read what they need beside the cache.
+pub fn readable(identity: &Identity, registry: Option<&Path>) -> Result<(), Failure> {
+    let brought = CERTIFICATES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
+    let brought = brought.map(|(name, path)| (name, PathBuf::from(path), Kind::Storage));
+    let registry = registry.map(|folder| ("the registry", folder.join(CATALOG), Kind::Network));
+    for (what, path, kind) in brought.chain(registry) {
+        let above = path.parent().unwrap_or(&path);
+        let closed = first_closed(above, Some((&path, Access::READ_OK)), identity)?;
+        if let Some(closed) = closed {
+            return Err(closed_to(kind, &closed, identity, what, &path).hint(
+                "open it to that user (chmod o+x, for a file o+r), or mount with --keep-privileges",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The first folder from the top that they may not pass, or the last thing if they may not use it.
+fn first_closed(
+    folder: &Path,
+    last: Option<(&Path, Access)>,
+    identity: &Identity,
+) -> Result<Option<PathBuf>, Failure> {
+    let mut way: Vec<_> = folder.ancestors().map(|path| (path, Access::EXEC_OK)).collect();
+    way.reverse();
+    way.extend(last);
+    // What is not there, or not to be had for other reasons, is for the worker to tell.
+    let closed = |(path, how): &(&Path, Access)| {
+        matches!(rustix::fs::access(*path, *how), Err(Errno::ACCESS | Errno::PERM))
+    };
+    let found = identity.look(|| way.iter().copied().find(closed))?;
+    Ok(found.map(|(path, _)| path.to_owned()))
+}
+
+fn closed_to(kind: Kind, closed: &Path, who: &Identity, what: &str, path: &Path) -> Failure {
+    let (at, who) = (closed.display(), who.shown());
+    let message = match closed == path {
+        true => format!("{at}: {what} is closed to {who}"),
+        false => format!("{at}: closed to {who}, on the way to {what} ({})", path.display()),
+    };
+    Failure::new(kind, message)
+}
