@@ -153,6 +153,52 @@ impl Drop for Ended<'_> {
 }
 
 #[test]
+fn a_mount_below_a_renamed_folder_is_taken_away() {
+    type End = fn(&Place, u32);
+    let ends: [(&str, End); 5] = [
+        ("unmount", |place, _| drop(place.ok(["unmount"]))),
+        ("unmount by the old path", |place, _| {
+            place.ok(["unmount".as_ref(), place.path("srv/models").as_os_str()]);
+        }),
+        ("unmount by the new path", |place, _| {
+            place.ok(["unmount".as_ref(), place.path("moved/models").as_os_str()]);
+        }),
+        ("SIGTERM", |_, supervisor| assert!(signal(supervisor, "TERM"))),
+        ("the death of the supervisor", |_, supervisor| assert!(signal(supervisor, "KILL"))),
+    ];
+    for (how, end) in ends {
+        let place = Place::new();
+        let bytes = published(&place, 5000);
+        let (at, moved) = (place.path("srv/models"), place.path("moved/models"));
+        fs::create_dir_all(&at).expect("a folder");
+        let registry = place.registry();
+        let at = at.as_os_str();
+        let more = ["--registry".as_ref(), registry.as_os_str(), "--background".as_ref()];
+        place.ok([&["mount".as_ref(), at][..], &more].concat());
+        let _end = Detached(&place, "moved/models");
+        let status = place.run(["status", "--json"]).json();
+        let supervisor = status["daemon"]["pid"].as_u64().expect("a number");
+        let supervisor = supervisor.try_into().expect("small");
+        fs::rename(place.path("srv"), place.path("moved")).expect("own folders");
+        assert!(is_mounted(&moved), "{how}");
+        assert_eq!(fs::read(moved.join("org/net/v1/w.bin")).expect("it goes on"), bytes, "{how}");
+        end(&place, supervisor);
+        eventually(how, || !is_mounted(&moved));
+        eventually(how, || !Path::new(&format!("/proc/{supervisor}")).exists());
+        assert!(fs::read_dir(&moved).expect("no dead mount").next().is_none(), "{how}");
+    }
+}
+
+/// Leaves no mount there, however the test ends.
+struct Detached<'a>(&'a Place, &'a str);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        crate::harness::detach(&self.0.path(self.1));
+    }
+}
+
+#[test]
 fn what_is_cached_survives_a_restart_and_needs_no_registry() {
     let place = Place::new();
     let bytes = published(&place, 12 << 20);

@@ -393,7 +393,8 @@ pub fn is_mounted(path: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|m| Path::new(m) == path))
 }
 
-fn detach(path: &Path) {
+/// Takes a mount away, whoever serves it.
+pub fn detach(path: &Path) {
     if is_mounted(path) {
         let _ = Command::new("umount").arg("-l").arg(path).stderr(Stdio::null()).status();
     }

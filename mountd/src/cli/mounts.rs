@@ -29,6 +29,9 @@ use crate::{background, paths, scrub, service, supervisor};
 /// How long a daemon may take to end: it waits for its last commit to the disk.
 const END: Duration = Duration::from_secs(30);
 
+/// How long a mount may stay after its daemon: the guard makes two system calls, or starts a helper.
+const GUARD: Duration = Duration::from_secs(5);
+
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -289,6 +292,16 @@ async fn end(socket: &Path) -> Result<PathBuf, Failure> {
         Err(Failure::new(Kind::General, format!("the daemon, process {pid}, does not end"))
             .hint("its log may say why"))
     })?;
+    // Its guard may still be at it.
+    let until = tokio::time::Instant::now() + GUARD;
+    while modelfs_platform::mounts().iter().any(|mount| mount.path == mountpoint) {
+        if tokio::time::Instant::now() >= until {
+            let at = mountpoint.display();
+            let why = format!("{at}: the daemon has ended, and its mount is still there");
+            return Err(Failure::new(Kind::General, why).hint(format!("umount -l {at}")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
     Ok(mountpoint)
 }
 

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn mounted(kind: &str) -> Mounted {
-        Mounted { device: "0:1".into(), point: "/mnt".into(), kind: kind.into(), user: None }
+        Mounted { id: 1, device: "0:1".into(), point: "/mnt".into(), kind: kind.into(), user: None }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::init::Init;
 use super::modes::{BackingNumber, Modes, Open, lock};
+use super::mounted::Mounted;
 use super::{checks, device, mountinfo, negotiate, refuse, system};
 use crate::{MountError, MountOptions};
 
@@ -57,12 +58,13 @@ impl Connection {
     pub fn open(options: &MountOptions) -> Result<Self, MountError> {
         let point = checks::check(options)?;
         let device = system::mount(&point, options.allow_other)?;
-        let mounted = mountinfo::at(&point).filter(|m| m.kind == mountinfo::TYPE);
-        let number = mounted.and_then(|m| m.connection().map(str::to_owned));
+        let found = mountinfo::at(&point).filter(|m| m.kind == mountinfo::TYPE);
+        let number = found.as_ref().and_then(|m| m.connection().map(str::to_owned));
+        let mounted = Mounted { point: point.clone(), number, id: found.map(|m| m.id) };
         match first_request(&device) {
             Ok(init) => Ok(Self {
                 device,
-                mounted: Mounted { point, number },
+                mounted,
                 init: Mutex::new(init),
                 modes: Mutex::default(),
                 allow_other: options.allow_other,
@@ -91,7 +93,8 @@ impl Connection {
         };
         unless(mounted.point == point, "is another mount point than the one wanted now")?;
         unless(allow_other == options.allow_other, "was mounted for other readers than now")?;
-        unless(mounted.number.is_some() && mounted.is_there(), "is not mounted any more")?;
+        let there = mounted.number.is_some() && mounted.is_in_place();
+        unless(there, "is not mounted any more")?;
         unless(device::is_one(&device), "comes with a descriptor that is none of a mount")?;
         unless(init.is_answered() && init.can_send_again(), "was left before it was served")?;
         let mut modes = Modes::default();
@@ -275,53 +278,4 @@ fn first_request(device: &OwnedFd) -> io::Result<Init> {
     let mut buffer = vec![0; FIRST_REQUEST];
     let len = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut buffer))?;
     Init::new(&buffer[..len])
-}
-
-/// A mount by name, for a process that has no descriptor of it.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Mounted {
-    /// Where.
-    pub point: PathBuf,
-    /// Its connection's number, in sysfs and in the device number of its files.
-    pub number: Option<String>,
-}
-
-impl Mounted {
-    /// Whether it is still there: by now, another may be.
-    fn is_there(&self) -> bool {
-        self.found().is_some()
-    }
-
-    fn found(&self) -> Option<mountinfo::Mounted> {
-        mountinfo::at(&self.point).filter(|m| {
-            m.kind == mountinfo::TYPE
-                && self.number.as_deref().is_none_or(|ours| m.connection() == Some(ours))
-        })
-    }
-
-    fn unmount(&self) -> Result<(), MountError> {
-        if self.is_there() { system::unmount(&self.point).map(drop) } else { Ok(()) }
-    }
-
-    fn abort(&self) {
-        let Some(number) = &self.number else { return };
-        let path = format!("/sys/fs/fuse/connections/{number}/abort");
-        match std::fs::write(&path, "1") {
-            Ok(()) => tracing::info!("files were still open and have been cut off"),
-            Err(error) => {
-                tracing::debug!(%error, path, "open files stay until the last process ends");
-            }
-        }
-    }
-
-    /// Takes it away and cuts off who still reads there, if it is still that mount.
-    pub fn end(&self) -> Result<(), MountError> {
-        // Without a mount there is nobody left who could read, and the number may be another's.
-        if !self.is_there() {
-            return Ok(());
-        }
-        let unmounted = system::unmount(&self.point).map(drop);
-        self.abort();
-        unmounted
-    }
 }

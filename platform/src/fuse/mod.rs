@@ -16,6 +16,7 @@ mod errno;
 mod init;
 mod lists;
 mod modes;
+mod mounted;
 mod mountinfo;
 mod negotiate;
 mod opens;
@@ -32,8 +33,9 @@ use std::time::{Duration, Instant};
 use modelfs::vfs::{Handle, Ino, Vfs};
 
 use crate::{Agreed, MountError, MountOptions, MountPoint};
-pub use connection::{Connection, Kept, Mounted};
+pub use connection::{Connection, Kept};
 pub use modes::{BackingNumber, Open, RequestNumber};
+pub use mounted::Mounted;
 pub use serve::{Keeper, Serving, Task, serve};
 
 /// How long an unmount waits for files that are still open before it cuts them off: long enough

@@ -12,6 +12,8 @@ pub(super) const TYPE: &str = "fuse.modelfs";
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
+    /// The mount's own number, as long as it is mounted; it stays when a folder above is renamed.
+    pub(super) id: u64,
     /// `major:minor`.
     pub(super) device: String,
     pub(super) point: PathBuf,
@@ -45,6 +47,7 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     let dash = fields.iter().position(|f| *f == b"-")?;
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     Some(Mounted {
+        id: text(fields.first()?).parse().ok()?,
         device: text(fields.get(2)?),
         point: OsString::from_vec(unescape(fields.get(4)?)).into(),
         kind: text(fields.get(dash + 1)?),
@@ -83,7 +86,7 @@ mod tests {
         let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs ro,user_id=7,group_id=0";
         let got = parse(line).unwrap();
         assert_eq!((got.point.to_str(), got.kind.as_str()), (Some("/mnt/my models"), TYPE));
-        assert_eq!((got.connection(), got.user), (Some("52"), Some(7)));
+        assert_eq!((got.id, got.connection(), got.user), (97, Some("52"), Some(7)));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 3"), None);
         assert_eq!(unescape(br"a\134b\04"), br"a\b\04");

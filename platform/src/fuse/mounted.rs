@@ -1,0 +1,129 @@
+//! A mount for whoever has no descriptor of it: found by its numbers, taken away where it is by then.
+//!
+//! Invariant: only that mount is taken away, and it is said to be gone only when the table of mounts does
+//! not have it any more. It is found by the number of its connection and its own, not by its path: a
+//! folder above it may have been renamed. Plain values; nothing asks the mount itself, which may be dead.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::{mountinfo, system};
+use crate::MountError;
+
+/// How often it is tried again while folders above are renamed.
+const TRIES: u32 = 4;
+
+/// A mount by its numbers.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Mounted {
+    /// Where it was mounted.
+    pub point: PathBuf,
+    /// Its connection's number, in sysfs and in the device number of its files.
+    pub number: Option<String>,
+    /// Its own number in the table of mounts; none: not noted by that version.
+    #[serde(default)]
+    pub id: Option<u64>,
+}
+
+impl Mounted {
+    fn is(&self, other: &mountinfo::Mounted) -> bool {
+        let same = match (&self.number, self.id) {
+            (Some(number), Some(id)) => other.connection() == Some(number) && other.id == id,
+            // Without its own number, a second mount of the connection elsewhere is another one.
+            (Some(number), None) => other.connection() == Some(number) && other.point == self.point,
+            (None, _) => other.point == self.point,
+        };
+        same && other.kind == mountinfo::TYPE
+    }
+
+    /// The mount as it is now, wherever that is.
+    pub(super) fn found(&self) -> Option<mountinfo::Mounted> {
+        mountinfo::all().into_iter().rfind(|other| self.is(other))
+    }
+
+    /// Whether it is there, where it was mounted.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.found().is_some_and(|found| found.point == self.point)
+    }
+
+    /// Takes it away; no error if it is gone.
+    pub(super) fn unmount(&self) -> Result<(), MountError> {
+        let mut outcome = Ok(());
+        for _ in 0..TRIES {
+            let Some(found) = self.found() else { return Ok(()) };
+            // By its path the system takes what is uppermost there, whosever it is.
+            outcome = match mountinfo::at(&found.point) {
+                Some(top) if top.id == found.id => system::unmount(&found.point).map(drop),
+                Some(top) => Err(MountError::Failed {
+                    path: found.point,
+                    source: io::Error::other(format!(
+                        "a {} mount lies over it: unmount that first",
+                        top.kind
+                    )),
+                }),
+                None => continue,
+            };
+        }
+        match self.found() {
+            Some(found) => outcome.and(Err(MountError::Failed {
+                path: found.point,
+                source: io::Error::other("it is still mounted"),
+            })),
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts off files that are still open.
+    pub(super) fn abort(&self) {
+        let Some(number) = &self.number else { return };
+        let path = format!("/sys/fs/fuse/connections/{number}/abort");
+        match std::fs::write(&path, "1") {
+            Ok(()) => tracing::info!("files were still open and have been cut off"),
+            Err(error) => {
+                tracing::debug!(%error, path, "open files stay until the last process ends");
+            }
+        }
+    }
+
+    /// Takes it away and cuts off who still reads there, if it is still that mount.
+    pub fn end(&self) -> Result<(), MountError> {
+        // Without a mount there is nobody left who could read, and the number may be another's.
+        if self.found().is_none() {
+            return Ok(());
+        }
+        let unmounted = self.unmount();
+        self.abort();
+        unmounted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_known_by_its_numbers_and_not_by_its_path() {
+        let ours = |number: Option<&str>, id| Mounted {
+            point: "/a/models".into(),
+            number: number.map(str::to_owned),
+            id,
+        };
+        let there = |id, minor, point: &str, kind: &str| mountinfo::Mounted {
+            id,
+            device: format!("0:{minor}"),
+            point: point.into(),
+            kind: kind.into(),
+            user: None,
+        };
+        let moved = there(97, 52, "/b/models", mountinfo::TYPE);
+        assert!(ours(Some("52"), Some(97)).is(&moved));
+        let copy = there(98, 52, "/container/models", mountinfo::TYPE);
+        assert!(!ours(Some("52"), Some(97)).is(&copy), "a bind mount of it");
+        let later = there(97, 60, "/a/models", mountinfo::TYPE);
+        assert!(!ours(Some("52"), Some(97)).is(&later), "its own number was given again");
+        assert!(!ours(Some("52"), Some(97)).is(&there(97, 52, "/a/models", "tmpfs")));
+        // As a former version noted it.
+        assert!(ours(Some("52"), None).is(&there(97, 52, "/a/models", mountinfo::TYPE)));
+        assert!(!ours(Some("52"), None).is(&moved));
+    }
+}
