@@ -149,7 +149,7 @@ fn may_ask(stream: &UnixStream, owner: u32) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0)
 }
 
-/// Says so at once, whatever the request is.
+/// Says so as soon as there is a request, whatever it is: a client takes no answer before it has asked.
 async fn turn_away(mut stream: UnixStream, why: &str) {
     tracing::warn!("{why}");
     let body = line(&Failure::new(Kind::General, why));
@@ -159,6 +159,7 @@ async fn turn_away(mut stream: UnixStream, why: &str) {
         body.len()
     );
     let said = async {
+        stream.readable().await?;
         stream.write_all(&[head.as_bytes(), &body].concat()).await?;
         stream.shutdown().await?;
         // Until it is read: to close with a request unread breaks the connection for both.
