@@ -96,8 +96,13 @@ fn cached_reads_and_commands_do_not_notice_a_folder_that_hangs() {
                 let mut buffer = [0; 4096];
                 while !stop.load(Ordering::SeqCst) {
                     let file = File::open(&path).expect("names are cached");
-                    let error = file.read_exact_at(&mut buffer, 1 << 20).expect_err("it hangs");
-                    assert!(matches!(error.raw_os_error(), Some(5 | 110)), "{error}");
+                    match file.read_exact_at(&mut buffer, 1 << 20) {
+                        // The folder goes on as soon as the readers were told to stop.
+                        Ok(()) => assert!(stop.load(Ordering::SeqCst), "it does not hang"),
+                        Err(error) => {
+                            assert!(matches!(error.raw_os_error(), Some(5 | 110)), "{error}");
+                        }
+                    }
                     failed.fetch_add(1, Ordering::SeqCst);
                 }
             });
