@@ -203,15 +203,21 @@ impl LoopFs {
         s.f_bavail * s.f_frsize
     }
 
-    /// Fills it up but for so many bytes, with a file that [`LoopFs::unfill`] removes. What Btrfs calls
-    /// free may be some MiB more than it gives.
+    /// Fills it up but for about so many bytes, with a file that [`LoopFs::unfill`] removes. Btrfs gives
+    /// less than it calls free, and large pieces before small ones.
     pub fn fill(&self, but: u64) {
         let file = File::create(self.ballast()).expect("a file");
-        let len = self.free().saturating_sub(but);
         let none = rustix::fs::FallocateFlags::empty();
-        let tries = (0..16).map(|mib| len.saturating_sub(mib << 20));
-        let mut given = tries.map(|len| rustix::fs::fallocate(&file, none, 0, len));
-        given.find(|given| *given != Err(rustix::io::Errno::NOSPC)).expect("room").expect("filled");
+        let mut at = 0;
+        for step in [32 << 20, 4 << 20, 256 << 10, 4 << 10] {
+            while self.free().saturating_sub(but) >= step {
+                match rustix::fs::fallocate(&file, none, at, step) {
+                    Ok(()) => at += step,
+                    Err(rustix::io::Errno::NOSPC) => break,
+                    Err(error) => panic!("filling a disk: {error}"),
+                }
+            }
+        }
         file.sync_all().expect("synced");
     }
 
