@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
 # All that hostile documents can do, for FUZZ_SECONDS each:  make fuzz FUZZ_SECONDS=600
-.PHONY: demo test test-torture test-clients test-systemd fuzz bench bench-quick deps deps-demo fmt build clean
+.PHONY: demo test test-torture test-mutants test-clients test-systemd fuzz bench bench-quick deps deps-demo fmt build clean
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -25,6 +25,11 @@ test-torture: deps
 	MODELFS_POWER_CUTS=$${MODELFS_POWER_CUTS:-240} \
 	MODELFS_TORTURE_SECONDS=$${MODELFS_TORTURE_SECONDS:-300} cargo test --workspace --locked \
 		--test e2e -- --nocapture disk_power:: torture::
+
+# Changes the code that decides what is served, one place at a time, and expects a test to fail for each;
+# hours. Which code and which tests: .cargo/mutants.toml. Needs cargo-mutants (cargo install cargo-mutants).
+test-mutants: deps
+	cargo mutants --no-shuffle
 
 # Real programs (safetensors, tokenizers, onnxruntime) on a mount; downloads some 100 MB of wheels.
 test-clients: deps
