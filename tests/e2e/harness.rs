@@ -339,6 +339,10 @@ impl<'a> Daemon<'a> {
 
     /// Kills all of its processes without warning; its dead mount stays.
     pub fn kill(&mut self) {
+        // Once it was waited for, its number may be another process's.
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // Still, so that it starts no other worker meanwhile.
         signal(self.pid(), "STOP");
         for child in self.children() {
