@@ -112,7 +112,6 @@ fn cached_reads_and_commands_do_not_notice_a_folder_that_hangs() {
         eventually("reads fail, each by its deadline", || {
             failed.load(Ordering::SeqCst) >= 4 * COLD && begun.elapsed() > Duration::from_secs(20)
         });
-        let busy = threads(worker);
         let (tell, told) = mpsc::channel();
         let (daemon, version, warm) = (&daemon, &version, &warm);
         scope.spawn(move || {
@@ -129,7 +128,8 @@ fn cached_reads_and_commands_do_not_notice_a_folder_that_hangs() {
         let status = status.expect("ten cached reads and a command come to an end");
         let trouble = status["registry"]["trouble"].as_str().unwrap_or_default();
         assert!(trouble.contains("no answer within") || trouble.contains("hang"), "{status}");
-        assert!(busy < THREADS / 4, "{busy} threads for a folder that hangs");
+        // Threads that had other work go after some seconds; those that hang would stay.
+        eventually("few threads wait for the folder", || threads(worker) < THREADS / 4);
         drop(end);
     });
 
