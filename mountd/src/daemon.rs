@@ -31,7 +31,7 @@ use crate::signals::Signals;
 use crate::supervisor::messages::FromWorker;
 use crate::worker::{Assignment, Joined, Supervisor, Told, Wish};
 
-/// How long somebody looks on before asking what is going on.
+/// How long a user waits before asking what is going on.
 const WONDER: Duration = Duration::from_secs(2);
 
 /// What to serve, and how. All paths are absolute.
@@ -112,7 +112,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
     let mut registry = modelfs::registry::open_with(&options.registry, timeouts)?;
     if welcome.registry_hangs {
-        // We may not look at it either. Whoever waits for it is answered by the worker that takes over
+        // We may not look at it either. A waiting reader is answered by the worker that takes over
         // when it answers.
         let why = "the registry's folder does not answer";
         registry = Arc::new(Unanswering::new(registry.name(), why));
@@ -158,7 +158,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     live(options, parts, status, serving, listener, supervisor, &mut wishes).await
 }
 
-/// Puts the parts together. Whoever takes a mount over needs cache and index for that, and no
+/// Puts the parts together. A worker that takes a mount over needs cache and index for that, and no
 /// registry: what is cached is read at once, and the registry is asked meanwhile.
 async fn prepare(
     options: &Options,

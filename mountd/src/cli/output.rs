@@ -53,7 +53,7 @@ impl Out {
     /// The same without calling it a warning.
     pub fn note(&self, text: &str) {
         if !self.quiet && !self.json {
-            // Nobody is left to tell if this fails.
+            // If this fails, there is no other place to report it.
             let _ = writeln!(std::io::stderr(), "{}", safe(text));
         }
     }
@@ -144,7 +144,7 @@ pub fn failed(failure: &Failure, as_json: bool) -> ExitCode {
             format!("error: {}{hint}", safe(&failure.message))
         }
     };
-    // Nobody is left to tell if this fails.
+    // If this fails, there is no other place to report it.
     let _ = writeln!(std::io::stderr(), "{text}");
     ExitCode::from(failure.kind.exit_code())
 }
