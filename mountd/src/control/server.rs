@@ -159,7 +159,9 @@ async fn turn_away(mut stream: UnixStream, why: &str) {
         body.len()
     );
     let said = async {
-        stream.readable().await?;
+        // A byte, not readiness: a stream may be called readable with nothing there.
+        let mut first = [0];
+        stream.read_exact(&mut first).await?;
         stream.write_all(&[head.as_bytes(), &body].concat()).await?;
         stream.shutdown().await?;
         // Until it is read: to close with a request unread breaks the connection for both.
