@@ -291,3 +291,16 @@ fn an_unmount_from_outside_ends_the_mount() {
         .block_on(async { tokio::time::timeout(Duration::from_secs(5), mount.ended()).await });
     assert!(ended.is_ok());
 }
+
+#[test]
+fn a_mount_that_is_gone_takes_no_other_with_it() {
+    let mut former = Bench::new(false, NEVER);
+    // The kernel gives the numbers of the one that is gone to the next one, if no other comes between.
+    for _ in 0..10 {
+        modelfs_platform::unmount(&former.point()).unwrap();
+        let next = Bench::new(false, NEVER);
+        drop(former.mount.take());
+        assert_same_tree(&next.plain(), &next.version());
+        former = next;
+    }
+}

@@ -112,7 +112,8 @@ mod tests {
     use super::*;
 
     fn mounted(kind: &str) -> Mounted {
-        Mounted { id: 1, device: "0:1".into(), point: "/mnt".into(), kind: kind.into(), user: None }
+        let (device, point, source) = ("0:1".into(), "/mnt".into(), "modelfs".into());
+        Mounted { id: 1, device, point, kind: kind.into(), source, user: None }
     }
 
     #[test]

@@ -57,10 +57,9 @@ impl Connection {
     /// Checks the mount point and mounts. Whoever opens a file there waits until somebody serves.
     pub fn open(options: &MountOptions) -> Result<Self, MountError> {
         let point = checks::check(options)?;
-        let device = system::mount(&point, options.allow_other)?;
-        let found = mountinfo::at(&point).filter(|m| m.kind == mountinfo::TYPE);
-        let number = found.as_ref().and_then(|m| m.connection().map(str::to_owned));
-        let mounted = Mounted { point: point.clone(), number, id: found.map(|m| m.id) };
+        let source = Mounted::new_source();
+        let device = system::mount(&point, &source, options.allow_other)?;
+        let mounted = Mounted::at(&point, source);
         match first_request(&device) {
             Ok(init) => Ok(Self {
                 device,

@@ -1,11 +1,13 @@
 //! A mount for whoever has no descriptor of it: found by its numbers, taken away where it is by then.
 //!
 //! Invariant: only that mount is taken away, and it is said to be gone only when the table of mounts does
-//! not have it any more. It is found by the number of its connection and its own, not by its path: a
-//! folder above it may have been renamed. Plain values; nothing asks the mount itself, which may be dead.
+//! not have it any more. It is found by its numbers and its source, not by its path: a folder above it may
+//! have been renamed. The kernel gives both numbers again as soon as a mount is gone, so each mount has a
+//! source of its own. Plain values; nothing asks the mount itself, which may be dead.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{mountinfo, system};
 use crate::MountError;
@@ -23,10 +25,35 @@ pub struct Mounted {
     /// Its own number in the table of mounts; none: not noted by that version.
     #[serde(default)]
     pub id: Option<u64>,
+    /// What it was mounted from, a name that no other mount has; none: not noted by that version.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 impl Mounted {
+    /// A source for one mount: the program's name and a random number.
+    pub(super) fn new_source() -> String {
+        let random = RandomState::new().build_hasher().finish();
+        format!("modelfs-{:08x}", random >> 32)
+    }
+
+    /// The mount that was just made there from that source.
+    pub(super) fn at(point: &Path, source: String) -> Self {
+        let found = mountinfo::all()
+            .into_iter()
+            .rfind(|m| m.kind == mountinfo::TYPE && m.point == point && m.source == source);
+        Self {
+            point: point.to_owned(),
+            number: found.as_ref().and_then(|m| m.connection().map(str::to_owned)),
+            id: found.map(|m| m.id),
+            source: Some(source),
+        }
+    }
+
     fn is(&self, other: &mountinfo::Mounted) -> bool {
+        if self.source.as_ref().is_some_and(|source| *source != other.source) {
+            return false;
+        }
         let same = match (&self.number, self.id) {
             (Some(number), Some(id)) => other.connection() == Some(number) && other.id == id,
             // Without its own number, a second mount of the connection elsewhere is another one.
@@ -87,13 +114,13 @@ impl Mounted {
 
     /// Takes it away and cuts off who still reads there, if it is still that mount.
     pub fn end(&self) -> Result<(), MountError> {
-        // Without a mount there is nobody left who could read, and the number may be another's.
+        // Without a mount there is nobody left who could read, and the number may be another's: so it
+        // is cut off first, while the number is its own.
         if self.found().is_none() {
             return Ok(());
         }
-        let unmounted = self.unmount();
         self.abort();
-        unmounted
+        self.unmount()
     }
 }
 
@@ -107,12 +134,14 @@ mod tests {
             point: "/a/models".into(),
             number: number.map(str::to_owned),
             id,
+            source: None,
         };
         let there = |id, minor, point: &str, kind: &str| mountinfo::Mounted {
             id,
             device: format!("0:{minor}"),
             point: point.into(),
             kind: kind.into(),
+            source: "modelfs-7f".into(),
             user: None,
         };
         let moved = there(97, 52, "/b/models", mountinfo::TYPE);
@@ -125,5 +154,26 @@ mod tests {
         // As a former version noted it.
         assert!(ours(Some("52"), None).is(&there(97, 52, "/a/models", mountinfo::TYPE)));
         assert!(!ours(Some("52"), None).is(&moved));
+    }
+
+    #[test]
+    fn a_mount_that_got_the_numbers_of_one_that_is_gone_is_another_one() {
+        let ours = |source: &str| Mounted {
+            point: "/a/models".into(),
+            number: Some("52".into()),
+            id: Some(97),
+            source: Some(source.into()),
+        };
+        let there = mountinfo::Mounted {
+            id: 97,
+            device: "0:52".into(),
+            point: "/b/models".into(),
+            kind: mountinfo::TYPE.into(),
+            source: "modelfs-7f".into(),
+            user: None,
+        };
+        assert!(ours("modelfs-7f").is(&there));
+        assert!(!ours("modelfs-80").is(&there));
+        assert_ne!(Mounted::new_source(), Mounted::new_source());
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Mounted {
     pub(super) device: String,
     pub(super) point: PathBuf,
     pub(super) kind: String,
+    /// What it was mounted from: a name, of a FUSE mount.
+    pub(super) source: String,
     /// The user who mounted it, of a FUSE mount.
     pub(super) user: Option<u32>,
 }
@@ -51,6 +53,7 @@ fn parse(line: &[u8]) -> Option<Mounted> {
         device: text(fields.get(2)?),
         point: OsString::from_vec(unescape(fields.get(4)?)).into(),
         kind: text(fields.get(dash + 1)?),
+        source: text(fields.get(dash + 2)?),
         user: fields.get(dash + 3).and_then(|options| {
             text(options).split(',').find_map(|o| o.strip_prefix("user_id=")?.parse().ok())
         }),
@@ -83,10 +86,11 @@ mod tests {
 
     #[test]
     fn lines_as_the_kernel_writes_them() {
-        let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs ro,user_id=7,group_id=0";
+        let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs-7f ro,user_id=7,group_id=0";
         let got = parse(line).unwrap();
         assert_eq!((got.point.to_str(), got.kind.as_str()), (Some("/mnt/my models"), TYPE));
         assert_eq!((got.id, got.connection(), got.user), (97, Some("52"), Some(7)));
+        assert_eq!(got.source, "modelfs-7f");
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 3"), None);
         assert_eq!(unescape(br"a\134b\04"), br"a\b\04");

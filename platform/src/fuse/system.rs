@@ -28,15 +28,15 @@ fn failed(point: &Path, source: impl Into<io::Error>) -> MountError {
     MountError::Failed { path: point.to_owned(), source: source.into() }
 }
 
-/// Mounts; the descriptor is the connection.
-pub(super) fn mount(point: &Path, allow_other: bool) -> Result<OwnedFd, MountError> {
+/// Mounts as `source`, a name without blanks and commas; the descriptor is the connection.
+pub(super) fn mount(point: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
     if !Path::new(DEVICE).exists() {
         return Err(MountError::NoFuse(format!(
             "{DEVICE} is not there: load the kernel's module (modprobe fuse); in a container, pass the device in (--device {DEVICE})"
         )));
     }
-    match mount_directly(point, allow_other) {
-        Err(error) if may_need_helper(&error) => mount_with_helper(point, allow_other),
+    match mount_directly(point, source, allow_other) {
+        Err(error) if may_need_helper(&error) => mount_with_helper(point, source, allow_other),
         other => other.map_err(|error| failed(point, error)),
     }
 }
@@ -45,7 +45,7 @@ fn may_need_helper(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::ACCESS))
 }
 
-fn mount_directly(point: &Path, allow_other: bool) -> io::Result<OwnedFd> {
+fn mount_directly(point: &Path, source: &str, allow_other: bool) -> io::Result<OwnedFd> {
     let device = File::options().read(true).write(true).open(DEVICE)?;
     let other = if allow_other { ",allow_other" } else { "" };
     let data = format!(
@@ -56,14 +56,14 @@ fn mount_directly(point: &Path, allow_other: bool) -> io::Result<OwnedFd> {
     );
     let data = CString::new(data).expect("numbers and names have no NUL");
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("modelfs", point, TYPE, flags, &*data)?;
+    rustix::mount::mount(source, point, TYPE, flags, &*data)?;
     Ok(device.into())
 }
 
-fn mount_with_helper(point: &Path, allow_other: bool) -> Result<OwnedFd, MountError> {
+fn mount_with_helper(point: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
     let other = if allow_other { ",allow_other" } else { "" };
     let options =
-        format!("ro,nosuid,nodev,default_permissions,fsname=modelfs,subtype=modelfs{other}");
+        format!("ro,nosuid,nodev,default_permissions,fsname={source},subtype=modelfs{other}");
     let (ours, theirs) = UnixStream::pair().map_err(|e| failed(point, e))?;
     let mut child = helper(|command| {
         let theirs: OwnedFd = theirs.try_clone()?.into();
