@@ -249,9 +249,10 @@ impl<'a> Daemon<'a> {
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut ready = String::new();
         out.read_line(&mut ready).expect("a pipe can be read");
-        let daemon = Self { place, child, log };
+        let mut daemon = Self { place, child, log };
         if ready.is_empty() {
-            panic!("the daemon ended before it was ready: {}", daemon.end());
+            let how = daemon.child.wait().expect("own child");
+            panic!("the daemon ended before it was ready, {how}: {}", daemon.end());
         }
         // The rest of its output must not fill the pipe.
         std::thread::spawn(move || {
