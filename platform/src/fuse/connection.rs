@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use super::init::Init;
 use super::modes::{BackingNumber, Modes, Open, lock};
 use super::mounted::Mounted;
-use super::{checks, device, mountinfo, negotiate, refuse, system};
+use super::{checks, device, negotiate, refuse, system};
 use crate::{MountError, MountOptions};
 
 /// What the kernel reads ahead of a sequential reader, where we may say so. With its default of 128
