@@ -52,6 +52,33 @@ async fn every_kind_of_check_reads_right_at_odd_offsets() {
     }
 }
 
+/// A part's checksum is lent by its leaf only where the two are the same bytes, of the same hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn checksums_that_leaves_lend_are_those_of_the_stored_parts() {
+    for kind in [LeafDigest::Sha256, LeafDigest::Blake3] {
+        let rig = Rig::new(BIG);
+        let chunk = bytes(12, 5 * LEAF + 777);
+        // Two files cut out of one chunk in the middle of a leaf.
+        let (a, b) = chunk.split_at(2 * LEAF + 999);
+        let digest = rig.memory.insert(chunk.clone());
+        let list: Vec<u8> = chunk.chunks(LEAF).flat_map(|l| *kind.hash(l).as_bytes()).collect();
+        let json = serde_json::json!({
+            "total_size": chunk.len(), "chunk_size": chunk.len(),
+            "chunk_sizes": [chunk.len()], "chunks": [digest],
+            "files": [{"path": "a", "size": a.len()}, {"path": "b", "size": b.len()}],
+            "leaf_size": LEAF, "leaf_digest": kind, "leaves": [rig.memory.insert(list)],
+        });
+        let hash = rig.memory.insert(json.to_string().into_bytes());
+        for (ix, data) in [(0, a), (1, b)] {
+            let file = rig.file(&hash, ix).await;
+            assert!(rig.read(&file, 0, data.len() as u64).await.expect("reads") == data);
+        }
+        let found = rig.store.verify(&rig.store.blobs(), &|_, _| true).expect("a healthy disk");
+        assert_eq!(found.checked.0, chunk.len() as u64, "{kind:?}");
+        assert_eq!((found.dropped.0, found.damaged.len()), (0, 0), "{kind:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
     let rig = Rig::new(BIG);
