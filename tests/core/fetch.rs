@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::FileRange;
-use modelfs::base::hash::sha256;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchError, Source};
-use modelfs::model::{Digest, FileIx, LeafDigest};
+use modelfs::model::hash::sha256;
+use modelfs::model::{Digest, FileIx, HashAlgorithm};
 use modelfs::registry::{Call, Fault, Registry, RegistryError, When};
 use modelfs::store::{Pin, StoreError};
 use modelfs_test_support::bytes;
@@ -19,7 +19,7 @@ use crate::fetch_rig::{BIG, LEAF, Rig, options};
 async fn one_flight_whoever_asks() {
     let rig = Rig::new(BIG);
     let data = bytes(1, 8 << 20);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::Always, Fault::Delay(Duration::from_millis(100)));
     let reads = (0..16).map(|_| {
@@ -36,7 +36,7 @@ async fn one_flight_whoever_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_check_reads_right_at_odd_offsets() {
-    for kind in [None, Some(LeafDigest::Sha256), Some(LeafDigest::Blake3)] {
+    for kind in [None, Some(HashAlgorithm::Sha256), Some(HashAlgorithm::Blake3)] {
         let rig = Rig::new(BIG);
         let (a, b) = (bytes(2, 1_000_003), bytes(3, 70_000));
         let hash = rig.put(&[("a", &a), ("b", &b)], kind);
@@ -55,7 +55,7 @@ async fn every_kind_of_check_reads_right_at_odd_offsets() {
 /// A part's checksum is lent by its leaf only where the two are the same bytes, of the same hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn checksums_that_leaves_lend_are_those_of_the_stored_parts() {
-    for kind in [LeafDigest::Sha256, LeafDigest::Blake3] {
+    for kind in [HashAlgorithm::Sha256, HashAlgorithm::Blake3] {
         let rig = Rig::new(BIG);
         let chunk = bytes(12, 5 * LEAF + 777);
         // Two files cut out of one chunk in the middle of a leaf.
@@ -69,6 +69,8 @@ async fn checksums_that_leaves_lend_are_those_of_the_stored_parts() {
             "leaf_size": LEAF, "leaf_digest": kind, "leaves": [rig.memory.insert(list)],
         });
         let hash = rig.memory.insert(json.to_string().into_bytes());
+        // A read may be answered before its bytes are stored.
+        rig.fetcher.prefetch(&rig.manifest(&hash).await, &|_| {}).await.expect("fits");
         for (ix, data) in [(0, a), (1, b)] {
             let file = rig.file(&hash, ix).await;
             assert!(rig.read(&file, 0, data.len() as u64).await.expect("reads") == data);
@@ -84,7 +86,7 @@ async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
     let rig = Rig::new(BIG);
     let (shared, one, two) = (bytes(4, 3 << 20), bytes(5, 100_000), bytes(6, 100_000));
     let joined = |other: &[u8]| [&shared[..], other].concat();
-    let first = rig.put(&[("s", &shared), ("x", &one)], Some(LeafDigest::Blake3));
+    let first = rig.put(&[("s", &shared), ("x", &one)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&first).await;
     rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
     // In the second version the same chunk is the beginning of a longer file: another blob.
@@ -92,7 +94,7 @@ async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
     let list = |b: &[u8]| -> Digest {
         rig.memory.insert(
             b.chunks(LEAF)
-                .flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes())
+                .flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes())
                 .collect::<Vec<u8>>(),
         )
     };
@@ -114,21 +116,21 @@ async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lying_registry_poisons_nobody_else() {
-    for kind in [None, Some(LeafDigest::Sha256), Some(LeafDigest::Blake3)] {
+    for kind in [None, Some(HashAlgorithm::Sha256), Some(HashAlgorithm::Blake3)] {
         let honest = Rig::new(BIG);
         let liar = honest.beside("memory://liar");
         let (right, evil) = (bytes(7, 300_000), bytes(8, 300_000));
         // The liar gives its own bytes under the name of the honest chunk, with leaves that fit
         // what it serves, so that its own readers get what it publishes.
         let list: Vec<u8> =
-            evil.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect();
+            evil.chunks(LEAF).flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes()).collect();
         let list = liar.memory.insert(list);
         liar.memory.insert_as(sha256(&right), evil.clone());
         let lie = liar.put_manifest(
             &[("w", &evil)],
             &[sha256(&right)],
             &[list],
-            Some(LeafDigest::Blake3),
+            Some(HashAlgorithm::Blake3),
         );
         let file = liar.file(&lie, 0).await;
         assert!(liar.read(&file, 0, 300_000).await.expect("its own content") == evil);
@@ -145,7 +147,7 @@ async fn a_lying_registry_poisons_nobody_else() {
 async fn a_wrong_leaf_is_asked_for_once_more_and_harms_no_other() {
     let rig = Rig::new(BIG);
     let data = bytes(9, 2 << 20);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     let at = 10 * LEAF as u64 + 5;
     rig.faulty.on(Call::Object(None), When::Always, Fault::FlipBit(at));
@@ -168,7 +170,7 @@ async fn a_wrong_leaf_list_is_never_believed() {
     let evil: Vec<u8> =
         bytes(11, 300_000).chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
     let list: Vec<u8> = data.chunks(LEAF).flat_map(|l| *sha256(l).as_bytes()).collect();
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Sha256));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Sha256));
     rig.memory.insert_as(sha256(&list), evil);
     let file = rig.file(&hash, 0).await;
     let error = rig.read(&file, 0, 10).await.expect_err("the list does not match its name");
@@ -180,7 +182,7 @@ async fn a_wrong_leaf_list_is_never_believed() {
 async fn a_body_that_is_cut_off_is_resumed() {
     let rig = Rig::new(BIG);
     let data = bytes(12, 4 << 20);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(1), Fault::CutOff(3 << 20));
     assert!(rig.read(&file, 0, data.len() as u64).await.expect("reads") == data);
@@ -193,7 +195,7 @@ async fn a_body_that_is_cut_off_is_resumed() {
 async fn silence_ends_at_the_deadline() {
     let rig = Rig::new(BIG);
     let data = bytes(13, 1 << 20);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::Always, Fault::Stall(0));
     let error = rig.read(&file, 0, 10).await.expect_err("nothing came");
@@ -206,7 +208,7 @@ async fn a_stalled_prefetch_keeps_nobody_from_reading() {
     let files: Vec<Vec<u8>> = (0..40).map(|n| bytes(20 + n, 2 << 20)).collect();
     let names: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();
     let list: Vec<_> = names.iter().zip(&files).map(|(n, b)| (&n[..], &b[..])).collect();
-    let hash = rig.put(&list, Some(LeafDigest::Blake3));
+    let hash = rig.put(&list, Some(HashAlgorithm::Blake3));
     let last = sha256(&files[39]);
     for data in &files[..39] {
         let call = Call::Object(Some(sha256(data)));
@@ -231,7 +233,7 @@ async fn with_everything_pinned_reads_go_through_memory() {
     let limit = ByteSize::mib(24);
     let rig = Rig::new(limit);
     let (kept, other) = (bytes(14, 10 << 20), bytes(15, 12 << 20));
-    let hash = rig.put(&[("kept", &kept)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("kept", &kept)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
     rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
     let pin = Pin {
@@ -243,7 +245,7 @@ async fn with_everything_pinned_reads_go_through_memory() {
     };
     rig.store.pin(&pin, &[manifest.layout(FileIx(0)).key()]).expect("pins");
 
-    let second = rig.put(&[("other", &other)], Some(LeafDigest::Blake3));
+    let second = rig.put(&[("other", &other)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&second, 0).await;
     for at in (0..other.len() as u64).step_by(1 << 20) {
         let got = rig.read(&file, at, 1 << 20).await.expect("through memory if need be");
@@ -304,7 +306,7 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
 fn put_repeated(rig: &Rig, chunk: &[u8], times: usize, leaf: bool) -> Digest {
     let digest = rig.memory.insert(chunk.to_vec());
     let list: Vec<u8> =
-        chunk.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect();
+        chunk.chunks(LEAF).flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes()).collect();
     let list = rig.memory.insert(list);
     let size = chunk.len() * times;
     let mut json = serde_json::json!({
