@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use modelfs::store::StoreLock;
 use modelfs::vfs::{Handle, Ino};
-use modelfs_platform::{BackingNumber, Keeper, Open};
+use modelfs_platform::{BackingNumber, MountBroker, Open};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::error::{Failure, Kind};
@@ -239,7 +239,7 @@ fn alone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor has died")
 }
 
-impl Keeper for Supervisor {
+impl MountBroker for Supervisor {
     fn answered(&self, reply: &[u8]) -> io::Result<()> {
         let (tell, told) = mpsc::channel();
         {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use modelfs::vfs::Vfs;
 
-use crate::{Agreed, MountError, MountOptions};
+use crate::error::MountError;
+use crate::options::{Agreed, MountOptions};
 
 /// A live mount: there is none on this system.
 pub struct Mount(Infallible);
@@ -27,7 +28,7 @@ pub(crate) fn unmount(_mountpoint: &Path) -> Result<(), MountError> {
     Err(refused())
 }
 
-pub(crate) fn mounts() -> Vec<crate::MountPoint> {
+pub(crate) fn mounts() -> Vec<crate::options::MountPoint> {
     Vec::new()
 }
 

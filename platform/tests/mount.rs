@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::model::{Digest, LeafDigest, VersionRef};
+use modelfs::model::{Digest, HashAlgorithm, VersionRef};
 use modelfs::registry::{Cut, Memory};
 use modelfs::store::{Store, StoreOptions};
 use modelfs::vfs::{Vfs, VfsOptions};
@@ -34,7 +34,7 @@ struct Bench {
 
 const VERSION: &str = "org/net@v1";
 const CUT: Cut =
-    Cut { chunk_size: 1 << 20, per_file: true, leaf: Some((64 << 10, LeafDigest::Blake3)) };
+    Cut { chunk_size: 1 << 20, per_file: true, leaf: Some((64 << 10, HashAlgorithm::Blake3)) };
 
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     vec![
@@ -228,7 +228,7 @@ fn a_missing_object_is_an_error_with_a_reason_and_never_a_missing_file() {
         let len = rustix::fs::getxattr(&file, "user.modelfs.error", &mut buffer[..]).ok()?;
         Some(String::from_utf8(buffer[..len].to_vec()).unwrap())
     };
-    let chunk = modelfs::base::hash::sha256(&files()[4].1);
+    let chunk = modelfs::model::hash::sha256(&files()[4].1);
     let kept = bench.registry.get(&chunk).unwrap();
     bench.registry.remove(&chunk);
     const EIO: i32 = 5;

@@ -20,14 +20,14 @@ use fuser::{
 };
 use modelfs::vfs::{Answer, Handle, Ino, ListPlace, Vfs};
 
+use super::broker::MountBroker;
 use super::convert::{KEPT, Owner, attr};
 use super::errno::errno;
 use super::modes::RequestNumber;
 use super::opens::Opens;
 use super::replies::{MAX_NAME, send_attribute, text};
-use super::serve::Keeper;
 use super::{lists, negotiate};
-use crate::Agreed;
+use crate::options::Agreed;
 
 /// Our inodes are never used again for something else, so there is but one generation.
 const GENERATION: Generation = Generation(0);
@@ -54,15 +54,15 @@ pub(super) struct Adapter {
     pub(super) answered: Arc<Answered>,
 }
 
-/// Counts the first answers, and tells the keeper of the last of them.
+/// Counts the first answers, and tells the broker of the last of them.
 pub(super) struct Answered {
     left: AtomicU32,
-    keeper: Arc<dyn Keeper>,
+    broker: Arc<dyn MountBroker>,
 }
 
 impl Answered {
-    pub(super) fn new(keeper: Arc<dyn Keeper>) -> Self {
-        Self { left: AtomicU32::new(FIRST_ANSWERS), keeper }
+    pub(super) fn new(broker: Arc<dyn MountBroker>) -> Self {
+        Self { left: AtomicU32::new(FIRST_ANSWERS), broker }
     }
 
     /// One more was sent. All later ones cost a load.
@@ -71,7 +71,7 @@ impl Answered {
         if self.left.load(Ordering::Relaxed) > 0
             && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) == Ok(1)
         {
-            self.keeper.serves();
+            self.broker.serves();
         }
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, Mounted, TYPE};
 use super::{place, system};
-use crate::{MountError, MountOptions};
+use crate::error::MountError;
+use crate::options::MountOptions;
 use rustix::io::Errno;
 
 const FUSE_CONF: &str = "/etc/fuse.conf";

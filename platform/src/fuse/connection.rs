@@ -17,7 +17,8 @@ use super::init::Init;
 use super::modes::{BackingNumber, Modes, Open, lock};
 use super::mounted::Mounted;
 use super::{checks, device, negotiate, refuse, system};
-use crate::{MountError, MountOptions};
+use crate::error::MountError;
+use crate::options::MountOptions;
 
 /// What the kernel reads ahead of a sequential reader, where we may say so. With its default of 128
 /// KiB cached mode has half the speed (1,000 against 2,000 MiB/s from the blob's page cache); a full

@@ -1,13 +1,14 @@
 //! FUSE on Linux: mount, serve on several threads, unmount.
 //!
-//! A [`Connection`] is the mount as its keeper has it; [`serve`] answers its requests, in the same
-//! process or in one that the keeper sent the descriptor to. Invariant: after the connection's drop
+//! A [`Connection`] is the mount as the process has it that keeps it; [`serve`] answers its requests, in
+//! that process or in one that it sent the descriptor to. Invariant: after the connection's drop
 //! the folder is free again, open files or not.
-//! Concurrency: `threads` kernel threads in `adapter`, one thread for opens and closes (the keeper may
+//! Concurrency: `threads` kernel threads in `adapter`, one thread for opens and closes (the broker may
 //! make it wait), one that carries invalidations (the kernel makes it wait for look-ups that only the
 //! others can answer), one that waits for the end.
 
 mod adapter;
+mod broker;
 mod checks;
 mod connection;
 mod convert;
@@ -32,11 +33,13 @@ use std::time::{Duration, Instant};
 
 use modelfs::vfs::{Handle, Ino, Vfs};
 
-use crate::{Agreed, MountError, MountOptions, MountPoint};
+use crate::error::MountError;
+use crate::options::{Agreed, MountOptions, MountPoint};
+pub use broker::MountBroker;
 pub use connection::{Connection, Kept};
 pub use modes::{BackingNumber, Open, RequestNumber};
 pub use mounted::Mounted;
-pub use serve::{Keeper, Serving, Task, serve};
+pub use serve::{Serving, Task, serve};
 
 /// How long an unmount waits for files that are still open before it cuts them off: long enough
 /// for reads under way, short enough for a service manager.
@@ -50,7 +53,7 @@ pub struct Mount {
     connection: Arc<Connection>,
 }
 
-impl Keeper for Connection {
+impl MountBroker for Connection {
     fn answered(&self, reply: &[u8]) -> std::io::Result<()> {
         Self::answered(self, reply)
     }
@@ -85,7 +88,8 @@ pub(crate) fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, Moun
         no_passthrough: connection.no_passthrough(options.passthrough),
         threads: options.threads,
     };
-    let serving = serve(vfs, task, Arc::clone(&connection) as Arc<dyn Keeper>).map_err(failed)?;
+    let serving =
+        serve(vfs, task, Arc::clone(&connection) as Arc<dyn MountBroker>).map_err(failed)?;
     Ok(Mount { serving, connection })
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{mountinfo, system};
-use crate::MountError;
+use crate::error::MountError;
 
 /// How often it is tried again while folders above are renamed.
 const TRIES: u32 = 4;

@@ -7,7 +7,7 @@ use std::io;
 
 use fuser::{InitFlags, KernelConfig};
 
-use crate::Agreed;
+use crate::options::Agreed;
 
 /// The largest read: what one request carries at most by the kernel's default limit of 256 pages.
 const MAX_READ: u32 = 1 << 20;

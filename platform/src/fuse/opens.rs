@@ -1,7 +1,7 @@
-//! Opens and closes, told to the keeper one after the other.
+//! Opens and closes, told to the broker one after the other.
 //!
-//! Invariant: the keeper hears of opens and closes in our order, and of an open before the kernel
-//! does. Concurrency: at most one thread waits for the keeper, however long that takes: the one that
+//! Invariant: the broker hears of opens and closes in our order, and of an open before the kernel
+//! does. Concurrency: at most one thread waits for the broker, however long that takes: the one that
 //! brings an open while nobody waits, since waking another one costs as much as the open; what comes
 //! meanwhile is left to a thread of its own. That ends when the last [`Opens`] is dropped.
 
@@ -14,10 +14,10 @@ use std::thread;
 use fuser::{FileHandle, FopenFlags, ReplyEmpty, ReplyOpen};
 use modelfs::vfs::{Handle, Ino, Opened, Vfs};
 
+use super::broker::MountBroker;
 use super::modes::{Modes, Open, RequestNumber};
 use super::replies::{opened_passthrough, refused};
-use super::serve::Keeper;
-use crate::Agreed;
+use crate::options::Agreed;
 
 /// Data stays in the page cache from open to open, since content never changes; nothing is ever
 /// written, so a close has nothing to say.
@@ -29,7 +29,7 @@ enum Job {
     Release { ino: Ino, handle: Handle, reply: ReplyEmpty },
 }
 
-/// The way to the keeper.
+/// The way to the broker.
 #[derive(Clone)]
 pub(super) struct Opens {
     teller: Arc<Mutex<Teller>>,
@@ -44,13 +44,13 @@ impl Opens {
     /// Starts the thread. `modes`: what is open already; `threads`: how many read requests.
     pub(super) fn start(
         vfs: Arc<Vfs>,
-        keeper: Arc<dyn Keeper>,
+        broker: Arc<dyn MountBroker>,
         agreed: Arc<Mutex<Agreed>>,
         modes: Modes,
         threads: usize,
     ) -> io::Result<Self> {
         let (jobs, queue) = channel();
-        let teller = Arc::new(Mutex::new(Teller { vfs, keeper, agreed, modes }));
+        let teller = Arc::new(Mutex::new(Teller { vfs, broker, agreed, modes }));
         let left = Arc::new(AtomicUsize::new(0));
         let this = Self { teller: teller.clone(), left: left.clone(), jobs, may_wait: threads > 1 };
         thread::Builder::new()
@@ -93,10 +93,10 @@ fn work(teller: &Mutex<Teller>, left: &AtomicUsize, queue: &Receiver<Job>) {
     }
 }
 
-/// Who tells the keeper.
+/// Who tells the broker.
 struct Teller {
     vfs: Arc<Vfs>,
-    keeper: Arc<dyn Keeper>,
+    broker: Arc<dyn MountBroker>,
     agreed: Arc<Mutex<Agreed>>,
     modes: Modes,
 }
@@ -108,7 +108,7 @@ impl Teller {
             Job::Release { ino, handle, reply } => {
                 // The kernel's number first: while it lives, the tree keeps the file from eviction.
                 self.modes.released(ino, handle);
-                self.keeper.released(ino, handle);
+                self.broker.released(ino, handle);
                 self.vfs.release(ino, handle);
                 reply.ok();
             }
@@ -119,12 +119,12 @@ impl Teller {
         let Opened { handle, backing } = opened;
         // The inode's mode, also one of a former process's making; else the tree's wish.
         let backing = self.modes.of(ino).unwrap_or_else(|| {
-            let registered = self.keeper.register(ino, &*backing?);
+            let registered = self.broker.register(ino, &*backing?);
             registered.inspect_err(|error| refused(error, &self.vfs, &self.agreed)).ok()
         });
         let open = Open { ino, handle, request, backing };
         self.modes.opened(open);
-        self.keeper.opened(open);
+        self.broker.opened(open);
         let fh = FileHandle(handle.0);
         match backing {
             Some(number) => opened_passthrough(reply, fh, number),

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::{MountError, MountOptions, Protected};
+use crate::error::MountError;
+use crate::options::{MountOptions, Protected};
 
 /// How long a folder may take to say what it is: a local one needs far less, and a file system that
 /// hangs must not keep a mount from starting that can do without it.

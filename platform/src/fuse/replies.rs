@@ -11,7 +11,7 @@ use modelfs::vfs::Vfs;
 
 use super::modes::BackingNumber;
 use super::negotiate;
-use crate::Agreed;
+use crate::options::Agreed;
 
 /// The longest name that we could have.
 pub(super) const MAX_NAME: usize = 255;
@@ -27,7 +27,7 @@ pub(super) fn text(name: &OsStr) -> Result<&str, Errno> {
 /// Says that the kernel is to read a file by itself.
 #[allow(unsafe_code)]
 pub(super) fn opened_passthrough(reply: ReplyOpen, fh: FileHandle, number: BackingNumber) {
-    // SAFETY: the value is forgotten below, so the keeper stays the one who takes the number back.
+    // SAFETY: the value is forgotten below, so the broker stays the one who takes the number back.
     let backing = unsafe { reply.wrap_backing(number.0) };
     reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing);
     let _ = backing.into_raw();

@@ -1,45 +1,30 @@
 //! Serving a connection: shaking hands, answering on several threads, going on where a former
 //! process died.
 //!
-//! Invariant: no request is read before the keeper has what was agreed; what a former process had
+//! Invariant: no request is read before the broker has what was agreed; what a former process had
 //! taken is asked for again only when everything it had opened is known. Concurrency: see `fuse`.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
-use modelfs::vfs::{Handle, Ino, Invalidation, Vfs};
+use modelfs::vfs::{Invalidation, Vfs};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::sync::{mpsc, watch};
 
 use super::adapter::{Adapter, Answered};
+use super::broker::MountBroker;
 use super::convert::Owner;
 use super::device;
-use super::modes::{BackingNumber, Modes, Open};
+use super::modes::{Modes, Open};
 use super::opens::Opens;
-use crate::Agreed;
+use crate::options::Agreed;
 
 /// The answer to the first request fits (`fuse_out_header` and `fuse_init_out` are 80 bytes).
 const FIRST_ANSWER: usize = 1024;
-
-/// What outlives the process that serves: who asks the kernel for what needs privileges, and
-/// remembers what is open.
-pub trait Keeper: Send + Sync {
-    /// Takes the answer to the first request. When it returns, the kernel has one.
-    fn answered(&self, reply: &[u8]) -> io::Result<()>;
-    /// Has the kernel read a file by itself.
-    fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber>;
-    /// Notes an open file, before the kernel hears of it.
-    fn opened(&self, open: Open);
-    /// Notes a release; a backing goes with the last one.
-    fn released(&self, ino: Ino, handle: Handle);
-    /// Notes that the first requests were answered. Must not wait.
-    fn serves(&self) {}
-}
 
 /// A connection to serve.
 pub struct Task {
@@ -83,13 +68,13 @@ impl Serving {
 
 /// Serves until the connection ends. Call it within the tokio runtime whose tasks answer what has to
 /// wait.
-pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<Serving> {
+pub fn serve(vfs: Arc<Vfs>, task: Task, broker: Arc<dyn MountBroker>) -> io::Result<Serving> {
     let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
     let agreed = Agreed { passthrough: false, why_not: None, max_read: 0 };
     let agreed = Arc::new(Mutex::new(agreed));
     let mut modes = Modes::default();
     task.open.iter().for_each(|open| modes.opened(*open));
-    let (told, threads) = (Arc::clone(&keeper), task.threads.max(1));
+    let (told, threads) = (Arc::clone(&broker), task.threads.max(1));
     let opens = Opens::start(vfs.clone(), told, Arc::clone(&agreed), modes, threads)?;
     let adapter = Adapter {
         vfs: Arc::clone(&vfs),
@@ -103,13 +88,13 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
         without_opendir: false,
         without_open: false,
         opens,
-        answered: Arc::new(Answered::new(Arc::clone(&keeper))),
+        answered: Arc::new(Answered::new(Arc::clone(&broker))),
     };
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = false;
     // fuser insists on reading a first request: it gets it from us, and its answer goes to the
-    // keeper, who alone knows whether the kernel still waits for one.
+    // broker, who alone knows whether the kernel still waits for one.
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::io::write(&ours, &task.offer)?;
@@ -117,7 +102,7 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, keeper: Arc<dyn Keeper>) -> io::Result<S
     let session = Session::from_fd(adapter, theirs, SessionACL::All, config)?;
     let mut reply = [0; FIRST_ANSWER];
     let len = rustix::io::read(&ours, &mut reply)?;
-    keeper.answered(&reply[..len])?;
+    broker.answered(&reply[..len])?;
     device::swap_in(task.device.as_fd(), session.as_fd().as_raw_fd())?;
     // Before any thread reads: what they take must not be sent a second time.
     if task.takes_over {

@@ -18,7 +18,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::mountinfo::TYPE;
-use crate::MountError;
+use crate::error::MountError;
 
 /// The helpers, newest first.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
