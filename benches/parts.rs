@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::Readahead;
-use modelfs::model::{BlobLayout, Check, Digest, LeafDigest, PartIx};
+use modelfs::model::{BlobLayout, Check, Digest, HashAlgorithm, PartIx};
 use modelfs::registry::xprim;
 use modelfs::store::Store;
 use modelfs_test_support::bytes;
@@ -27,8 +27,8 @@ fn folder() -> TempDir {
 /// Ten GiB in chunks of 10 MiB with leaves of 128 KiB, as `publish` cuts it.
 fn layout() -> BlobLayout {
     let check = |n: u32| {
-        let list = modelfs::base::hash::sha256(&n.to_le_bytes());
-        Check::Leaves { size: 128 << 10, digest: LeafDigest::Blake3, list }
+        let list = modelfs::model::hash::sha256(&n.to_le_bytes());
+        Check::Leaves { size: 128 << 10, digest: HashAlgorithm::Blake3, list }
     };
     let chunk = 10u64 << 20;
     BlobLayout::new(
@@ -42,7 +42,7 @@ fn hashes(c: &mut Criterion) {
     let leaf = bytes(1, 128 << 10);
     let mut group = c.benchmark_group("hash a leaf of 128 KiB");
     group.throughput(Throughput::Bytes(leaf.len() as u64));
-    for kind in [LeafDigest::Blake3, LeafDigest::Sha256] {
+    for kind in [HashAlgorithm::Blake3, HashAlgorithm::Sha256] {
         group.bench_function(format!("{kind:?}"), |b| b.iter(|| kind.hash(&leaf)));
     }
 }
@@ -71,8 +71,8 @@ fn commits(c: &mut Criterion) {
     group.bench_function("write and commit 8 MiB", |b| {
         let fresh = || {
             number += 1;
-            let list = modelfs::base::hash::sha256(&number.to_le_bytes());
-            let check = Check::Leaves { size: 128 << 10, digest: LeafDigest::Blake3, list };
+            let list = modelfs::model::hash::sha256(&number.to_le_bytes());
+            let check = Check::Leaves { size: 128 << 10, digest: HashAlgorithm::Blake3, list };
             let piece = (check, list, LEN, ObjectRange::new(0, LEN));
             let blob = store.blob(BlobLayout::new([piece]).expect("a valid layout"));
             let blob = blob.expect("a blob");

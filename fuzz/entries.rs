@@ -10,8 +10,9 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::time::Instant;
 
+use modelfs::base::FileRange;
 use modelfs::base::units::{ByteSize, parse_duration};
-use modelfs::base::{FileRange, hash::sha256};
+use modelfs::model::hash::sha256;
 use modelfs::model::tensors::{self, Header};
 use modelfs::model::trace::TraceDoc;
 use modelfs::model::{

@@ -7,8 +7,9 @@
 use std::fs::{self, File};
 use std::path::Path;
 
+use modelfs::base::ObjectRange;
 use modelfs::base::units::ByteSize;
-use modelfs::base::{ObjectRange, hash};
+use modelfs::model::hash;
 use modelfs::model::{BlobLayout, Check, Digest};
 use modelfs::store::{Store, StoreOptions};
 use rusqlite::{Connection, params};

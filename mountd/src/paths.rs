@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use modelfs::base::hash;
+use modelfs::model::hash;
 
 use crate::error::{Failure, Kind};
 

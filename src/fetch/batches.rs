@@ -38,12 +38,12 @@ impl Iterator for Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Check, Digest, LeafDigest};
+    use crate::model::{Check, Digest, HashAlgorithm};
 
     #[test]
     fn batches_grow_and_cover_the_run() {
         let d = Digest::from_bytes([0; 32]);
-        let check = Check::Leaves { size: 128 << 10, digest: LeafDigest::Blake3, list: d };
+        let check = Check::Leaves { size: 128 << 10, digest: HashAlgorithm::Blake3, list: d };
         let object = Object { digest: d, len: 10 << 20, check };
         let batches: Vec<_> = Batches::new(&object, 5..40).collect();
         assert_eq!(batches[..4], [5..6, 6..8, 8..12, 12..20]);

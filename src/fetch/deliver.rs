@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::flight::{Flight, LeafBytes, Outcome, runs};
 use super::lists::LeafList;
 use crate::base::ObjectRange;
-use crate::model::{Check, Digest, LeafDigest, Object, Part, PartIx, PartRange};
+use crate::model::{Check, Digest, HashAlgorithm, Object, Part, PartIx, PartRange};
 use crate::store::{Blob, LocalSource, Reservation, Written};
 
 /// A place in a blob where an object's bytes belong.
@@ -56,7 +56,7 @@ impl Delivery {
     /// Whether these are the bytes of that leaf.
     pub fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
         match (self.object.check, self.list.get()) {
-            (Check::Whole, _) => LeafDigest::Sha256.hash(bytes) == self.object.digest,
+            (Check::Whole, _) => HashAlgorithm::Sha256.hash(bytes) == self.object.digest,
             (Check::Leaves { digest, .. }, Some(list)) => {
                 list.get(leaf as usize).is_some_and(|want| digest.hash(bytes) == *want)
             }
@@ -67,7 +67,7 @@ impl Delivery {
     /// The BLAKE3 of a part that matched, where that is what it was checked by.
     fn blake3_of(&self, part: &Part) -> Option<Digest> {
         match self.object.check {
-            Check::Leaves { digest: LeafDigest::Blake3, .. } if part.is_whole_leaf() => {
+            Check::Leaves { digest: HashAlgorithm::Blake3, .. } if part.is_whole_leaf() => {
                 self.list.get()?.get(part.leaf as usize).copied()
             }
             _ => None,

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;
 
 use super::FetchError;
-use crate::base::hash;
 use crate::base::weighted::Weighted;
+use crate::model::hash;
 use crate::model::{Check, Digest};
 use crate::registry::{Registry, xprim};
 
@@ -90,14 +90,14 @@ impl LeafLists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LeafDigest;
+    use crate::model::HashAlgorithm;
 
     #[test]
     fn a_list_is_rebuilt_only_if_it_is_the_promised_one() {
         let object = vec![7u8; 10_000];
         let digests: Vec<u8> =
-            object.chunks(4096).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect();
-        let check = |list| Check::Leaves { size: 4096, digest: LeafDigest::Blake3, list };
+            object.chunks(4096).flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes()).collect();
+        let check = |list| Check::Leaves { size: 4096, digest: HashAlgorithm::Blake3, list };
         let lists = LeafLists::new();
         let list = hash::sha256(&digests);
         assert!(lists.rebuild(&check(list), &object[1..]).is_none());

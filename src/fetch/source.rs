@@ -13,8 +13,8 @@ use bytes::Bytes;
 use super::again::Allowance;
 use super::transfer::blocking;
 use super::{FetchError, FetchOptions};
-use crate::base::hash;
 use crate::base::weighted::Weighted;
+use crate::model::hash;
 use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest};
 use crate::registry::{
     CatalogAnswer, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, xprim,

@@ -7,8 +7,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::hash;
-
 /// 32 bytes of SHA-256 or BLAKE3; which one is said by the field that holds it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -120,29 +118,10 @@ impl fmt::Debug for ContentKey {
     }
 }
 
-/// Which digest the leaves of an object are checked with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LeafDigest {
-    /// SHA-256.
-    Sha256,
-    /// BLAKE3, ten and more times as fast where the processor has no SHA instructions.
-    Blake3,
-}
-
-impl LeafDigest {
-    /// The digest of bytes in memory.
-    pub fn hash(self, bytes: &[u8]) -> Digest {
-        match self {
-            Self::Sha256 => hash::sha256(bytes),
-            Self::Blake3 => hash::blake3(bytes),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hash;
 
     #[test]
     fn text_round_trip_and_refusals() {

@@ -3,11 +3,33 @@
 //! SHA-256 comes from aws-lc, which TLS brings anyway: twice as fast as the pure Rust one on
 //! machines without SHA instructions. Pure functions and plain values.
 
-use crate::model::{Digest, LeafDigest};
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+
+/// A hash algorithm, as leaves are checked with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashAlgorithm {
+    /// SHA-256.
+    Sha256,
+    /// BLAKE3, ten and more times as fast where the processor has no SHA instructions.
+    Blake3,
+}
+
+impl HashAlgorithm {
+    /// The digest of bytes in memory.
+    pub fn hash(self, bytes: &[u8]) -> Digest {
+        match self {
+            Self::Sha256 => sha256(bytes),
+            Self::Blake3 => blake3(bytes),
+        }
+    }
+}
 
 /// SHA-256 of bytes in memory.
 pub fn sha256(bytes: &[u8]) -> Digest {
-    let mut h = Hasher::new(LeafDigest::Sha256);
+    let mut h = Hasher::new(HashAlgorithm::Sha256);
     h.update(bytes);
     h.finish()
 }
@@ -29,12 +51,12 @@ enum Kind {
 
 impl Hasher {
     /// An empty hasher of the given kind.
-    pub fn new(kind: LeafDigest) -> Self {
+    pub fn new(kind: HashAlgorithm) -> Self {
         Self(match kind {
-            LeafDigest::Sha256 => {
+            HashAlgorithm::Sha256 => {
                 Kind::Sha256(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
             }
-            LeafDigest::Blake3 => Kind::Blake3(Box::new(::blake3::Hasher::new())),
+            HashAlgorithm::Blake3 => Kind::Blake3(Box::new(::blake3::Hasher::new())),
         })
     }
 
@@ -79,7 +101,7 @@ mod tests {
             blake3(b"").to_string(),
             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
         );
-        for kind in [LeafDigest::Sha256, LeafDigest::Blake3] {
+        for kind in [HashAlgorithm::Sha256, HashAlgorithm::Blake3] {
             let mut h = Hasher::new(kind);
             h.update(b"a");
             h.update(b"bc");

@@ -8,9 +8,11 @@
 
 use std::ops::Range;
 
-use super::digest::{ContentKey, Digest, LeafDigest};
+use super::digest::{ContentKey, Digest};
+use super::hash;
+use super::hash::HashAlgorithm;
 use super::manifest::Check;
-use crate::base::{FileRange, ObjectRange, hash};
+use crate::base::{FileRange, ObjectRange};
 
 /// The most bytes of a segment: small enough that eviction does not take much more than was asked
 /// for, large enough that a cache of terabytes has a list of a million.
@@ -321,7 +323,7 @@ impl BlobLayout {
             let (kind, leaf_size, digest) = match p.check {
                 Check::Whole => (0, 0, p.object),
                 Check::Leaves { size, digest, list } => {
-                    (if digest == LeafDigest::Sha256 { 1 } else { 2 }, size, list)
+                    (if digest == HashAlgorithm::Sha256 { 1 } else { 2 }, size, list)
                 }
             };
             out.push(kind);
@@ -352,8 +354,8 @@ impl BlobLayout {
             let size = number(r, 1..9);
             let check = match r[0] {
                 0 if size == 0 => Check::Whole,
-                1 => Check::Leaves { size, digest: LeafDigest::Sha256, list },
-                2 => Check::Leaves { size, digest: LeafDigest::Blake3, list },
+                1 => Check::Leaves { size, digest: HashAlgorithm::Sha256, list },
+                2 => Check::Leaves { size, digest: HashAlgorithm::Blake3, list },
                 _ => return Err(LayoutError("unknown kind of check")),
             };
             let (object_len, offset, len) =

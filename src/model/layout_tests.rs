@@ -8,7 +8,7 @@ fn d(n: u8) -> Digest {
 }
 
 fn leaves(n: u8, size: u64) -> Check {
-    Check::Leaves { size, digest: LeafDigest::Blake3, list: d(n) }
+    Check::Leaves { size, digest: HashAlgorithm::Blake3, list: d(n) }
 }
 
 #[test]

@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::digest::{Digest, LeafDigest};
+use super::digest::Digest;
+use super::hash::HashAlgorithm;
 use super::layout::BlobLayout;
 use super::name::{FilePath, NameError};
 use crate::base::ObjectRange;
@@ -42,7 +43,7 @@ pub enum Check {
         /// Bytes of each leaf but the last.
         size: u64,
         /// What the leaves are hashed with.
-        digest: LeafDigest,
+        digest: HashAlgorithm,
         /// The SHA-256 of the leaf list.
         list: Digest,
     },

@@ -54,7 +54,7 @@ fn slices_stay_in_their_object() {
 #[test]
 fn sizes_have_limits() {
     let mut m = ManifestBuilder::new(d(0));
-    let leaves = |size| Check::Leaves { size, digest: LeafDigest::Sha256, list: d(3) };
+    let leaves = |size| Check::Leaves { size, digest: HashAlgorithm::Sha256, list: d(3) };
     for (len, check) in [
         (0, Check::Whole),
         (MAX_LEAF + 1, Check::Whole),

@@ -5,6 +5,7 @@
 
 mod catalog;
 mod digest;
+pub mod hash;
 mod layout;
 mod manifest;
 mod name;
@@ -13,7 +14,8 @@ pub mod tensors;
 pub mod trace;
 
 pub use catalog::{Catalog, CatalogBuilder, LeftOut, VersionEntry};
-pub use digest::{ContentKey, Digest, DigestError, LeafDigest};
+pub use digest::{ContentKey, Digest, DigestError};
+pub use hash::HashAlgorithm;
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use manifest::{
     Check, File, FileIx, MAX_FILES, MAX_LEAF, MAX_OBJECTS, MAX_TOTAL, MIN_LEAF, Manifest,

@@ -16,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use super::plan::Chunk;
 use super::scan::{Found, Stamp};
 use super::types::{MAX_CHUNK, Progress, PublishError};
-use crate::base::hash::{Hasher, sha256};
-use crate::model::{Digest, LeafDigest};
+use crate::model::hash::{Hasher, sha256};
+use crate::model::{Digest, HashAlgorithm};
 
 /// The most bytes in buffers: eight of the largest chunks. A machine of 64 cores does not need more
 /// than this of the usual ones either.
@@ -32,7 +32,7 @@ pub struct Job<'a> {
     /// The most bytes of a chunk.
     pub chunk_size: u64,
     /// The leaves, if there are to be any.
-    pub leaf: Option<(u64, LeafDigest)>,
+    pub leaf: Option<(u64, HashAlgorithm)>,
     /// Keeps bytes under their SHA-256; says whether they were new.
     pub keep: Keep<'a>,
 }
@@ -298,7 +298,7 @@ impl<'a> Work<'_, 'a> {
                 return false;
             };
             let hasher = queue.hasher.take();
-            let mut hasher = hasher.unwrap_or_else(|| Box::new(Hasher::new(LeafDigest::Sha256)));
+            let mut hasher = hasher.unwrap_or_else(|| Box::new(Hasher::new(HashAlgorithm::Sha256)));
             drop(queue);
             let len = part.len() as u64;
             hasher.update(&lease.bytes[part]);

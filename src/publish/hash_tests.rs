@@ -28,7 +28,7 @@ fn digests_are_those_of_the_bytes() {
         let chunks = chunks(&files, size);
         let kept = Mutex::new(BTreeMap::new());
         let keep = |d: &Digest, b: &[u8]| Ok(kept.lock().unwrap().insert(*d, b.to_vec()).is_none());
-        let leaf = Some((4096, LeafDigest::Blake3));
+        let leaf = Some((4096, HashAlgorithm::Blake3));
         let job = Job { files: &files, chunks: &chunks, chunk_size: size, leaf, keep: &keep };
         let last = std::cell::Cell::default();
         let out = hash_all(&job, &|p| last.set(p)).unwrap();
@@ -38,7 +38,7 @@ fn digests_are_those_of_the_bytes() {
         assert_eq!(out.new, distinct(&want));
         let list = kept.lock().unwrap()[&out.leaves.unwrap()[0]].clone();
         let first = &stream[..stream.len().min(size as usize).min(4096)];
-        assert_eq!(list[..32], *LeafDigest::Blake3.hash(first).as_bytes());
+        assert_eq!(list[..32], *HashAlgorithm::Blake3.hash(first).as_bytes());
         let total = stream.len() as u64;
         let want =
             Progress { bytes_done: total, bytes_total: total, files_done: 5, files_total: 5 };

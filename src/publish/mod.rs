@@ -21,8 +21,8 @@ pub use types::{
     Why,
 };
 
-use crate::base::hash::sha256;
-use crate::model::{Catalog, Digest, LeafDigest, ModelRef, Name, VersionRef};
+use crate::model::hash::sha256;
+use crate::model::{Catalog, Digest, HashAlgorithm, ModelRef, Name, VersionRef};
 use crate::registry::xprim::{self, Entry, FileDoc, MAX_MANIFEST, ManifestDoc};
 use write::{Locked, Target};
 
@@ -211,7 +211,7 @@ fn check_names(version: &VersionRef, alias_of: Option<&Name>) -> Result<(), Publ
     Ok(())
 }
 
-fn check_sizes(chunk_size: u64, leaf: Option<(u64, LeafDigest)>) -> Result<(), PublishError> {
+fn check_sizes(chunk_size: u64, leaf: Option<(u64, HashAlgorithm)>) -> Result<(), PublishError> {
     // A leaf of less than a page outweighs its data; so would a chunk.
     const LEAST: u64 = 4 << 10;
     let bad = |what, size, most| {

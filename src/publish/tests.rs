@@ -118,7 +118,8 @@ fn what_is_published_is_what_was_there() {
     ]);
     let place = Place::new();
     let mut n = 0;
-    for leaf in [None, Some((131_072, LeafDigest::Blake3)), Some((4096, LeafDigest::Sha256))] {
+    for leaf in [None, Some((131_072, HashAlgorithm::Blake3)), Some((4096, HashAlgorithm::Sha256))]
+    {
         for fixed_chunks in [false, true] {
             let name = format!("v{n}");
             n += 1;
@@ -340,7 +341,7 @@ fn requests_that_make_no_sense() {
         assert!(refused(PublishRequest { chunk_size, ..good.clone() }).contains("chunk"));
     }
     for size in [0, 4095, u64::MAX] {
-        let leaf = Some((size, LeafDigest::Blake3));
+        let leaf = Some((size, HashAlgorithm::Blake3));
         assert!(refused(PublishRequest { leaf, ..good.clone() }).contains("leaf"));
     }
     let inside = good.source.join("registry/deep");
@@ -365,7 +366,7 @@ proptest! {
         chunk_size in 4096u64..3_000_000,
         leaf in prop_oneof![
             Just(None),
-            (4096u64..70_000, prop_oneof![Just(LeafDigest::Blake3), Just(LeafDigest::Sha256)])
+            (4096u64..70_000, prop_oneof![Just(HashAlgorithm::Blake3), Just(HashAlgorithm::Sha256)])
                 .prop_map(Some)],
         fixed_chunks: bool,
     ) {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::model::{Digest, LeafDigest, ManifestError, Name, NameError, VersionRef};
+use crate::model::{Digest, HashAlgorithm, ManifestError, Name, NameError, VersionRef};
 use crate::registry::RegistryError;
 use crate::registry::beneath::BeneathError;
 
@@ -28,7 +28,7 @@ pub struct PublishRequest {
     /// The most bytes of a chunk.
     pub chunk_size: u64,
     /// The bytes of a leaf and what leaves are hashed with; none: chunks are verified as wholes.
-    pub leaf: Option<(u64, LeafDigest)>,
+    pub leaf: Option<(u64, HashAlgorithm)>,
     /// Chunks of one size that cross files, as the plain format has them.
     pub fixed_chunks: bool,
     /// What the catalog says beside the hash. `published_at` is added if it is not here.
@@ -51,7 +51,7 @@ impl PublishRequest {
             version,
             registry: registry.into(),
             chunk_size: CHUNK_SIZE,
-            leaf: Some((LEAF_SIZE, LeafDigest::Blake3)),
+            leaf: Some((LEAF_SIZE, HashAlgorithm::Blake3)),
             fixed_chunks: false,
             metadata: Vec::new(),
             alias_of: None,

@@ -151,7 +151,7 @@ fn replace(folder: &Beneath, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hash::sha256;
+    use crate::model::hash::sha256;
 
     fn names(dir: &Path) -> Vec<String> {
         let name = |e: std::io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();

@@ -244,7 +244,7 @@ impl Registry for Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hash::sha256;
+    use crate::model::hash::sha256;
     use crate::registry::read_object;
 
     fn registry() -> (tempfile::TempDir, Folder, Digest) {

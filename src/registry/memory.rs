@@ -13,8 +13,9 @@ use futures_util::{StreamExt, stream};
 
 use super::xprim::{self, CATALOG, FileDoc, ManifestDoc};
 use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
-use crate::base::{ObjectRange, hash::sha256};
-use crate::model::{Digest, LeafDigest, VersionRef};
+use crate::base::ObjectRange;
+use crate::model::hash::sha256;
+use crate::model::{Digest, HashAlgorithm, VersionRef};
 
 /// The bytes of one piece of a body: many pieces even for small objects, as from a network.
 const PIECE: usize = 64 << 10;
@@ -47,7 +48,7 @@ pub struct Cut {
     /// Whether chunks end where files end (`chunk_sizes`), or cross them as in the plain format.
     pub per_file: bool,
     /// The leaves: their bytes and digest.
-    pub leaf: Option<(u64, LeafDigest)>,
+    pub leaf: Option<(u64, HashAlgorithm)>,
 }
 
 /// A registry in memory.
@@ -131,7 +132,7 @@ impl Memory {
             true => files.iter().flat_map(|f| f.1.chunks(step)).collect(),
             false => stream.chunks(step).collect(),
         };
-        let list = |chunk: &[u8], size: u64, digest: LeafDigest| {
+        let list = |chunk: &[u8], size: u64, digest: HashAlgorithm| {
             let leaves = chunk.chunks(size as usize).map(|leaf| *digest.hash(leaf).as_bytes());
             self.insert(leaves.collect::<Vec<_>>().concat())
         };
@@ -228,7 +229,7 @@ mod tests {
     async fn a_version_can_be_read_back() {
         let a: Vec<u8> = (0..200_000u32).map(|i| (i * 7 % 251) as u8).collect();
         for per_file in [false, true] {
-            for leaf in [None, Some((4096, LeafDigest::Blake3))] {
+            for leaf in [None, Some((4096, HashAlgorithm::Blake3))] {
                 let r = Memory::new("mem");
                 let v: VersionRef = "g/m@v".parse().unwrap();
                 let files = [("a", &a[..]), ("empty", &b""[..]), ("b", &a[5..1005])];

@@ -35,8 +35,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
+use crate::base::ObjectRange;
 use crate::base::text::{MESSAGE, brief};
-use crate::base::{ObjectRange, hash::sha256};
+use crate::model::hash::sha256;
 use crate::model::{Catalog, Digest, ManifestError};
 
 /// What identifies a version of a document to the server that gave it, for conditional requests.

@@ -109,10 +109,10 @@ fn take(file: &File, from: u64, to: u64) -> io::Result<()> {
     let mut file = file;
     file.seek(io::SeekFrom::Start(from))?;
     // not zeros: a file system that compresses would take no blocks for them
-    let mut noise = crate::base::hash::blake3(b"headroom");
+    let mut noise = crate::model::hash::blake3(b"headroom");
     for _ in 0..(to - from) / 32 {
         file.write_all(noise.as_bytes())?;
-        noise = crate::base::hash::blake3(noise.as_bytes());
+        noise = crate::model::hash::blake3(noise.as_bytes());
     }
     Ok(())
 }

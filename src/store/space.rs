@@ -240,13 +240,13 @@ impl Space {
 mod tests {
     use super::*;
     use crate::base::ObjectRange;
-    use crate::model::{Check, Digest, LeafDigest};
+    use crate::model::{Check, Digest, HashAlgorithm};
     use proptest::prelude::*;
 
     fn layout(pieces: &[(u64, u64, u64)]) -> BlobLayout {
         BlobLayout::new(pieces.iter().map(|&(len, leaf, start)| {
             let d = Digest::from_bytes([7; 32]);
-            let check = Check::Leaves { size: leaf, digest: LeafDigest::Blake3, list: d };
+            let check = Check::Leaves { size: leaf, digest: HashAlgorithm::Blake3, list: d };
             (check, d, len, ObjectRange::new(start, len))
         }))
         .unwrap()

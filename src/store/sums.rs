@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use super::disk::{Access, Disk, DiskFile};
-use crate::base::hash;
+use crate::model::hash;
 use crate::model::{BlobLayout, ContentKey, Digest, PartRange};
 
 const MAGIC: &[u8; 8] = b"mfssums1";

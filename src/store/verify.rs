@@ -14,8 +14,8 @@ use super::error::StoreError;
 use super::sync::lock;
 use super::types::{ReadState, Verified};
 use super::{commit, leave, sums, trust};
-use crate::base::hash;
 use crate::base::units::ByteSize;
+use crate::model::hash;
 use crate::model::{ContentKey, PartRange};
 
 /// Verifies these blobs; `progress` gets (bytes done, bytes in all) and says whether to go on.

@@ -22,8 +22,9 @@ use super::space::{self, BLOCK};
 use super::sync::lock;
 use super::trust;
 use super::types::Written;
+use crate::base::FileRange;
 use crate::base::units::ByteSize;
-use crate::base::{FileRange, hash};
+use crate::model::hash;
 use crate::model::{BlobLayout, Digest, PartIx, PartRange};
 
 /// What is written, where.

@@ -16,9 +16,9 @@ use super::sync::lock;
 use super::tree::VersionTree;
 use super::types::VfsError;
 use crate::base::FileRange;
-use crate::base::hash::sha256;
 use crate::base::weighted::Weighted;
 use crate::fetch::{FetchError, Source};
+use crate::model::hash::sha256;
 use crate::model::{Catalog, Digest, Manifest};
 use crate::store::Store;
 

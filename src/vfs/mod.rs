@@ -222,7 +222,7 @@ impl Vfs {
         let (manifest, ix) = match self.names.content(ino) {
             Ok(Content::File(manifest, ix)) => (manifest, ix),
             Ok(Content::Document(body)) => {
-                let sha256 = Some(crate::base::hash::sha256(&body));
+                let sha256 = Some(crate::model::hash::sha256(&body));
                 return Ok(Facts { sha256, ..Facts::default() });
             }
             Err(Need::Failed(VfsError::IsFolder)) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{Course, FetchError, FetchOptions, Readahead};
-use modelfs::model::{FileIx, LeafDigest};
+use modelfs::model::{FileIx, HashAlgorithm};
 use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs::store::{Faults, FaultyDisk, RealDisk, Reservation, Store};
 use modelfs_test_support::bytes;
@@ -45,7 +45,7 @@ async fn a_reader_is_not_held_up_by_the_memory_of_a_readahead_that_it_joins() {
     let files: Vec<Vec<u8>> = (0..4).map(|n| bytes(100 + n, 4 * MIB)).collect();
     let names = ["a", "b", "c", "d"];
     let list: Vec<_> = names.iter().zip(&files).map(|(n, b)| (*n, &b[..])).collect();
-    let hash = rig.put(&list, Some(LeafDigest::Blake3));
+    let hash = rig.put(&list, Some(HashAlgorithm::Blake3));
     rig.faulty.on(Call::Object(None), When::First(3), Fault::Stall(IN_A_FULL_BATCH));
     for ix in 0..3 {
         rig.fetcher.readahead(&rig.file(&hash, ix).await, FileRange::new(0, 4 << 20), |_| ());
@@ -63,7 +63,7 @@ async fn a_reader_is_not_held_up_by_the_memory_of_a_readahead_that_it_joins() {
 async fn memory_alone_serves_more_readers_than_it_can_hold_at_once() {
     let rig = Rig::with(ByteSize::mib(16), little_memory(), None);
     let data = bytes(110, 24 * MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     let full = fill(&rig.store);
     let reads = (0..23u64).map(|n| {
@@ -88,7 +88,7 @@ async fn a_prefetch_that_cannot_be_stored_ends_and_leaves_no_memory_taken() {
     let disk = FaultyDisk::new(RealDisk::new(dir.path()), faults.clone());
     let rig = Rig::with(BIG, little_memory(), Some(Arc::new(disk)));
     let data = bytes(111, 8 * MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
     faults.room(Some(100_000));
     let prefetch = rig.fetcher.prefetch(&manifest, &|_| {});
@@ -104,7 +104,7 @@ async fn a_prefetch_that_cannot_be_stored_ends_and_leaves_no_memory_taken() {
 async fn silence_is_forgotten_when_it_ends() {
     let rig = Rig::new(BIG);
     let data = bytes(112, MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::Always, Fault::Stall(0));
     let error = rig.read(&file, 0, 10).await.expect_err("nothing came");
@@ -117,7 +117,7 @@ async fn silence_is_forgotten_when_it_ends() {
 async fn what_went_while_its_flight_still_flies_is_fetched_again() {
     let rig = Rig::new(BIG);
     let data = bytes(113, 8 * MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(1), Fault::Stall(4 << 20));
@@ -156,7 +156,7 @@ async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
     let disk = FaultyDisk::new(RealDisk::new(dir.path()), faults.clone());
     let rig = Rig::with(BIG, options(), Some(Arc::new(disk)));
     let data = bytes(115, 2 * MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
     rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
     let file = rig.file(&hash, 0).await;
@@ -177,7 +177,7 @@ async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
 async fn a_reader_does_not_sit_out_the_pause_of_a_readahead_that_failed() {
     let rig = Rig::with(BIG, FetchOptions::default(), None);
     let data = bytes(116, MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(4), Fault::CutOff(0));
     rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |_| ());
@@ -197,7 +197,7 @@ async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once(
     let chunks: Vec<_> = files.iter().map(|f| rig.memory.insert(f.clone())).collect();
     let lists: Vec<_> = files
         .iter()
-        .map(|f| f.chunks(LEAF).flat_map(|l| *LeafDigest::Blake3.hash(l).as_bytes()).collect())
+        .map(|f| f.chunks(LEAF).flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes()).collect())
         .map(|list: Vec<u8>| rig.memory.insert(list))
         .collect();
     let json = serde_json::json!({
@@ -224,7 +224,7 @@ async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once(
 async fn what_cannot_be_read_ahead_is_told_unless_somebody_brought_it() {
     let rig = Rig::new(BIG);
     let data = bytes(130, 2 * MIB);
-    let hash = rig.put(&[("w", &data)], Some(LeafDigest::Blake3));
+    let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     let what = || RegistryError::Missing { what: "it".to_owned() };
     rig.faulty.on(Call::Object(None), When::First(1), Fault::Fail(what()));

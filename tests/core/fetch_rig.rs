@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelfs::base::hash::sha256;
 use modelfs::base::units::ByteSize;
 use modelfs::base::{FileRange, SystemClock};
 use modelfs::fetch::{CachedFile, FetchError, FetchOptions, Fetcher, Source};
-use modelfs::model::{Digest, FileIx, LeafDigest, Manifest};
+use modelfs::model::hash::sha256;
+use modelfs::model::{Digest, FileIx, HashAlgorithm, Manifest};
 use modelfs::registry::{Faulty, Memory};
 use modelfs::store::{Disk, RealDisk, Store, StoreOptions};
 use tempfile::TempDir;
@@ -66,7 +66,7 @@ impl Rig {
     }
 
     /// Puts files, one chunk each, with leaves of the given kind, behind a manifest.
-    pub fn put(&self, files: &[(&str, &[u8])], leaf: Option<LeafDigest>) -> Digest {
+    pub fn put(&self, files: &[(&str, &[u8])], leaf: Option<HashAlgorithm>) -> Digest {
         let chunks: Vec<Digest> =
             files.iter().map(|(_, b)| self.memory.insert(b.to_vec())).collect();
         let lists = files.iter().map(|(_, b)| match leaf {
@@ -85,7 +85,7 @@ impl Rig {
         files: &[(&str, &[u8])],
         chunks: &[Digest],
         lists: &[Digest],
-        leaf: Option<LeafDigest>,
+        leaf: Option<HashAlgorithm>,
     ) -> Digest {
         let sizes: Vec<usize> = files.iter().map(|(_, b)| b.len()).collect();
         let mut json = serde_json::json!({

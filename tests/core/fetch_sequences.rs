@@ -10,7 +10,7 @@ use std::time::Duration;
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{CachedFile, FetchOptions, Load};
-use modelfs::model::{FileIx, LeafDigest};
+use modelfs::model::{FileIx, HashAlgorithm};
 use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs_test_support::bytes;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn range(len: usize, at: u64, want: u64) -> FileRange {
     FileRange::new(start, (start + want).min(len as u64))
 }
 
-async fn live(steps: Vec<Step>, leaves: Option<LeafDigest>) {
+async fn live(steps: Vec<Step>, leaves: Option<HashAlgorithm>) {
     let options = FetchOptions {
         read_deadline: Duration::from_millis(400),
         memory: ByteSize::mib(3),
@@ -170,7 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn any_life_of_a_fetcher_keeps_the_promises(steps in steps(), kind in 0usize..3) {
-        let kind = [None, Some(LeafDigest::Sha256), Some(LeafDigest::Blake3)][kind];
+        let kind = [None, Some(HashAlgorithm::Sha256), Some(HashAlgorithm::Blake3)][kind];
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
             .enable_all()

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modelfs::base::hash::sha256;
 use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::model::hash::sha256;
 use modelfs::model::{Digest, FileIx, Manifest};
 use modelfs::registry::{
     CatalogAnswer, HttpTimeouts, Memory, Registry, RegistryError, RetryPolicy, Retrying, Validator,

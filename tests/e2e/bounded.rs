@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use modelfs::base::hash::Hasher;
-use modelfs::model::{Digest, LeafDigest};
+use modelfs::model::hash::Hasher;
+use modelfs::model::{Digest, HashAlgorithm};
 use modelfs_test_support::{FsKind, LoopFs, Server, bytes, write_bytes};
 
 use crate::harness::{Place, eventually, xattr};
@@ -18,7 +18,7 @@ const FILE: u64 = 768 << 20;
 
 fn digest_of(path: &Path) -> Digest {
     let mut file = File::open(path).expect("opens");
-    let mut hasher = Hasher::new(LeafDigest::Blake3);
+    let mut hasher = Hasher::new(HashAlgorithm::Blake3);
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).expect("reads") {
@@ -172,10 +172,10 @@ fn a_catalog_that_changes_again_and_again_pushes_no_data_out() {
         }
         let mut versions = serde_json::Map::new();
         for n in 0..VERSIONS {
-            let hash = modelfs::base::hash::sha256(format!("{round} {n}").as_bytes());
+            let hash = modelfs::model::hash::sha256(format!("{round} {n}").as_bytes());
             versions.insert(format!("v{n}"), serde_json::json!({ "hash": hash }));
         }
-        let hash = modelfs::base::hash::sha256(b"marker");
+        let hash = modelfs::model::hash::sha256(b"marker");
         versions.insert(format!("round-{round}"), serde_json::json!({ "hash": hash }));
         let mut all = published.clone();
         all["many"] = serde_json::json!({ "names": versions });

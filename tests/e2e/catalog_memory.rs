@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 
-use modelfs::base::hash::sha256;
+use modelfs::model::hash::sha256;
 use modelfs_test_support::Server;
 
 use crate::harness::{Place, eventually};

@@ -237,7 +237,7 @@ fn cut_publishing(rig: &Rig, fs: &LoopFs, n: u64, chance: &mut Chance) {
     };
     let request = |k: u64, model: &ModelDir| PublishRequest {
         chunk_size: 128 << 10,
-        leaf: Some((32 << 10, modelfs::model::LeafDigest::Blake3)),
+        leaf: Some((32 << 10, modelfs::model::HashAlgorithm::Blake3)),
         ..PublishRequest::new(
             model.path(),
             format!("g/m@v{k}").parse().expect("a reference"),

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use modelfs::base::hash::sha256;
+use modelfs::model::hash::sha256;
 use modelfs_test_support::{Fault, Server, When, bytes};
 use rustix::fs::{Advice, fadvise};
 

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use modelfs::base::hash::sha256;
+use modelfs::model::hash::sha256;
 use modelfs::registry::xprim::ManifestDoc;
 use modelfs_test_support::{Fault, Server, When, bytes};
 

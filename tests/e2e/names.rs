@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use modelfs::base::hash::sha256;
+use modelfs::model::hash::sha256;
 use modelfs_test_support::{Fault, Server, When};
 use serde_json::{Value, json};
 

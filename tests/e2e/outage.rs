@@ -34,7 +34,7 @@ impl Scene {
         place.publish(&plain, "org/net", "v1", &["--chunk-size", "8MiB"]);
         let server = Server::start(&place.registry());
         let digest =
-            modelfs::base::hash::sha256(&bytes[BROKEN.start as usize..BROKEN.end as usize]);
+            modelfs::model::hash::sha256(&bytes[BROKEN.start as usize..BROKEN.end as usize]);
         Self { place, server, bytes, chunk: format!("/data/{digest}") }
     }
 

@@ -115,7 +115,7 @@ fn no_secret_is_left_behind_or_said() {
     let address = server.address();
     let chunk = |name: &str| {
         let bytes = fs::read(plain.join(name)).expect("just written");
-        format!("/data/{}", modelfs::base::hash::sha256(&bytes))
+        format!("/data/{}", modelfs::model::hash::sha256(&bytes))
     };
     let elsewhere = |to: String| Fault::Redirect(Some(to));
     // One redirect leads to the file; the others to nobody, to a server that says much, to a name

@@ -125,7 +125,7 @@ fn open_files_maps_and_lists_go_on_for_an_ordinary_user() {
     let out = reader.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&out.stdout);
     let plain = fs::read(place.path("plain/w.bin")).expect("own file");
-    let digest = modelfs::base::hash::sha256(&plain).to_string();
+    let digest = modelfs::model::hash::sha256(&plain).to_string();
     assert!(out.status.success(), "{text}");
     assert_eq!(text.lines().filter(|l| l.starts_with(&digest)).count(), 11, "{text}");
     daemon.stop();

@@ -146,7 +146,7 @@ fn the_manifest_opens_but_is_not_listed() {
         .as_str()
         .expect("a hash")
         .to_owned();
-    assert_eq!(modelfs::base::hash::sha256(&manifest).to_string(), hash);
+    assert_eq!(modelfs::model::hash::sha256(&manifest).to_string(), hash);
     let listed = fs::read_dir(daemon.path("org/net/v1")).expect("a folder");
     assert!(listed.map(|e| e.expect("an entry").file_name()).all(|n| n != ".modelfs"));
     daemon.stop();
@@ -158,7 +158,7 @@ fn extended_attributes_tell() {
     let daemon = place.mount_folder(&[]);
     let file = daemon.path("org/net/v1/big.bin");
     let digest =
-        modelfs::base::hash::sha256(&fs::read(plain.join("big.bin")).expect("plain")).to_string();
+        modelfs::model::hash::sha256(&fs::read(plain.join("big.bin")).expect("plain")).to_string();
     assert_eq!(xattr(&file, "sha256"), Some(digest));
     assert_eq!(xattr(&file, "cached").as_deref(), Some("0"));
     assert_eq!(xattr(&file, "error"), None);

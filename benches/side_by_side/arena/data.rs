@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use modelfs::base::hash::sha256;
+use modelfs::model::hash::sha256;
 use modelfs_test_support::{bytes, safetensors, write_bytes};
 use serde_json::{Value, json};
 

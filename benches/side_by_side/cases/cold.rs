@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use modelfs::base::hash::sha256;
+use modelfs::model::hash::sha256;
 
 use super::{cold_sequential, cold_sequential_rclone, mib_per_second, settle};
 use crate::arena::{Arena, By, Model, User, curl_objects};

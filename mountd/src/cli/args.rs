@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use modelfs::base::units::{ByteSize, parse_duration};
-use modelfs::model::{LeafDigest, ModelRef, Name};
+use modelfs::model::{HashAlgorithm, ModelRef, Name};
 
 /// Threads that take requests from the kernel: more than four gain nothing where the data comes
 /// from the page cache, and each may wait for a disk.
@@ -240,7 +240,7 @@ pub enum LeafKind {
     Sha256,
 }
 
-impl From<LeafKind> for LeafDigest {
+impl From<LeafKind> for HashAlgorithm {
     fn from(kind: LeafKind) -> Self {
         match kind {
             LeafKind::Blake3 => Self::Blake3,

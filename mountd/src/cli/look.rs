@@ -292,7 +292,7 @@ pub async fn path(out: Out, args: One) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::control::types::Ref;
-    use modelfs::base::hash;
+    use modelfs::model::hash;
 
     fn listed(version: &str, total: Option<u64>, cached: u64) -> ListedVersion {
         ListedVersion {

@@ -47,7 +47,7 @@ fn ranked<N: AsRef<str>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use modelfs::base::hash;
+    use modelfs::model::hash;
     use modelfs::model::{CatalogBuilder, Name, VersionEntry};
 
     fn catalog() -> Catalog {

@@ -25,7 +25,7 @@ pub fn parse(list: &Digest, body: &[u8], leaves: u64) -> Result<Arc<[Digest]>, R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hash::sha256;
+    use crate::model::hash::sha256;
 
     #[test]
     fn a_list_has_one_digest_for_each_leaf() {

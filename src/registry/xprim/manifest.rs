@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::MAX_MANIFEST;
 use crate::base::ObjectRange;
 use crate::model::{
-    Check, Digest, LeafDigest, MAX_FILES, MAX_OBJECTS, Manifest, ManifestBuilder, ManifestError,
+    Check, Digest, HashAlgorithm, MAX_FILES, MAX_OBJECTS, Manifest, ManifestBuilder, ManifestError,
     Object, ObjectIx, Slice,
 };
 use crate::registry::RegistryError;
@@ -51,7 +51,7 @@ pub struct ManifestDoc {
     pub leaf_size: Option<u64>,
     /// Extension: what leaves are hashed with; absent: SHA-256.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub leaf_digest: Option<LeafDigest>,
+    pub leaf_digest: Option<HashAlgorithm>,
     /// Extension: the SHA-256 of each chunk's leaf list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaves: Option<Vec<Digest>>,
@@ -146,7 +146,7 @@ impl ManifestDoc {
                 );
             }
         };
-        let digest = self.leaf_digest.unwrap_or(LeafDigest::Sha256);
+        let digest = self.leaf_digest.unwrap_or(HashAlgorithm::Sha256);
         let mut seen: HashMap<Digest, usize> = HashMap::with_capacity(lengths.len());
         let mut starts = Vec::with_capacity(lengths.len() + 1);
         starts.push(0);

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::base::hash::sha256;
 use crate::model::FileIx;
+use crate::model::hash::sha256;
 
 fn d(n: u8) -> Digest {
     Digest::from_bytes([n; 32])
@@ -70,7 +70,7 @@ fn the_plain_format() {
 fn the_extensions() {
     let m = read(&extended()).unwrap();
     assert_eq!(m.objects().iter().map(|o| o.len).collect::<Vec<_>>(), [12, 9, 4]);
-    let check = Check::Leaves { size: 4096, digest: LeafDigest::Blake3, list: d(5) };
+    let check = Check::Leaves { size: 4096, digest: HashAlgorithm::Blake3, list: d(5) };
     assert_eq!(m.objects()[1].check, check);
     assert_eq!(slices(&m, 0), [(0, 0, 12)]);
     assert_eq!(slices(&m, 2), [(1, 0, 9), (2, 0, 4)]);
@@ -78,7 +78,7 @@ fn the_extensions() {
     let mut sha = extended();
     sha.as_object_mut().unwrap().remove("leaf_digest");
     let sha = read(&sha).unwrap();
-    let check = Check::Leaves { size: 4096, digest: LeafDigest::Sha256, list: d(4) };
+    let check = Check::Leaves { size: 4096, digest: HashAlgorithm::Sha256, list: d(4) };
     assert_eq!(sha.objects()[0].check, check, "absent: SHA-256");
 }
 

@@ -9,7 +9,7 @@ use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::types::{NodeId, NodeKey, Pin, SavedCatalog};
-use crate::base::hash;
+use crate::model::hash;
 use crate::model::{ContentKey, Digest, VersionRef};
 
 /// Milliseconds since 1970, as times are kept.

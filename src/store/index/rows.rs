@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::base::hash;
+use crate::model::hash;
 use crate::model::{BlobLayout, ContentKey, Digest, SegmentIx};
 use crate::store::presence::Bits;
 use crate::store::trust::Stamp;

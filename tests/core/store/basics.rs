@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use modelfs::base::hash;
+use modelfs::model::hash;
 use modelfs::store::{Faults, FaultyDisk, MemoryDisk, NodeKey, Pin, SavedCatalog};
 
 const LIMIT: ByteSize = ByteSize::mib(64);

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::*;
-use modelfs::base::{Clock, hash};
+use modelfs::base::Clock;
+use modelfs::model::hash;
 use modelfs::store::{Formats, NodeId, NodeKey, NodesInUse, Pin, RealDisk, SavedCatalog};
 
 /// Time that goes on when it is told to.

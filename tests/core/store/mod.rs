@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::base::{ObjectRange, SystemClock};
-use modelfs::model::{BlobLayout, Check, ContentKey, Digest, LeafDigest, PartIx, PartRange};
+use modelfs::model::{BlobLayout, Check, ContentKey, Digest, HashAlgorithm, PartIx, PartRange};
 use modelfs::store::{Blob, Disk, ReadState, Store, StoreError, StoreOptions, Written};
 
 /// A file of one object of `len` bytes in leaves of `leaf`, told apart by `n`.
@@ -29,7 +29,7 @@ pub fn layout(n: u32, len: u64, leaf: u64) -> BlobLayout {
     let mut name = list;
     name[31] = 9;
     let check =
-        Check::Leaves { size: leaf, digest: LeafDigest::Blake3, list: Digest::from_bytes(list) };
+        Check::Leaves { size: leaf, digest: HashAlgorithm::Blake3, list: Digest::from_bytes(list) };
     BlobLayout::new([(check, Digest::from_bytes(name), len, ObjectRange::new(0, len))]).unwrap()
 }
 

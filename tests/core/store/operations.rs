@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::steps::{Files, Operation, World, at_every_step, open_it};
 use super::*;
-use modelfs::base::hash;
+use modelfs::model::hash;
 use modelfs::store::disk::Access;
 use modelfs::store::{NodeKey, Pin, SavedCatalog};
 

@@ -50,7 +50,7 @@ fn remember(store: &Store, from: u32, count: u32) -> Result<(), StoreError> {
         store.nodes("s", &[key])?;
     }
     let document = vec![from as u8; 50_000];
-    store.save_manifest(&modelfs::base::hash::sha256(&document), &document)?;
+    store.save_manifest(&modelfs::model::hash::sha256(&document), &document)?;
     let checked = SystemTime::UNIX_EPOCH;
     let catalog = SavedCatalog { body: document, etag: None, last_modified: None, checked };
     store.save_catalog("s", &catalog)

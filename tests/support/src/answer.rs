@@ -245,7 +245,7 @@ struct Found {
 
 impl Found {
     fn instead(bytes: &[u8]) -> Self {
-        let tag = format!("\"{}\"", modelfs::base::hash::sha256(bytes));
+        let tag = format!("\"{}\"", modelfs::model::hash::sha256(bytes));
         Self { content: Content::Memory(bytes.to_vec()), len: bytes.len() as u64, tag }
     }
 }
