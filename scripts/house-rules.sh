@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Rules of this code base that neither rustfmt nor clippy knows.
+# Rules of this code base that neither rustfmt nor clippy knows. Which file may import which is tested by
+# tests/core/imports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,10 +18,6 @@ rule "every file opens with //! (what it owns, its invariant, its concurrency ru
 # The library knows no mount and no command line; kernel adapters know no daemon.
 rule "src/ may not import platform or mountd:" "$(grep -rnE 'modelfs_(platform|mountd)|fuser::' src || true)"
 rule "platform/ may not import mountd:" "$(grep -rn 'modelfs_mountd' platform || true)"
-# Within src/, a layer imports only those below it.
-rule "store and registry are siblings:" "$(grep -rn 'crate::registry' src/store; grep -rn 'crate::store' src/registry || true)"
-rule "no layer reaches up:" "$(grep -rnE 'crate::(vfs|fetch|publish)' src/store src/registry src/model src/base; grep -rn 'crate::vfs' src/fetch || true)"
-rule "model and base import no layer:" "$(grep -rnE 'crate::(store|registry|fetch|vfs|publish)' src/model src/base || true)"
 # ELOOP while publishing has no stable kind in std; the disk is the one place of the store that sees errno.
 rule "errno exists only in platform:" "$(grep -rnE 'Errno|raw_os_error|EIO\b' src --include=*.rs | grep -vE '^src/(store/disk|publish/scan)' | grep -vE '^[^:]+:[0-9]+:\s*//' || true)"
 rule "left behind:" "$(grep -nE 'todo!\(|unimplemented!\(|FIXME|#\[ignore|allow\(dead_code' $sources || true)"

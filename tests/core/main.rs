@@ -9,6 +9,7 @@ mod fetch;
 mod fetch_hold_ups;
 mod fetch_rig;
 mod fetch_sequences;
+mod imports;
 mod packaging;
 mod reference;
 mod registry_http;
