@@ -131,4 +131,18 @@ mod tests {
             assert_eq!(bad.parse::<Digest>(), Err(DigestError), "{bad}");
         }
     }
+
+    #[test]
+    fn every_byte_counts_in_text_and_slices() {
+        let bytes: [u8; 32] = std::array::from_fn(|i| (i * 8 + 7) as u8);
+        let d = Digest::from_bytes(bytes);
+        let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!((d.to_string(), ContentKey::new(d).to_string()), (text.clone(), text.clone()));
+        assert_eq!((Digest::from_slice(&bytes), text.parse()), (Some(d), Ok(d)));
+        assert_eq!((Digest::from_slice(&bytes[1..]), Digest::from_slice(&[0; 33])), (None, None));
+        assert_eq!(format!("{d:?}"), format!("{}…", &text[..12]));
+        assert_eq!(format!("{:?}", ContentKey::new(d)), format!("key {d:?}"));
+        let error = serde_json::from_str::<Digest>("7").unwrap_err().to_string();
+        assert!(error.contains("expected 64 lower-case hex digits"), "{error}");
+    }
 }

@@ -188,6 +188,32 @@ mod tests {
             prop_assert!(back.add_bytes(range, &bits.to_bytes(range)));
             for i in a..a + n { prop_assert_eq!(back.get(i), set.contains(&i)); }
         }
+
+        #[test]
+        fn merging_is_union(runs in proptest::collection::vec((any::<bool>(), 0u32..300, 0u32..40), 0..20)) {
+            let (mut one, mut other, mut both) = (Bits::default(), Bits::default(), Bits::default());
+            for (first, start, len) in runs {
+                if first { &mut one } else { &mut other }.set(r(start, start + len));
+                both.set(r(start, start + len));
+            }
+            one.merge(&other);
+            prop_assert_eq!(one.runs(r(0, 400), true), both.runs(r(0, 400), true));
+        }
+
+        #[test]
+        fn stored_bits_are_added_if_all_lie_in_the_run(bytes in proptest::collection::vec(0u8..16, 0..6),
+                                                      zeros in 0usize..3, start in 0u32..130, len in 0u32..50) {
+            let bytes = [bytes, vec![0; zeros]].concat();
+            let bit = |i: u32| bytes.get(i as usize / 8).is_some_and(|b| b >> (i % 8) & 1 == 1);
+            let fits = (len..8 * bytes.len() as u32).all(|i| !bit(i));
+            let mut bits = Bits::default();
+            bits.set(r(start, start + 2));
+            prop_assert_eq!(bits.add_bytes(r(start, start + len), &bytes), fits);
+            for i in 0..300 {
+                let added = fits && i >= start && i < start + len && bit(i - start);
+                prop_assert_eq!(bits.get(i), added || i == start || i == start + 1, "bit {}", i);
+            }
+        }
     }
 
     #[test]
