@@ -125,8 +125,8 @@ fn plan(args: MountArgs) -> Result<supervisor::Plan, Failure> {
         registry,
         log,
         identity: Identity::of_worker(args.worker_user.as_deref(), args.keep_privileges)?,
-        most_deaths: args.max_restarts,
-        silence: args.hang_timeout,
+        quick_deaths: args.max_restarts,
+        hang_timeout: args.hang_timeout,
         ends_with_terminal: !args.background && std::io::stderr().is_terminal(),
         unit: args.unit.map(supervisor::Unit::new),
     })

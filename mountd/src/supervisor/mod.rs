@@ -1,104 +1,70 @@
 //! The supervisor: keeps the mount, and sees to it that somebody serves it.
 //!
-//! Invariant: it reads nothing that a registry sent and nothing of the store. The mount, the control
-//! socket and the store's lock outlive every worker; a worker that dies is followed by another, which
-//! is told what is open and gets the requests that the dead one had not answered. At most one worker
-//! has the connection at a time. One task; each worker has a thread that listens to it.
+//! What it decides is in [`machine`], a function of events; this file brings it the events and carries out
+//! its actions. Invariant: it reads nothing that a registry sent and nothing of the store. The mount, the
+//! control socket and the store's lock outlive every worker; a worker that dies is followed by another,
+//! which is told what is open and gets the requests that the dead one had not answered. One task; each
+//! worker has a thread that listens to it.
 
-mod child;
-mod keeping;
+mod fd_store;
+mod heartbeat;
+mod kept_mount;
 pub mod link;
+mod machine;
 pub mod messages;
 mod plan;
-mod policy;
 pub mod probe;
-mod pulse;
 pub mod reaper;
-mod restarting;
-mod service;
-mod stopping;
-mod talking;
+mod refusing;
+mod restart_policy;
+mod service_manager;
+mod shutdown;
 mod unit;
+mod workers;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::time::{Instant, SystemTime};
 
 use modelfs::store::{Holder, StoreLock};
-use modelfs::vfs::Ino;
-use modelfs_platform::{BackingNumber, Connection};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::control::ops::blocking;
+use crate::control::ops::{blocking, rfc3339};
 use crate::control::server::{self, Bound};
 use crate::daemon::Ready;
 use crate::error::Failure;
 use crate::handover;
+use crate::identity::Identity;
 use crate::paths;
 use crate::signals::{Asked, Signals};
-use child::{Generation, Heard, Program, Which, Worker};
-pub use keeping::Inheritance;
-use keeping::TakenUp;
-use messages::ToWorker;
+pub use fd_store::Inheritance;
+use fd_store::{Left, TakenUp};
+use kept_mount::KeptMount;
+use machine::{Action, End, Event, Generation, Limits, Machine};
+use messages::{FromWorker, OPEN_FILES, ToWorker, Welcome};
 pub use plan::Plan;
-use policy::Policy;
 use probe::Probe;
-use pulse::{Beat, Pulse};
-use reaper::Guard;
-use stopping::Refusing;
+use shutdown::Ending;
 pub use unit::Unit;
+use workers::{Heard, Inbox, Workers};
 
-/// What goes on.
-enum Stage {
-    /// A worker serves, or will soon.
-    Running,
-    /// Between workers.
-    Pausing { until: tokio::time::Instant },
-    /// Nobody serves, and nobody will unless asked to.
-    GivenUp(#[expect(dead_code, reason = "it answers until it goes")] Refusing),
-}
-
-/// Why it is over.
-enum End {
-    /// Somebody wants it, by command.
-    Asked,
-    /// Somebody wants it, or only us to go: by signal.
-    Signalled,
-    /// Unmounted from outside.
-    Unmounted,
-    /// It cannot be.
-    Failed(Failure),
-}
+/// The worker that an event is about which is about none.
+const NOBODY: Generation = Generation(0);
 
 struct Supervisor<R> {
     plan: Plan,
-    program: Program,
-    lock: StoreLock,
-    bound: Bound,
-    ready: Option<R>,
-    policy: Policy,
-    stage: Stage,
-    connection: Option<Arc<Connection>>,
-    guard: Option<Guard>,
+    machine: Machine,
+    workers: Workers,
+    mount: KeptMount,
     /// Of the registry's folder.
     probe: Probe,
-    worker: Option<Worker>,
-    /// Started for a restart: waits for its predecessor to end.
-    next: Option<Worker>,
-    /// When the next one is killed unless it could begin.
-    check_by: Option<tokio::time::Instant>,
-    /// When the one that makes room is killed.
-    retire_by: Option<tokio::time::Instant>,
+    lock: StoreLock,
+    bound: Bound,
+    /// Since when the mount is there; none: it was never ready.
     since: Option<String>,
-    generations: u32,
-    restarts: u32,
-    /// Why the worker said that it cannot.
-    failure: Option<Failure>,
-    /// Why the last restart that was asked for failed, if it did.
-    failed_restart: Option<String>,
-    /// Registered, and not yet said to be open.
-    registered: HashMap<Ino, BackingNumber>,
-    heard: UnboundedSender<(Generation, Heard)>,
+    /// Whom to tell when the mount is ready for the first time.
+    ready: Option<R>,
+    /// What a worker said when it was ready, until that is announced.
+    said_ready: Option<Box<Ready>>,
 }
 
 /// Keeps a mount until it is to end: the inherited one if it can. `ready` is called once; if it fails
@@ -126,148 +92,219 @@ where
     let (mount, at) = (plan.mount.clone(), root.clone());
     let taken = blocking(move || Ok(inherited.take_up(&mount, &at))).await?;
     let bound = server::bind(&paths::socket(&root))?;
-    let (heard, mut hear) = unbounded_channel();
+    let (workers, mut inbox) = Workers::new()?;
+    let restarts = taken.as_ref().map(|taken| taken.restarts);
+    let (mount, since) = match taken {
+        Some(TakenUp { connection, reaper, since, .. }) => {
+            (KeptMount::inherited(connection, reaper)?, Some(since))
+        }
+        None => (KeptMount::default(), None),
+    };
+    let limits = Limits { quick_deaths: plan.quick_deaths, hang_timeout: plan.hang_timeout };
     let mut this = Supervisor {
-        policy: Policy::new(plan.most_deaths),
-        program: Program::this()?,
+        machine: Machine::new(limits, restarts, Instant::now()),
+        workers,
+        mount,
+        probe,
         lock,
         bound,
+        since,
         ready: Some(ready),
-        stage: Stage::Running,
-        connection: None,
-        guard: None,
-        probe,
-        worker: None,
-        next: None,
-        check_by: None,
-        retire_by: None,
-        since: None,
-        generations: 0,
-        restarts: 0,
-        failure: None,
-        failed_restart: None,
-        registered: HashMap::new(),
-        heard,
+        said_ready: None,
         plan: Plan { root, ..plan },
     };
-    if let Some(TakenUp { connection, reaper, since, restarts }) = taken {
-        this.guard = Some(Guard::new(connection.mounted(), reaper)?);
-        this.connection = Some(Arc::new(connection));
-        (this.since, this.restarts) = (Some(since), restarts);
+    let end = this.watch(&mut signals, &mut inbox).await;
+    if let Some(next) = this.machine.stop_replacing() {
+        this.workers.discard(next);
     }
-    this.worker = Some(this.start(Which::Installed)?);
-    let end = this.watch(&mut signals, &mut hear).await;
-    this.stop(end, signals, hear).await
+    let (root, restarts) = (this.plan.root, this.machine.restarts());
+    let ending = Ending {
+        worker: this.machine.worker(),
+        workers: this.workers,
+        mount: this.mount,
+        inbox,
+        unit: this.plan.unit,
+        left: this.since.map(|since| Left { root, since, restarts }),
+    };
+    // Lock and socket stay until it is over.
+    ending.run(end, signals).await
 }
 
 impl<R> Supervisor<R>
 where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
-    fn start(&mut self, which: Which) -> Result<Worker, Failure> {
-        self.generations += 1;
-        self.program.start(which, Generation(self.generations), self.heard.clone())
-    }
-
-    async fn watch(
-        &mut self,
-        signals: &mut Signals,
-        hear: &mut UnboundedReceiver<(Generation, Heard)>,
-    ) -> End {
-        let mut watchdog = service::Watchdog::new();
-        let mut beaten = tokio::time::Instant::now();
+    async fn watch(&mut self, signals: &mut Signals, inbox: &mut Inbox) -> End {
+        let mut watchdog = service_manager::Watchdog::new();
+        let first = self.machine.start();
+        if let Err(end) = self.carry_out(first).await {
+            return end;
+        }
         loop {
-            let pause = match &self.stage {
-                Stage::Pausing { until } => Some(*until),
-                Stage::Running => None,
-                Stage::GivenUp(_) => Some(tokio::time::Instant::now() + LOOK),
-            };
-            let (retire_by, check_by) = (self.retire_by, self.check_by);
-            let beat = Pulse::every(self.plan.silence).map(|every| beaten + every);
-            let step = tokio::select! {
+            let (from, event) = tokio::select! {
                 asked = signals.next() => match asked {
-                    Asked::End => Err(End::Signalled),
-                    Asked::Restart => self.restart(),
+                    Asked::End => return End::Signalled,
+                    Asked::Restart => (NOBODY, Event::RestartRequested),
                 },
-                Some((generation, heard)) = hear.recv() => match heard {
-                    Heard::Message(message, beside) => self.on(generation, *message, beside).await,
-                    Heard::HungUp => self.on_hung_up(generation).await,
+                Some((from, heard)) = inbox.recv() => match self.event(from, heard).await {
+                    Some(event) => (from, event),
+                    None => continue,
                 },
-                () = watchdog.tick() => Ok(()),
-                () = sleep_until(retire_by) => {
-                    tracing::error!("the worker does not make room and is killed");
-                    self.retire_by = None;
-                    self.worker.iter_mut().for_each(Worker::kill);
-                    Ok(())
+                () = watchdog.tick() => continue,
+                () = self.mount.guard_lost() => {
+                    self.mount.replace_guard();
+                    continue;
                 }
-                () = sleep_until(check_by) => {
-                    self.check_by = None;
-                    let why = format!("it was not prepared within {CHECK:?}");
-                    self.next.iter_mut().for_each(|next| next.doom(&why));
-                    Ok(())
-                }
-                () = lost(self.guard.as_ref()) => {
-                    self.guard.iter_mut().for_each(Guard::replace);
-                    Ok(())
-                }
-                () = self.probe.came_back() => self.on_registry_back(),
-                () = sleep_until(pause) => self.on_pause(),
-                () = sleep_until(beat) => {
-                    beaten = tokio::time::Instant::now();
-                    self.beat();
-                    Ok(())
-                }
+                () = self.probe.came_back() => (NOBODY, Event::RegistryCameBack),
+                () = sleep_until(self.machine.deadline()) => (NOBODY, Event::Tick),
             };
-            if let Err(end) = step {
+            let actions = self.machine.on(event, from, self.mount.state(), Instant::now());
+            if let Err(end) = self.carry_out(actions).await {
                 return end;
             }
         }
     }
 
-    /// Asks the workers whether they are there, from their start on, and has one replaced that does
-    /// not answer.
-    fn beat(&mut self) {
-        for worker in self.worker.iter_mut().chain(&mut self.next) {
-            match worker.pulse.tick() {
-                Beat::Ask => worker.say(&ToWorker::Ping, &[]),
-                Beat::Hangs => {
-                    tracing::error!(pid = worker.pid(), "the worker does not answer and is killed");
-                    worker.doom(format!("it did not answer for {:?}", self.plan.silence));
+    /// What a worker sent, as far as it asks for a decision; the rest is answered here.
+    async fn event(&mut self, from: Generation, heard: Heard) -> Option<Event> {
+        let (message, beside) = match heard {
+            Heard::Message(message, beside) => (*message, beside),
+            Heard::HungUp => {
+                let pid = self.workers.pid(from);
+                return Some(Event::Died { pid, how: self.workers.end(from).await? });
+            }
+        };
+        Some(match message {
+            FromWorker::Hello { protocol, version } => Event::Hello { protocol, version },
+            FromWorker::Checked => Event::Checked,
+            FromWorker::Prepared => Event::Prepared,
+            FromWorker::Ready(ready) => {
+                self.said_ready = Some(ready);
+                Event::Ready { registry_answers: !self.probe.hangs() }
+            }
+            FromWorker::Served => Event::Served,
+            FromWorker::Pong => Event::Pong,
+            FromWorker::Failed(failure) => Event::Failed(failure),
+            FromWorker::Unmount => Event::UnmountRequested,
+            FromWorker::Restart if self.machine.is_worker(from) => Event::RestartRequested,
+            FromWorker::Ended => Event::ConnectionEnded,
+            message => {
+                if self.machine.is_worker(from)
+                    && let Some(answer) = self.mount.on_message(message, beside)
+                {
+                    self.workers.send(from, &answer, &[]);
+                }
+                return None;
+            }
+        })
+    }
+
+    /// Carries actions out, and those that follow from what comes of them.
+    async fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), End> {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            if let Some((from, event)) = self.act(action).await? {
+                let state = self.mount.state();
+                actions.extend(self.machine.on(event, from, state, Instant::now()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action) -> Result<Option<(Generation, Event)>, End> {
+        match action {
+            Action::Start(worker, which) => {
+                if let Err(failure) = self.workers.start(worker, which) {
+                    return Ok(Some((worker, Event::StartFailed(failure))));
                 }
             }
-        }
-    }
-
-    /// A pause is over; or nobody serves, and perhaps nobody needs to any more.
-    fn on_pause(&mut self) -> Result<(), End> {
-        if self.connection.as_ref().is_some_and(|c| c.has_ended()) {
-            return Err(End::Unmounted);
-        }
-        if let Stage::GivenUp(_) = self.stage {
-            return Ok(());
-        }
-        self.stage = Stage::Running;
-        self.begin(Which::Proven)
-    }
-
-    /// Starts the worker that is to serve.
-    fn begin(&mut self, which: Which) -> Result<(), End> {
-        match self.start(which) {
-            Ok(worker) => {
-                self.worker = Some(worker);
-                Ok(())
+            Action::Welcome(worker) => return Ok(Some((worker, self.welcome(worker).await))),
+            Action::Send(worker, message) => self.workers.send(worker, &message, &[]),
+            Action::Serve(worker) => self.hand_over(worker).await.map_err(End::Failed)?,
+            Action::ProveProgram(worker) => self.workers.prove(worker),
+            Action::AnnounceReady => self.announce_ready().map_err(End::Failed)?,
+            Action::Kill(worker) => self.workers.kill(worker),
+            Action::Discard(worker) => self.workers.discard(worker),
+            Action::TakeBackUnused => self.mount.take_back_unused(),
+            Action::Refuse(reason) => {
+                service_manager::status(&reason);
+                self.mount.refuse(reason.clone()).map_err(End::Failed)?;
+                self.announce(Some(reason));
             }
-            // No memory, no processes: like a worker that died at once.
-            Err(failure) => {
-                tracing::error!("{failure}");
-                self.after_a_death(failure.to_string())
+            Action::StopRefusing => self.mount.stop_refusing(),
+            Action::End(end) => return Err(end),
+        }
+        Ok(None)
+    }
+
+    /// Tells a worker what it is to serve.
+    async fn welcome(&mut self, worker: Generation) -> Event {
+        // Somebody may have emptied the cache folder: then a worker that is gone locked it anew.
+        match handover::keep(&self.plan.root, &self.lock, &self.plan.identity) {
+            Ok(Some(lock)) => self.lock = lock,
+            Ok(None) => {}
+            Err(error) => tracing::error!("the cache folder cannot be used any more: {error}"),
+        }
+        let registry_hangs = !self.probe.answers().await;
+        if registry_hangs {
+            tracing::warn!("the registry's folder does not answer: the worker goes on without it");
+        }
+        let welcome = Welcome {
+            supervisor: std::process::id(),
+            socket: self.bound.path().to_owned(),
+            since: self.since.clone(),
+            restarts: self.machine.restarts(),
+            user: match &self.plan.identity {
+                Identity::Other(user) => Some(user.clone()),
+                Identity::Kept | Identity::Bare => None,
+            },
+            locations: Some(self.plan.locations()),
+            registry_hangs,
+            failed_restart: self.machine.failed_restart().map(str::to_owned),
+        };
+        match self.lock.share() {
+            Ok(lock) => {
+                let beside = [lock.as_fd(), self.bound.listener()];
+                self.workers.send(worker, &ToWorker::Welcome(welcome), &beside);
+                Event::Welcomed { lacks_registry: registry_hangs }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store's lock cannot be handed over");
+                Event::NotWelcomed(error.to_string())
             }
         }
     }
 
-    /// Whether it is the one that serves or is to.
-    fn is_worker(&self, generation: Generation) -> bool {
-        self.worker.as_ref().is_some_and(|w| w.generation == generation)
+    /// Hands the connection over, which the first worker to come so far brings about.
+    async fn hand_over(&mut self, worker: Generation) -> Result<(), Failure> {
+        let (connection, takes_over) = self.mount.open(&self.plan.mount).await?;
+        let no_passthrough = connection.no_passthrough(self.plan.mount.passthrough);
+        for files in connection.open_files().chunks(OPEN_FILES) {
+            let files = files.iter().map(|open| (*open).into()).collect();
+            self.workers.send(worker, &ToWorker::Open(files), &[]);
+        }
+        let offer = connection.offer();
+        let serve = ToWorker::Serve { offer, takes_over, no_passthrough };
+        self.workers.send(worker, &serve, &[connection.device()]);
+        Ok(())
+    }
+
+    fn announce_ready(&mut self) -> Result<(), Failure> {
+        let Some(ready) = self.said_ready.take() else { return Ok(()) };
+        if self.since.is_none() {
+            self.since = Some(rfc3339(SystemTime::now()));
+        }
+        self.announce(None);
+        let (at, by) = (self.plan.mount.mountpoint.display(), ready.daemon.worker);
+        service_manager::ready(&format!(
+            "{} mounted at {at}, served by process {by}",
+            ready.registry
+        ));
+        match self.ready.take() {
+            Some(tell) => tell(&ready)?,
+            None => tracing::info!(worker = by, "another worker goes on"),
+        }
+        Ok(())
     }
 
     /// Says in the store who serves it, or why nobody does: a small write to an open file.
@@ -282,46 +319,11 @@ where
             tracing::error!(%error, "commands cannot be told who serves the store");
         }
     }
-
-    /// Takes back what a worker that is gone had registered and not opened.
-    fn take_back_unused(&mut self) {
-        for (_, number) in self.registered.drain() {
-            if let Some(connection) = &self.connection {
-                connection.unregister(number);
-            }
-        }
-    }
 }
 
-async fn ended(mut worker: Worker) -> String {
-    let doomed = worker.doomed.take();
-    let how = match worker.end().await {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    };
-    doomed.unwrap_or(how)
-}
-
-async fn lost(guard: Option<&Guard>) {
-    match guard {
-        Some(guard) => guard.lost().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(when: Option<tokio::time::Instant>) {
+async fn sleep_until(when: Option<Instant>) {
     match when {
-        Some(when) => tokio::time::sleep_until(when).await,
+        Some(when) => tokio::time::sleep_until(when.into()).await,
         None => std::future::pending().await,
     }
 }
-
-/// Why there is no taking over.
-const OLD_KERNEL: &str = "this kernel does not send requests again: Linux 6.9 does";
-/// How often it is looked whether a mount that nobody serves is still there.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long a worker for a restart may take until it could begin: nothing of that takes longer than
-/// its start. Less than `modelfs restart` waits for an answer.
-const CHECK: Duration = Duration::from_secs(6);
-/// How long a worker may take to commit and end once its connection has ended.
-const COMMIT: Duration = Duration::from_secs(10);

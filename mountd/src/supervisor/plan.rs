@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use modelfs_platform::MountOptions;
 
-use super::Unit;
 use super::messages::Locations;
+use super::unit::Unit;
 use crate::identity::Identity;
 
 /// What to keep up.
@@ -24,9 +24,9 @@ pub struct Plan {
     /// As whom workers run.
     pub identity: Identity,
     /// Quick deaths in a row after which reads fail; 0: never.
-    pub most_deaths: u32,
+    pub quick_deaths: u32,
     /// How long a worker may be silent before it is taken to hang; zero: for ever.
-    pub silence: Duration,
+    pub hang_timeout: Duration,
     /// Whether losing the terminal ends it; else it asks for another worker.
     pub ends_with_terminal: bool,
     /// As which unit of a service manager we run: its restart keeps the mount.

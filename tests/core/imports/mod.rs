@@ -55,10 +55,8 @@ const STILL_ON_CYCLES: &[&str] = &[
     "mountd/src/control/answers",
     "mountd/src/control/types",
     "mountd/src/daemon",
-    "mountd/src/supervisor",
-    "mountd/src/supervisor/keeping",
+    
     "mountd/src/supervisor/messages",
-    "mountd/src/supervisor/stopping",
     "mountd/src/worker",
     "src/fetch",
     "src/fetch/loads",

@@ -1,4 +1,4 @@
-//! A mount from one supervisor to the next: between them the service manager keeps its descriptors.
+//! The service manager's descriptor store: it keeps the mount from one supervisor to the next.
 //!
 //! Invariant: a mount is left only when the manager has everything that the next supervisor needs, the
 //! guard's pipe among it, so that a manager that lets go has the guard take the mount away. What
@@ -8,19 +8,16 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs_platform::{Connection, Kept, MountOptions, Mounted, inherited};
 use rustix::fs::MemfdFlags;
-use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::child::{Generation, Heard, Worker};
-use super::messages::{OpenFile, ToWorker};
+use super::messages::OpenFile;
 use super::reaper::{Guard, Reaper};
-use super::{COMMIT, Stage, Supervisor, ended, service};
+use super::service_manager;
+use super::unit::Unit;
 use crate::control::ops::blocking;
-use crate::daemon::Ready;
 use crate::error::{Failure, Kind};
 
 /// By which names the manager keeps them.
@@ -35,8 +32,6 @@ const FORM: u32 = 1;
 const LARGEST: u64 = 128 << 20;
 /// How long a manager may take to hear us.
 const HEARS: Duration = Duration::from_secs(3);
-/// How long a killed worker may take to be gone.
-const DIES: Duration = Duration::from_secs(5);
 
 /// All that the next supervisor has to know.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -48,6 +43,16 @@ struct State {
     restarts: u32,
     mount: Kept,
     open: Vec<OpenFile>,
+}
+
+/// What the next supervisor is told beside the mount.
+pub(super) struct Left {
+    /// The cache folder.
+    pub(super) root: PathBuf,
+    /// Since when the mount is there.
+    pub(super) since: String,
+    /// How many workers have gone.
+    pub(super) restarts: u32,
 }
 
 /// What a former supervisor left with the manager. Dropping it takes the mount away.
@@ -144,7 +149,7 @@ impl Drop for Inheritance {
 
 /// The manager need not keep anything for us any more.
 pub(super) fn forget() {
-    NAMES.iter().for_each(|name| service::let_go(name));
+    NAMES.iter().for_each(|name| service_manager::let_go(name));
 }
 
 fn read(state: OwnedFd) -> Result<State, Failure> {
@@ -173,104 +178,48 @@ fn write(state: &State) -> std::io::Result<File> {
     Ok(file)
 }
 
-impl<R> Supervisor<R>
-where
-    R: FnOnce(&Ready) -> Result<(), Failure>,
-{
-    /// Leaves the mount to the next supervisor, if there is to be one; else nothing has changed, or
-    /// there is no worker any more.
-    pub(super) async fn leave(
-        &mut self,
-        hear: &mut UnboundedReceiver<(Generation, Heard)>,
-    ) -> bool {
-        let (Some(unit), Some(connection)) = (self.plan.unit.clone(), self.connection.clone())
-        else {
-            return false;
-        };
-        let can = self.since.is_some() && connection.can_be_taken_over();
-        if !can || connection.has_ended() || !unit.is_restarting().await {
-            return false;
+/// Gives the manager everything, and waits until it has it. `false`: it keeps less than that, and
+/// nothing is left with it.
+pub(super) async fn hand_over(
+    unit: &Unit,
+    connection: &Connection,
+    guard: Option<&Guard>,
+    left: Left,
+) -> bool {
+    let kept = match store(connection, guard, left).await {
+        Ok(()) => unit.kept().await.unwrap_or(0) >= NAMES.len(),
+        Err(failure) => {
+            tracing::error!("{failure}");
+            false
         }
-        tracing::info!("restarting: the mount stays for the next daemon");
-        if !self.end_worker(hear).await {
-            return false;
-        }
-        let kept = match self.hand_over(&connection).await {
-            Ok(()) => unit.kept().await.unwrap_or(0) >= NAMES.len(),
-            Err(failure) => {
-                tracing::error!("{failure}");
-                false
-            }
-        };
-        match kept {
-            true => connection.leave(),
-            false => {
-                tracing::error!("the service manager keeps no descriptors for us: unmounting");
-                forget();
-            }
-        }
-        kept
+    };
+    if !kept {
+        tracing::error!("the service manager keeps no descriptors for us: unmounting");
+        forget();
     }
+    kept
+}
 
-    /// Ends the worker, hearing all that it has to say. `false`: somebody wants the mount to go.
-    async fn end_worker(&mut self, hear: &mut UnboundedReceiver<(Generation, Heard)>) -> bool {
-        // Nobody may answer requests that nobody would note.
-        self.stage = Stage::Running;
-        let mut goes = true;
-        if let Some(worker) = &mut self.worker {
-            let (generation, mut until) = (worker.generation, tokio::time::Instant::now() + COMMIT);
-            match worker.serves {
-                true => worker.say(&ToWorker::Retire, &[]),
-                false => worker.kill(),
-            }
-            let mut killed = false;
-            loop {
-                match tokio::time::timeout_at(until, hear.recv()).await {
-                    Ok(Some((from, Heard::Message(message, beside)))) => {
-                        goes &= self.on(from, *message, beside).await.is_ok();
-                    }
-                    Ok(Some((from, Heard::HungUp))) if from == generation => break,
-                    Ok(Some((_, Heard::HungUp))) => {}
-                    Err(_) if !killed => {
-                        tracing::error!("the worker does not end and is killed");
-                        self.worker.iter_mut().for_each(Worker::kill);
-                        (killed, until) = (true, tokio::time::Instant::now() + DIES);
-                    }
-                    Ok(None) | Err(_) => return false,
-                }
-            }
-        }
-        if let Some(worker) = self.worker.take() {
-            let how = ended(worker).await;
-            tracing::debug!(how, "the worker has made room");
-        }
-        self.next = None;
-        self.take_back_unused();
-        goes
-    }
-
-    /// Gives the manager everything, and waits until it has it.
-    async fn hand_over(&self, connection: &Arc<Connection>) -> Result<(), Failure> {
-        let failed = |e: std::io::Error| {
-            Failure::new(Kind::General, format!("handing the mount to the service manager: {e}"))
-        };
-        let Some(guard) = self.guard.as_ref().and_then(Guard::pipe) else {
-            return Err(Failure::new(Kind::General, "the mount has no guard"));
-        };
-        let state = State {
-            form: FORM,
-            root: self.plan.root.clone(),
-            since: self.since.clone().unwrap_or_default(),
-            restarts: self.restarts + 1,
-            mount: connection.kept(),
-            open: connection.open_files().into_iter().map(Into::into).collect(),
-        };
-        let state = write(&state).map_err(failed)?;
-        service::keep(GUARD, guard).map_err(failed)?;
-        service::keep(STATE, state.as_fd()).map_err(failed)?;
-        service::keep(DEVICE, connection.device()).map_err(failed)?;
-        blocking(move || service::has_heard(HEARS).map_err(failed)).await
-    }
+async fn store(connection: &Connection, guard: Option<&Guard>, left: Left) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| {
+        Failure::new(Kind::General, format!("handing the mount to the service manager: {e}"))
+    };
+    let Some(guard) = guard.and_then(Guard::pipe) else {
+        return Err(Failure::new(Kind::General, "the mount has no guard"));
+    };
+    let state = State {
+        form: FORM,
+        root: left.root,
+        since: left.since,
+        restarts: left.restarts,
+        mount: connection.kept(),
+        open: connection.open_files().into_iter().map(Into::into).collect(),
+    };
+    let state = write(&state).map_err(failed)?;
+    service_manager::keep(GUARD, guard).map_err(failed)?;
+    service_manager::keep(STATE, state.as_fd()).map_err(failed)?;
+    service_manager::keep(DEVICE, connection.device()).map_err(failed)?;
+    blocking(move || service_manager::has_heard(HEARS).map_err(failed)).await
 }
 
 #[cfg(test)]

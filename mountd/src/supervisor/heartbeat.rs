@@ -1,5 +1,4 @@
-//! Whether a worker that serves is still with us: it is asked now and then, and answers from where
-//! its work is scheduled.
+//! Whether a worker still runs: it is pinged at intervals and answers from where its work is scheduled.
 //!
 //! Invariant: only silence to several questions in a row counts, so neither a machine that slept nor
 //! a supervisor that was stopped takes its worker for hung. Pure: the caller brings the ticks.
@@ -20,11 +19,11 @@ pub enum Beat {
 
 /// The questions to one worker.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub struct Heartbeat {
     unanswered: u32,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// How long after one tick the next is due if silence may last `most`; none: it may last.
     pub fn every(most: Duration) -> Option<Duration> {
         (most > Duration::ZERO).then(|| most / QUESTIONS)
@@ -51,18 +50,18 @@ mod tests {
 
     #[test]
     fn only_silence_to_several_questions_counts() {
-        let mut pulse = Pulse::default();
+        let mut heartbeat = Heartbeat::default();
         for _ in 0..10 {
-            assert_eq!([pulse.tick(), pulse.tick(), pulse.tick()], [Beat::Ask; 3]);
-            pulse.answered();
+            assert_eq!([heartbeat.tick(), heartbeat.tick(), heartbeat.tick()], [Beat::Ask; 3]);
+            heartbeat.answered();
         }
-        assert_eq!([pulse.tick(), pulse.tick(), pulse.tick()], [Beat::Ask; 3]);
-        assert_eq!(pulse.tick(), Beat::Hangs);
+        assert_eq!([heartbeat.tick(), heartbeat.tick(), heartbeat.tick()], [Beat::Ask; 3]);
+        assert_eq!(heartbeat.tick(), Beat::Hangs);
     }
 
     #[test]
     fn silence_may_be_allowed_to_last() {
-        assert_eq!(Pulse::every(Duration::ZERO), None);
-        assert_eq!(Pulse::every(Duration::from_secs(30)), Some(Duration::from_secs(10)));
+        assert_eq!(Heartbeat::every(Duration::ZERO), None);
+        assert_eq!(Heartbeat::every(Duration::from_secs(30)), Some(Duration::from_secs(10)));
     }
 }

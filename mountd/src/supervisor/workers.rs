@@ -1,8 +1,9 @@
-//! A worker as its supervisor has it: the process, and the thread that hears what it says.
+//! Workers as processes, each with the thread that receives what it sends.
 //!
-//! Invariant: what a dead worker had said is heard before its hang-up, and a worker that hung up runs
-//! no more. The process is killed when the value goes.
+//! Invariant: what a dead worker had sent is received before its hang-up, and a worker that hung up runs
+//! no more. A process is killed when its value is dropped.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,11 +14,11 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::link::Link;
+use super::machine::{Generation, Which};
 use super::messages::{FromWorker, ToWorker};
-use super::pulse::Pulse;
 use crate::error::{Failure, Kind};
 use crate::worker;
 
@@ -26,10 +27,6 @@ const LAST_BREATH: Duration = Duration::from_secs(2);
 
 /// How long a worker may keep us waiting to be heard: it has a thread that does nothing else.
 const LISTENS: Duration = Duration::from_secs(5);
-
-/// Which worker: they are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation(pub u32);
 
 /// What is heard from a worker.
 #[derive(Debug)]
@@ -40,42 +37,15 @@ pub enum Heard {
     HungUp,
 }
 
-/// A worker.
-pub struct Worker {
-    /// Which.
-    pub generation: Generation,
-    /// What it answers to being asked, from its start on.
-    pub pulse: Pulse,
-    /// Whether it was started for a restart that was asked for, and the former program is there still.
-    pub asked_for: bool,
-    /// Whether it began while the registry's folder did not answer.
-    pub lacks_registry: bool,
-    /// Whether it could begin as soon as the store is free.
-    pub checked: bool,
-    /// Whether it has the connection.
-    pub serves: bool,
-    /// Whether it was ready for requests.
-    pub ready: bool,
-    /// Whether it was told to make room.
-    pub retires: bool,
-    /// Why we killed it, if we did.
-    pub doomed: Option<String>,
+/// A worker's process.
+struct Process {
     program: Option<Arc<OwnedFd>>,
     child: Child,
     link: Arc<Link>,
 }
 
-/// Which program a worker is to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// The one that is now installed.
-    Installed,
-    /// The one that was last ready for requests, wherever it lies by now; before that, the installed.
-    Proven,
-}
-
 /// How workers are started.
-pub struct Program {
+struct Program {
     /// The file, by the name that it had when we were started: another one may lie there by now.
     path: PathBuf,
     proven: Option<Arc<OwnedFd>>,
@@ -83,7 +53,7 @@ pub struct Program {
 
 impl Program {
     /// This program.
-    pub fn this() -> Result<Self, Failure> {
+    fn this() -> Result<Self, Failure> {
         let path = std::env::current_exe().map_err(|e| {
             Failure::new(Kind::General, format!("this program's own file is not known: {e}"))
         })?;
@@ -91,17 +61,17 @@ impl Program {
     }
 
     /// Notes that the program of this worker is a good one.
-    pub fn prove(&mut self, worker: &Worker) {
+    fn prove(&mut self, worker: &Process) {
         self.proven.clone_from(&worker.program);
     }
 
-    /// Starts a worker with our own arguments; `heard` gets what it says.
-    pub fn start(
+    /// Starts a worker with our own arguments; `heard` gets what it sends.
+    fn start(
         &self,
         which: Which,
         generation: Generation,
         heard: UnboundedSender<(Generation, Heard)>,
-    ) -> Result<Worker, Failure> {
+    ) -> Result<Process, Failure> {
         let (at, program) = match (which, &self.proven) {
             (Which::Proven, Some(file)) => {
                 (PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), Some(file.clone()))
@@ -134,20 +104,7 @@ impl Program {
             .name(format!("worker-{}", generation.0))
             .spawn(move || listen(&theirs, generation, &heard))
             .map_err(|e| failed(&self.path, e))?;
-        Ok(Worker {
-            generation,
-            pulse: Pulse::default(),
-            asked_for: which == Which::Installed && self.proven.is_some(),
-            lacks_registry: false,
-            checked: false,
-            serves: false,
-            ready: false,
-            retires: false,
-            doomed: None,
-            program,
-            child,
-            link,
-        })
+        Ok(Process { program, child, link })
     }
 }
 
@@ -169,15 +126,10 @@ fn listen(link: &Link, generation: Generation, heard: &UnboundedSender<(Generati
     let _ = heard.send((generation, Heard::HungUp));
 }
 
-impl Worker {
-    /// Its process.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
-    }
-
-    /// Tells it something. One that does not take it is of no use and killed; one that hung up ends
-    /// by itself.
-    pub fn say(&self, message: &ToWorker, beside: &[BorrowedFd<'_>]) {
+impl Process {
+    /// Sends a message. A process that does not take it is of no use and killed; one that hung up ends by
+    /// itself.
+    fn send(&self, message: &ToWorker, beside: &[BorrowedFd<'_>]) {
         if let Err(error) = self.link.send(message, beside) {
             if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
                 return;
@@ -191,15 +143,9 @@ impl Worker {
         }
     }
 
-    /// Kills it, for this reason.
-    pub fn doom(&mut self, why: impl Into<String>) {
-        self.doomed.get_or_insert_with(|| why.into());
-        self.kill();
-    }
-
     /// Kills it. It is taken to have hung up, since one of its threads may be held in the kernel by a
     /// file system that hangs: none of them runs on.
-    pub fn kill(&mut self) {
+    fn kill(&mut self) {
         if let Err(error) = self.child.start_kill() {
             tracing::debug!(%error, "the worker was dead already");
         }
@@ -207,12 +153,75 @@ impl Worker {
     }
 
     /// Waits for the end of one that hung up, or brings it about.
-    pub async fn end(mut self) -> io::Result<ExitStatus> {
+    async fn end(mut self) -> io::Result<ExitStatus> {
         if let Ok(status) = tokio::time::timeout(LAST_BREATH, self.child.wait()).await {
             return status;
         }
         self.kill();
         let held = |_| io::Error::new(io::ErrorKind::TimedOut, "it is held in the kernel");
         tokio::time::timeout(LAST_BREATH, self.child.wait()).await.map_err(held)?
+    }
+}
+
+/// What workers send, each with who sent it.
+pub type Inbox = UnboundedReceiver<(Generation, Heard)>;
+
+/// All workers that run.
+pub struct Workers {
+    program: Program,
+    running: HashMap<Generation, Process>,
+    heard: UnboundedSender<(Generation, Heard)>,
+}
+
+impl Workers {
+    /// None yet; they will run this program.
+    pub fn new() -> Result<(Self, Inbox), Failure> {
+        let (heard, inbox) = unbounded_channel();
+        let program = Program::this()?;
+        Ok((Self { program, running: HashMap::new(), heard }, inbox))
+    }
+
+    /// Starts one.
+    pub fn start(&mut self, worker: Generation, which: Which) -> Result<(), Failure> {
+        let process = self.program.start(which, worker, self.heard.clone())?;
+        self.running.insert(worker, process);
+        Ok(())
+    }
+
+    /// Its process number.
+    pub fn pid(&self, worker: Generation) -> Option<u32> {
+        self.running.get(&worker)?.child.id()
+    }
+
+    /// Sends a message, if it runs.
+    pub fn send(&self, worker: Generation, message: &ToWorker, beside: &[BorrowedFd<'_>]) {
+        if let Some(process) = self.running.get(&worker) {
+            process.send(message, beside);
+        }
+    }
+
+    /// Kills one; its hang-up is still to come.
+    pub fn kill(&mut self, worker: Generation) {
+        self.running.get_mut(&worker).into_iter().for_each(Process::kill);
+    }
+
+    /// Kills one whose end nobody waits for.
+    pub fn discard(&mut self, worker: Generation) {
+        self.running.remove(&worker);
+    }
+
+    /// Notes that the program of this worker is a good one: [`Which::Proven`].
+    pub fn prove(&mut self, worker: Generation) {
+        if let Some(process) = self.running.get(&worker) {
+            self.program.prove(process);
+        }
+    }
+
+    /// Waits for the end of one that hung up, or brings it about; how it ended. Nothing if it does not run.
+    pub async fn end(&mut self, worker: Generation) -> Option<String> {
+        match self.running.remove(&worker)?.end().await {
+            Ok(status) => Some(status.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
     }
 }

@@ -25,14 +25,14 @@ pub enum Next {
 
 /// Deaths so far.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct RestartPolicy {
     most: u32,
     deaths: u32,
     ready: Option<Instant>,
     served: bool,
 }
 
-impl Policy {
+impl RestartPolicy {
     /// Gives up after `most` quick deaths; 0: never.
     pub fn new(most: u32) -> Self {
         Self { most, deaths: 0, ready: None, served: false }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn pauses_double_to_the_longest_and_a_worker_that_lived_ends_the_row() {
         let start = Instant::now();
-        let mut policy = Policy::new(0);
+        let mut policy = RestartPolicy::new(0);
         let pauses: Vec<_> = (0..10).map(|_| millis(policy.died(start)).unwrap()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         policy.ready(start);
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_worker_that_was_ready_and_served_is_no_quick_death() {
         let now = Instant::now();
-        let mut policy = Policy::new(2);
+        let mut policy = RestartPolicy::new(2);
         for _ in 0..100 {
             policy.ready(now);
             policy.served();
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn too_many_quick_deaths_are_the_end_until_somebody_forgives() {
         let now = Instant::now();
-        let mut policy = Policy::new(3);
+        let mut policy = RestartPolicy::new(3);
         assert_eq!((0..2).filter_map(|_| millis(policy.died(now))).count(), 2);
         assert_eq!(policy.died(now), Next::GiveUp(3));
         policy.forgive();
@@ -127,7 +127,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_pause_is_never_longer_than_the_longest(deaths in 1u32..10_000) {
-            let mut policy = Policy::new(0);
+            let mut policy = RestartPolicy::new(0);
             policy.deaths = deaths;
             prop_assert!(millis(policy.died(Instant::now())).unwrap() <= LONGEST.as_millis());
         }

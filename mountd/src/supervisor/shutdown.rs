@@ -1,0 +1,215 @@
+//! The end of a mount, or of this supervisor alone.
+//!
+//! Invariant: whatever the worker does or is, the mount is gone within the grace period, and nobody is
+//! left waiting for it, unless the service manager keeps it for the next supervisor. One task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelfs_platform::{Connection, GRACE};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::fd_store::{self, Left};
+use super::kept_mount::KeptMount;
+use super::machine::{End, Generation, RETIRE_TIMEOUT};
+use super::messages::{FromWorker, ToWorker};
+use super::service_manager;
+use super::unit::Unit;
+use super::workers::{Heard, Inbox, Workers};
+use crate::control::ops::blocking;
+use crate::error::{Failure, Kind};
+use crate::signals::Signals;
+
+/// How long a killed worker is waited for.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long taking the mount away may take.
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is left to end when no worker is replaced any more.
+pub(super) struct Ending {
+    pub(super) workers: Workers,
+    pub(super) mount: KeptMount,
+    pub(super) inbox: Inbox,
+    /// The worker that serves or is to, and whether it has the connection.
+    pub(super) worker: Option<(Generation, bool)>,
+    /// The unit that we run as, whose restart keeps the mount.
+    pub(super) unit: Option<Unit>,
+    /// What the next supervisor is told; nothing: the mount was never ready.
+    pub(super) left: Option<Left>,
+}
+
+impl Ending {
+    /// Takes everything down, or leaves it to the next supervisor.
+    pub(super) async fn run(mut self, end: End, mut signals: Signals) -> Result<(), Failure> {
+        service_manager::stopping();
+        let was_ready = self.left.is_some();
+        if matches!(end, End::Signalled) {
+            let left = tokio::select! {
+                left = self.leave() => left,
+                () = signals.end() => {
+                    fd_store::forget();
+                    false
+                }
+            };
+            if left {
+                return Ok(());
+            }
+        }
+        self.take_down(&mut signals).await;
+        let worker = self.worker.map(|(generation, _)| generation);
+        if let Some(worker) = worker {
+            self.workers.kill(worker);
+        }
+        let gone = match self.mount.take_connection() {
+            Some(connection) => {
+                let unmounted = timeout(UNMOUNT_TIMEOUT, unmount(&connection)).await;
+                connection.abort();
+                unmounted.unwrap_or_else(|_| {
+                    Err(Failure::new(Kind::General, "the system does not take the mount away"))
+                })
+            }
+            None => Ok(()),
+        };
+        // Only now: one that waits in the kernel may have waited for the connection's end.
+        if let Some(worker) = worker {
+            let _ = timeout(KILL_TIMEOUT, self.workers.end(worker)).await;
+        }
+        if gone.is_ok() {
+            self.mount.dismiss_guard();
+        }
+        match end {
+            End::Asked | End::Signalled if !was_ready => {
+                Err(Failure::new(Kind::Interrupted, "stopped before the mount was ready"))
+            }
+            End::Asked | End::Signalled | End::Unmounted => gone,
+            End::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// Leaves the mount to the next supervisor, if there is to be one. `false`: nothing has changed, or
+    /// there is no worker any more.
+    async fn leave(&mut self) -> bool {
+        let (Some(unit), Some(connection)) = (self.unit.clone(), self.mount.connection()) else {
+            return false;
+        };
+        let can = self.left.is_some() && connection.can_be_taken_over();
+        if !can || connection.has_ended() || !unit.is_restarting().await {
+            return false;
+        }
+        tracing::info!("restarting: the mount stays for the next daemon");
+        if !self.end_worker().await {
+            return false;
+        }
+        let Some(left) = self.left.take() else { return false };
+        let left = Left { restarts: left.restarts + 1, ..left };
+        let kept = fd_store::hand_over(&unit, &connection, self.mount.guard(), left).await;
+        if kept {
+            connection.leave();
+        }
+        kept
+    }
+
+    /// Ends the worker, hearing all that it has to say. `false`: somebody wants the mount to go.
+    async fn end_worker(&mut self) -> bool {
+        // Nobody may answer requests that nobody would note.
+        self.mount.stop_refusing();
+        let Some((worker, serves)) = self.worker else { return true };
+        match serves {
+            true => self.workers.send(worker, &ToWorker::Retire, &[]),
+            false => self.workers.kill(worker),
+        }
+        let (mut until, mut killed, mut goes_on) = (Instant::now() + RETIRE_TIMEOUT, false, true);
+        loop {
+            match timeout_at(until, self.inbox.recv()).await {
+                Ok(Some((from, Heard::HungUp))) if from == worker => break,
+                Ok(Some((from, Heard::Message(message, beside)))) if from == worker => {
+                    goes_on &= !self.ends_the_mount(&message);
+                    if let Some(answer) = self.mount.on_message(*message, beside) {
+                        self.workers.send(worker, &answer, &[]);
+                    }
+                }
+                Ok(Some(_)) => {}
+                Err(_) if !killed => {
+                    tracing::error!("the worker does not end and is killed");
+                    self.workers.kill(worker);
+                    (killed, until) = (true, Instant::now() + KILL_TIMEOUT);
+                }
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        let how = self.workers.end(worker).await;
+        tracing::debug!(how, "the worker has made room");
+        self.worker = None;
+        self.mount.take_back_unused();
+        goes_on
+    }
+
+    /// Whether what the worker says ends the mount: its word alone does not, if the connection lives.
+    fn ends_the_mount(&self, message: &FromWorker) -> bool {
+        match message {
+            FromWorker::Unmount => true,
+            FromWorker::Ended => self.mount.connection().is_none_or(|c| c.has_ended()),
+            _ => false,
+        }
+    }
+
+    /// The mount goes, then the worker by itself; files that stay open are cut off after a while, or at
+    /// once if somebody asks a second time. Either way the worker commits what it has verified.
+    async fn take_down(&mut self, signals: &mut Signals) {
+        let Some(connection) = self.mount.connection() else { return };
+        // Tried again at the end, which tells of the error.
+        let _ = timeout(UNMOUNT_TIMEOUT, unmount(&connection)).await;
+        // One that does not serve has nothing to commit.
+        let Some((worker, true)) = self.worker else { return };
+        tokio::select! {
+            by_itself = self.worker_ends(worker, GRACE) => {
+                if by_itself {
+                    return;
+                }
+            }
+            () = signals.end() => {
+                tracing::warn!("asked to end a second time: files that are open are cut off now");
+            }
+        }
+        connection.abort();
+        self.workers.send(worker, &ToWorker::Retire, &[]);
+        if !self.worker_ends(worker, RETIRE_TIMEOUT).await {
+            tracing::error!(
+                "the worker does not end and is killed; what was not committed is lost"
+            );
+        }
+    }
+
+    /// Waits until the worker has ended by itself, as long as its connection ends in time.
+    async fn worker_ends(&mut self, worker: Generation, most: Duration) -> bool {
+        let mut until = Instant::now() + most;
+        loop {
+            let Ok(Some((from, heard))) = timeout_at(until, self.inbox.recv()).await else {
+                return false;
+            };
+            let (message, beside) = match heard {
+                Heard::HungUp if from == worker => return true,
+                Heard::HungUp => continue,
+                Heard::Message(message, beside) => (*message, beside),
+            };
+            match message {
+                // What is left is its last commit.
+                FromWorker::Ended if from == worker => until = Instant::now() + RETIRE_TIMEOUT,
+                FromWorker::Released { .. } => {
+                    self.mount.on_message(message, beside);
+                }
+                // A last open must not wait for its number.
+                FromWorker::Register { ask, .. } => {
+                    let number = Err(rustix::io::Errno::SHUTDOWN.raw_os_error());
+                    self.workers.send(from, &ToWorker::Registered { ask, number }, &[]);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn unmount(connection: &Arc<Connection>) -> Result<(), Failure> {
+    let connection = Arc::clone(connection);
+    blocking(move || Ok(connection.unmount()?)).await
+}
