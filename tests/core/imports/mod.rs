@@ -55,7 +55,6 @@ const STILL_ON_CYCLES: &[&str] = &[
     "mountd/src/control/answers",
     "mountd/src/control/types",
     "mountd/src/daemon",
-    
     "mountd/src/supervisor/messages",
     "mountd/src/worker",
     "src/fetch",
