@@ -8,20 +8,19 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
-use super::cell::Cell;
-use super::commit;
-use super::core::Core;
-use super::disk::DiskFile;
-use super::error::StoreError;
-use super::leave;
-use super::reserve::Reservation;
-use super::space;
-use super::sync::lock;
-use super::trust;
-use super::types::{ReadState, Written};
-use super::write::{self, Write};
 use crate::base::{FileRange, ObjectRange};
 use crate::model::{BlobLayout, ContentKey, Digest, PartIx, PartRange};
+use crate::store::disk::DiskFile;
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::removal;
+use crate::store::engine::reserve::Reservation;
+use crate::store::engine::trust;
+use crate::store::engine::writer::{self, Write};
+use crate::store::error::StoreError;
+use crate::store::state::accounting;
+use crate::store::state::entry::BlobEntry;
+use crate::store::types::{ReadState, Written};
 
 /// What a blob's disk is said to have failed at, when it failed at that.
 pub(super) const READ: &str = "read";
@@ -52,7 +51,7 @@ enum Access {
 #[derive(Debug)]
 pub struct Blob {
     core: Arc<Core>,
-    cell: Arc<Cell>,
+    entry: Arc<BlobEntry>,
     layout: Arc<BlobLayout>,
 }
 
@@ -78,32 +77,32 @@ pub struct LocalSource {
     pub hold: Hold,
 }
 
-/// The handle of a cell: the one that lives, else a new one with this layout; whether it is new.
+/// The handle of a entry: the one that lives, else a new one with this layout; whether it is new.
 pub fn handle(core: &Arc<Core>, layout: &Arc<BlobLayout>) -> (Arc<Blob>, bool) {
-    let mut blobs = lock(&core.blobs);
+    let mut blobs = core.blobs.lock();
     let key = layout.key();
     if let Some(blob) = blobs.handles.get(&key).and_then(Weak::upgrade) {
         return (blob, false);
     }
-    let cell = blobs.cell(layout);
-    let blob = Arc::new(Blob { core: core.clone(), cell, layout: layout.clone() });
+    let entry = blobs.entry(layout);
+    let blob = Arc::new(Blob { core: core.clone(), entry, layout: layout.clone() });
     blobs.handles.insert(key, Arc::downgrade(&blob));
     (blob, true)
 }
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        lock(&self.core.blobs).forget_if_unused(&self.cell);
+        self.core.blobs.lock().forget_if_unused(&self.entry);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let cell = &self.blob.cell;
+        let entry = &self.blob.entry;
         let now = self.blob.core.time.seconds();
-        let mut s = cell.state();
+        let mut s = entry.state();
         for i in self.segments.clone() {
-            let seg = &mut s.segs[i as usize];
+            let seg = &mut s.segments[i as usize];
             seg.holds -= 1;
             if self.touches {
                 seg.used = now;
@@ -111,7 +110,7 @@ impl Drop for Hold {
         }
         drop(s);
         if self.touches {
-            self.blob.core.touch(cell, self.segments.clone());
+            self.blob.core.touch(entry, self.segments.clone());
         }
     }
 }
@@ -124,23 +123,23 @@ impl Blob {
 
     /// Its name.
     pub fn key(&self) -> ContentKey {
-        self.cell.key()
+        self.entry.key()
     }
 
-    pub(super) fn cell(&self) -> &Arc<Cell> {
-        &self.cell
+    pub(super) fn entry(&self) -> &Arc<BlobEntry> {
+        &self.entry
     }
 
     /// Whether every part is present, and nothing has to be compared with its checksum any more.
     pub fn is_complete(&self) -> bool {
         let complete = || {
-            let s = self.cell.state();
+            let s = self.entry.state();
             (s.is_complete(&self.layout), s.unproven.is_empty())
         };
         match complete() {
             (true, false) => {
                 // A file that is gone is noticed by the read that follows.
-                let _ = trust::examine(&self.core, &self.cell);
+                let _ = trust::examine(&self.core, &self.entry);
                 complete() == (true, true)
             }
             (all, _) => all,
@@ -151,39 +150,39 @@ impl Blob {
     /// in the file.
     pub fn is_proven(&self, range: FileRange) -> bool {
         let parts = self.layout.parts_in(range);
-        let proven = || !self.cell.state().unproven.any(parts);
-        proven() || trust::examine(&self.core, &self.cell).is_ok() && proven()
+        let proven = || !self.entry.state().unproven.any(parts);
+        proven() || trust::examine(&self.core, &self.entry).is_ok() && proven()
     }
 
     /// Compares what is unproven of these parts with its checksums, and drops what does not match. Reads
     /// all of it from the disk.
     pub fn prove(&self, parts: PartRange) -> Result<(), StoreError> {
-        trust::prove(&self.core, &self.cell, parts)
+        trust::prove(&self.core, &self.entry, parts)
     }
 
     /// Data bytes present.
     pub fn present_bytes(&self) -> u64 {
-        self.cell.state().data
+        self.entry.state().data
     }
 
     /// Whether this part is present.
     pub fn is_present(&self, part: PartIx) -> bool {
-        self.cell.state().present.get(part.0)
+        self.entry.state().present.get(part.0)
     }
 
     /// The runs of parts of `parts` that are not present.
     pub fn missing(&self, parts: PartRange) -> Vec<PartRange> {
-        self.cell.state().present.runs(parts, false)
+        self.entry.state().present.runs(parts, false)
     }
 
     /// The runs of parts of `parts` that are present.
     pub fn present(&self, parts: PartRange) -> Vec<PartRange> {
-        self.cell.state().present.runs(parts, true)
+        self.entry.state().present.runs(parts, true)
     }
 
     /// The most space that storing these parts can take on disk: whole blocks.
     pub fn cost(&self, parts: PartRange) -> u64 {
-        space::cost(&self.layout, parts)
+        accounting::cost(&self.layout, parts)
     }
 
     /// Fills `buf` from `offset` if every part of it is present, in one `pread`. The range must lie
@@ -223,7 +222,7 @@ impl Blob {
             Access::Hit => Ok(ReadState::Hit),
             Access::Miss => Ok(ReadState::Miss),
             Access::Lost => {
-                write::lost(&self.core, &self.cell);
+                writer::lost(&self.core, &self.entry);
                 Ok(ReadState::Miss)
             }
         }
@@ -248,11 +247,11 @@ impl Blob {
         }
         let (error, parts) = (&first, bad.len());
         tracing::error!(blob = %self.key(), %range, %error, parts, "the disk cannot read a blob");
-        leave::drop_wrong(&self.core, &self.cell, &bad).map(drop)
+        removal::drop_wrong(&self.core, &self.entry, &bad).map(drop)
     }
 
     fn path(&self) -> std::path::PathBuf {
-        self.core.full(&self.cell.path())
+        self.core.full(&self.entry.path())
     }
 
     /// Runs `f` on the file while every part of the range is present and stays. `f` says whether
@@ -265,15 +264,15 @@ impl Blob {
         f: impl FnOnce(&dyn DiskFile) -> io::Result<bool>,
     ) -> Result<Access, StoreError> {
         let parts = self.layout.parts_in(range);
-        let segments = self.cell.segments_of(parts);
+        let segments = self.entry.segments_of(parts);
         let now = self.core.time.seconds();
         let (open, fresh) = {
-            let mut s = self.cell.state();
+            let mut s = self.entry.state();
             if !s.present.all(parts) || use_of == Use::Counts && s.unproven.any(parts) {
                 return Ok(Access::Miss);
             }
             let mut fresh = false;
-            for seg in &mut s.segs[segments.start as usize..segments.end as usize] {
+            for seg in &mut s.segments[segments.start as usize..segments.end as usize] {
                 seg.reading += 1;
                 if use_of == Use::Counts {
                     fresh |= std::mem::replace(&mut seg.used, now) != now;
@@ -281,24 +280,24 @@ impl Blob {
             }
             (s.file.clone(), fresh)
         };
-        let opened = open.map_or_else(|| self.core.file(&self.cell, false), Ok);
+        let opened = open.map_or_else(|| self.core.file(&self.entry, false), Ok);
         let action = if opened.is_ok() { READ } else { "open" };
         let done = opened.and_then(|open| f(open.file.as_ref()));
         {
-            let mut s = self.cell.state();
+            let mut s = self.entry.state();
             let mut leaving = false;
-            for seg in &mut s.segs[segments.start as usize..segments.end as usize] {
+            for seg in &mut s.segments[segments.start as usize..segments.end as usize] {
                 seg.reading -= 1;
                 leaving |= seg.leaving > 0;
             }
             if leaving {
-                self.cell.quiet.notify_all();
+                self.entry.quiet.notify_all();
             }
         }
         match done {
             Ok(true) => {
                 if fresh {
-                    self.core.touch(&self.cell, segments);
+                    self.core.touch(&self.entry, segments);
                 }
                 Ok(Access::Hit)
             }
@@ -313,7 +312,7 @@ impl Blob {
     }
 
     /// Copies present and proven bytes into another blob's file; `false` if the disk did not. Changes
-    /// nothing of this blob: the caller has the other one's `turn`, which may be this one's.
+    /// nothing of this blob: the caller has the other one's `write_lock`, which may be this one's.
     pub(super) fn copy_to(
         &self,
         from: u64,
@@ -346,7 +345,7 @@ impl Blob {
         space: &mut Reservation,
     ) -> Result<Written, StoreError> {
         let w = Write { first, bytes, sums, shared: None };
-        write::write(&self.core, &self.cell, &self.layout, w, space)
+        writer::write(&self.core, &self.entry, &self.layout, w, space)
     }
 
     /// Like `write` of bytes that a source has on disk at an offset of its blob: shares the blocks
@@ -360,21 +359,21 @@ impl Blob {
         space: &mut Reservation,
     ) -> Result<Written, StoreError> {
         let w = Write { first, bytes, sums, shared: Some(source) };
-        write::write(&self.core, &self.cell, &self.layout, w, space)
+        writer::write(&self.core, &self.entry, &self.layout, w, space)
     }
 
     /// Keeps what is present of these parts from eviction, and counts as their use.
     pub fn hold(self: &Arc<Self>, parts: PartRange) -> Hold {
-        let hold = self.hold_segments(self.cell.segments_of(parts), false);
-        self.core.touch(&self.cell, hold.segments.clone());
+        let hold = self.hold_segments(self.entry.segments_of(parts), false);
+        self.core.touch(&self.entry, hold.segments.clone());
         hold
     }
 
     fn hold_segments(self: &Arc<Self>, segments: std::ops::Range<u32>, touches: bool) -> Hold {
         let now = self.core.time.seconds();
-        let mut s = self.cell.state();
+        let mut s = self.entry.state();
         for i in segments.clone() {
-            let seg = &mut s.segs[i as usize];
+            let seg = &mut s.segments[i as usize];
             seg.holds += 1;
             seg.used = now;
         }
@@ -389,33 +388,33 @@ impl Blob {
     /// the kernel has it open, no other process evicts of it either.
     pub fn complete_file(self: &Arc<Self>) -> Result<Option<(std::fs::File, Hold)>, StoreError> {
         let all = self.layout.all_parts();
-        let hold = self.hold_segments(self.cell.segments_of(all), true);
+        let hold = self.hold_segments(self.entry.segments_of(all), true);
         if !self.is_complete() {
             return Ok(None);
         }
-        if self.cell.state().waits(all) {
+        if self.entry.state().waits(all) {
             commit::commit(&self.core)?;
         }
         // A file that is gone is noticed when it is opened.
-        let _ = trust::examine_by_name(&self.core, &self.cell);
+        let _ = trust::examine_by_name(&self.core, &self.entry);
         if !self.is_complete() {
             return Ok(None);
         }
-        match self.core.disk.open_shared(&self.cell.path()) {
+        match self.core.disk.open_shared(&self.entry.path()) {
             Ok(Some(file)) => {
                 let whole = file.metadata().is_ok_and(|m| m.len() == self.layout.len());
                 if !whole || !self.core.lock.still_ours() {
-                    write::lost(&self.core, &self.cell);
+                    writer::lost(&self.core, &self.entry);
                     return Ok(None);
                 }
-                self.cell.state().passed = true;
-                self.core.touch(&self.cell, hold.segments.clone());
+                self.entry.state().passed = true;
+                self.core.touch(&self.entry, hold.segments.clone());
                 // still complete? a failed sync may have taken something
                 Ok(self.is_complete().then_some((file, hold)))
             }
             Ok(None) => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                write::lost(&self.core, &self.cell);
+                writer::lost(&self.core, &self.entry);
                 Ok(None)
             }
             Err(e) => Err(StoreError::disk(&self.path(), "open")(e)),

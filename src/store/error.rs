@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::types::Holder;
 use crate::base::units::ByteSize;
+use crate::store::types::Holder;
 
 /// Why the store could not.
 #[derive(Debug, thiserror::Error)]

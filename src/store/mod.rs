@@ -16,43 +16,23 @@
 //! for a network. No lock is held across I/O on blobs.
 
 mod blob;
-mod cell;
-mod collect;
-mod commit;
-mod core;
 pub mod disk;
-mod epoch;
+mod engine;
 mod error;
-mod evict;
-mod handle;
-mod headroom;
 mod index;
-mod leave;
-mod lock;
-mod lru;
-mod names;
-mod open;
-mod pins;
-mod plan;
-mod presence;
-mod rebuild;
-mod reserve;
 mod sources;
-mod space;
-mod sums;
-mod sync;
-mod trust;
+mod state;
+mod store;
 mod types;
-mod verify;
-mod write;
 
 pub use blob::{Blob, Hold, LocalSource};
-pub use collect::{Formats, NodesInUse};
+
+pub use disk::lock::StoreLock;
 pub use disk::{Disk, Faults, FaultyDisk, MemoryDisk, RealDisk};
+pub use engine::collection::{Formats, NodesInUse};
+pub use engine::reserve::Reservation;
 pub use error::StoreError;
-pub use handle::Store;
-pub use lock::StoreLock;
-pub use reserve::Reservation;
+pub use store::Store;
 pub use types::{
     Evicted, Holder, NodeId, NodeKey, Pin, ReadState, SavedCatalog, StoreOptions, Usage, Verified,
     Written,

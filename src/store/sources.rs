@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use super::blob::{LocalSource, handle};
-use super::core::Core;
-use super::error::StoreError;
-use super::index::rows;
-use super::sync::lock;
 use crate::base::{FileRange, ObjectRange};
 use crate::model::Digest;
+use crate::store::blob::{LocalSource, handle};
+use crate::store::engine::core::Core;
+use crate::store::error::StoreError;
+use crate::store::index::rows;
 
 /// More places are not worth the look-up: the layer above takes the longest and asks again.
 const MOST: usize = 8;
@@ -33,22 +32,22 @@ pub fn find(
     places.dedup();
     let mut found: Vec<LocalSource> = Vec::new();
     for (key, piece) in places {
-        let Some(cell) = lock(&core.blobs).by_key.get(&key).cloned() else { continue };
-        let Some(p) = cell.layout.pieces().get(piece).cloned() else { continue };
+        let Some(entry) = core.blobs.lock().by_key.get(&key).cloned() else { continue };
+        let Some(p) = entry.layout.pieces().get(piece).cloned() else { continue };
         let wanted = p.object_range().intersect(&range);
         if wanted.is_empty() {
             continue;
         }
         let start = p.file.start() + (wanted.start() - p.object_offset);
         let file = FileRange::at(start, wanted.len());
-        let parts = cell.layout.parts_in(file);
-        let (blob, _) = handle(core, &cell.layout);
+        let parts = entry.layout.parts_in(file);
+        let (blob, _) = handle(core, &entry.layout);
         let hold = blob.hold(parts);
         for run in blob.present(parts) {
-            let file = cell.layout.file_range(run).intersect(&file);
+            let file = entry.layout.file_range(run).intersect(&file);
             let object =
                 ObjectRange::at(p.object_offset + (file.start() - p.file.start()), file.len());
-            let parts = cell.layout.parts_in(file);
+            let parts = entry.layout.parts_in(file);
             found.push(LocalSource { blob: blob.clone(), object, file, hold: blob.hold(parts) });
         }
         drop(hold);

@@ -3,11 +3,12 @@
 //! Invariant: a call that is made to fail leaves the disk below untouched (but a write that runs
 //! out of space, which does what still fits). Calls are counted in one order, from any thread.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{Access, Disk, DiskFile, FileStat};
 
@@ -39,7 +40,7 @@ impl std::fmt::Debug for Faults {
 
 impl Faults {
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Runs before each change of the index; it is told whether the change is to be durable.

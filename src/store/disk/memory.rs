@@ -4,12 +4,13 @@
 //! was then or what it is now, by chance; so is each name since its folder's last sync.
 //! One lock around everything: tests only.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Disk, DiskFile, FileStat};
 
@@ -54,10 +55,6 @@ pub struct MemoryDisk {
 #[derive(Debug)]
 struct MemoryFile(Arc<Mutex<Content>>);
 
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl MemoryDisk {
     /// Empty.
     pub fn new() -> Self {
@@ -74,13 +71,13 @@ impl MemoryDisk {
             state ^= state << 17;
             state & 4 == 0
         };
-        let inner = lock(&self.inner);
+        let inner = self.inner.lock();
         let folders = inner.folders.clone();
         let mut after = Inner { folders, boot: tick(), ..Inner::default() };
         let there = inner.files.iter().map(|(p, c)| (p, c, true));
         let gone = inner.removed.iter().map(|(p, c)| (p, c, false));
         for (path, content, named_now) in gone.chain(there) {
-            let mut content = lock(content).clone();
+            let mut content = content.lock().clone();
             if named_now && !content.named && coin() || !named_now && coin() {
                 continue;
             }
@@ -105,20 +102,20 @@ impl MemoryDisk {
 
     /// What all files take.
     pub fn allocated(&self) -> u64 {
-        lock(&self.inner).files.values().map(|c| lock(c).blocks.len() as u64 * BLOCK).sum()
+        self.inner.lock().files.values().map(|c| c.lock().blocks.len() as u64 * BLOCK).sum()
     }
 
     /// Changes one byte as a failing medium does: the change time stays.
     pub fn flip(&self, path: &Path, offset: u64) {
-        if let Some(c) = lock(&self.inner).files.get(path)
-            && let Some(block) = lock(c).blocks.get_mut(&(offset / BLOCK))
+        if let Some(c) = self.inner.lock().files.get(path)
+            && let Some(block) = c.lock().blocks.get_mut(&(offset / BLOCK))
         {
             block[(offset % BLOCK) as usize] ^= 0xff;
         }
     }
 
     fn find(&self, path: &Path) -> io::Result<Arc<Mutex<Content>>> {
-        lock(&self.inner).files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.inner.lock().files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -137,7 +134,7 @@ impl Content {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         if access == Access::Create {
-            let mut inner = lock(&self.inner);
+            let mut inner = self.inner.lock();
             if !path.parent().is_some_and(|p| inner.folders.contains(p)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
@@ -157,37 +154,37 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         let content = inner.files.remove(path).ok_or(io::ErrorKind::NotFound)?;
-        if lock(&content).named {
+        if content.lock().named {
             inner.removed.push((path.to_owned(), content));
         }
         Ok(())
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        lock(&self.inner).folders.extend(path.ancestors().map(Path::to_owned));
+        self.inner.lock().folders.extend(path.ancestors().map(Path::to_owned));
         Ok(())
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         for (_, content) in inner.files.iter().filter(|(p, _)| p.parent() == Some(path)) {
-            lock(content).named = true;
+            content.lock().named = true;
         }
         inner.removed.retain(|(p, _)| p.parent() != Some(path));
         Ok(())
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let inner = lock(&self.inner);
+        let inner = self.inner.lock();
         let all = inner.files.keys().chain(&inner.folders);
         let names = all.filter(|p| p.parent() == Some(folder)).filter_map(|p| p.file_name());
         Ok(names.map(|n| n.to_string_lossy().into_owned()).collect())
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        Ok(lock(&*self.find(path)?).stat())
+        Ok(self.find(path)?.lock().stat())
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -196,7 +193,7 @@ impl Disk for MemoryDisk {
     }
 
     fn boot(&self) -> Option<i64> {
-        Some(lock(&self.inner).boot)
+        Some(self.inner.lock().boot)
     }
 
     fn holes(&self) -> bool {
@@ -206,7 +203,7 @@ impl Disk for MemoryDisk {
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let c = lock(&self.0);
+        let c = self.0.lock();
         let n = c.len.saturating_sub(offset).min(buf.len() as u64) as usize;
         let mut done = 0;
         while done < n {
@@ -224,7 +221,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut c = lock(&self.0);
+        let mut c = self.0.lock();
         c.changed = tick();
         let mut done = 0;
         while done < bytes.len() {
@@ -246,7 +243,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut c = lock(&self.0);
+        let mut c = self.0.lock();
         c.changed = tick();
         let was = c.len;
         c.old_len.get_or_insert(was);
@@ -266,7 +263,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        let mut c = lock(&self.0);
+        let mut c = self.0.lock();
         c.changed = tick();
         let whole = offset.div_ceil(BLOCK)..(offset + len) / BLOCK;
         let hit: Vec<u64> = c.blocks.range(whole).map(|(k, _)| *k).collect();
@@ -282,19 +279,19 @@ impl DiskFile for MemoryFile {
     }
 
     fn is_solid(&self, offset: u64, len: u64) -> io::Result<bool> {
-        let c = lock(&self.0);
+        let c = self.0.lock();
         Ok((offset / BLOCK..(offset + len).div_ceil(BLOCK)).all(|at| c.blocks.contains_key(&at)))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut c = lock(&self.0);
+        let mut c = self.0.lock();
         c.old.clear();
         c.old_len = None;
         Ok(())
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        Ok(lock(&self.0).stat())
+        Ok(self.0.lock().stat())
     }
 }
 

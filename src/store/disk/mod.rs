@@ -4,9 +4,12 @@
 //! by a crash until `sync` returned; a new file's name until its folder's `sync_folder` did.
 //! Implementations are used from any thread; a file's own calls may run at the same time.
 
+pub(super) mod epoch;
 mod faulty;
+pub(super) mod headroom;
 #[cfg(target_os = "linux")]
 mod lease;
+pub(super) mod lock;
 mod memory;
 mod real;
 

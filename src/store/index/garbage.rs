@@ -4,9 +4,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::types::{NodeId, NodeKey};
 use super::names::{forget_marks, key_at};
 use crate::model::Digest;
+use crate::store::types::{NodeId, NodeKey};
 
 /// A manifest as far as its going is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +144,7 @@ mod tests {
         schema::migrate(conn, schema::MIGRATIONS, &|| Ok(())).unwrap();
         for n in 0..10 {
             let hash = Digest::from_bytes([n; 32]);
-            super::super::names::set_manifest(conn, &hash, &[n; 100_000]).unwrap();
+            crate::store::index::names::set_manifest(conn, &hash, &[n; 100_000]).unwrap();
             set_use(conn, &hash, u32::from(10 - n)).unwrap();
         }
         let order: Vec<_> = manifests(conn).unwrap().iter().map(|m| m.used).collect();

@@ -10,16 +10,16 @@ pub mod open;
 pub mod rows;
 mod schema;
 
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::disk::Disk;
-use super::error::StoreError;
-use super::sync::lock;
 use crate::base::units::ByteSize;
+use crate::store::disk::Disk;
+use crate::store::error::StoreError;
 
 pub use open::{Epochs, open};
 
@@ -122,7 +122,7 @@ impl Index {
         durability: Durability,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut conn = lock(&self.conn);
+        let mut conn = self.conn.lock();
         let run = |conn: &mut Connection| {
             tell(self.disk.as_ref(), durability)?;
             let level = if durability == Durability::Full { "FULL" } else { "NORMAL" };
@@ -140,7 +140,7 @@ impl Index {
         &self,
         f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        f(&lock(&self.conn)).map_err(|e| self.said(&e))
+        f(&self.conn.lock()).map_err(|e| self.said(&e))
     }
 
     /// Gives free pages back to the disk: a few at a time, so that the log stays small. An index of
@@ -168,7 +168,7 @@ impl Index {
         &self,
         f: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
-        let conn = lock(&self.conn);
+        let conn = self.conn.lock();
         tell(self.disk.as_ref(), Durability::Normal)
             .and_then(|()| conn.pragma_update(None, "synchronous", "NORMAL"))
             .and_then(|()| f(&conn))
@@ -177,7 +177,7 @@ impl Index {
 
     /// Folds the log into the database.
     fn fold(&self) -> Result<(), StoreError> {
-        let conn = lock(&self.conn);
+        let conn = self.conn.lock();
         tell(self.disk.as_ref(), Durability::Full)
             .and_then(|()| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
             .map_err(|e| self.said(&e))

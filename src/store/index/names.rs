@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::types::{NodeId, NodeKey, Pin, SavedCatalog};
 use crate::model::hash;
 use crate::model::{ContentKey, Digest, VersionRef};
+use crate::store::types::{NodeId, NodeKey, Pin, SavedCatalog};
 
 /// Milliseconds since 1970, as times are kept.
 fn millis(t: SystemTime) -> i64 {

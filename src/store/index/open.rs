@@ -3,9 +3,10 @@
 //! Invariant: what is not surely ours and sound is never used nor overwritten: it is set aside
 //! under another name, and what can be read of its names is carried over.
 
+use parking_lot::Mutex;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
@@ -15,8 +16,8 @@ use super::{
     with_suffix,
 };
 use crate::store::disk::Disk;
+use crate::store::engine::trust::{self, Evidence, Left};
 use crate::store::error::StoreError;
-use crate::store::trust::{self, Evidence, Left};
 
 const NAME: &str = "index.db";
 /// What names of set-aside indexes begin with.

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::hash;
 use crate::model::{BlobLayout, ContentKey, Digest, SegmentIx};
-use crate::store::presence::Bits;
-use crate::store::trust::Stamp;
+use crate::store::engine::trust::Stamp;
+use crate::store::state::part_set::PartSet;
 
 /// A segment as the index has it.
 #[derive(Debug, Clone)]
@@ -182,7 +182,7 @@ pub struct BlobRow {
     /// Its layout, which has been found to be the one that its key names.
     pub layout: Arc<BlobLayout>,
     /// What is durably present of it.
-    pub present: Bits,
+    pub present: PartSet,
     /// Its segments that have something present, with their last uses in seconds.
     pub used: Vec<(u32, u32)>,
     /// What its file looked like when all of that was known to be right.
@@ -201,7 +201,7 @@ pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
             Ok(l) if *l.key().digest().as_bytes() == key => Ok(BlobRow {
                 id: r.get(0)?,
                 layout: Arc::new(l),
-                present: Bits::default(),
+                present: PartSet::default(),
                 used: Vec::new(),
                 stamp: stamp_at(r, 3)?,
             }),

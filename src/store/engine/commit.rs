@@ -9,20 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cell::Cell;
-use super::collect;
-use super::core::{Core, Dirty};
-use super::disk::Access;
-use super::error::StoreError;
-use super::evict;
-use super::index::{Durability, garbage, rows};
-use super::leave;
-use super::lru::SegRef;
-use super::names;
-use super::sums;
-use super::sync::lock;
-use super::trust;
 use crate::model::PartRange;
+use crate::store::disk::Access;
+use crate::store::engine::checksums;
+use crate::store::engine::collection;
+use crate::store::engine::core::{Core, Dirty};
+use crate::store::engine::eviction;
+use crate::store::engine::index_growth;
+use crate::store::engine::removal;
+use crate::store::engine::trust;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, garbage, rows};
+use crate::store::state::entry::BlobEntry;
+use crate::store::state::lru::SegmentId;
 
 /// Rows in one transaction: its log stays within what the books allow for it.
 const ROWS: usize = 1000;
@@ -30,9 +29,9 @@ const ROWS: usize = 1000;
 const RECENCY: Duration = Duration::from_secs(60);
 
 /// Notes that a blob has dirty parts, or a stamp that the index does not have yet.
-pub fn note(core: &Core, cell: &Arc<Cell>, bytes: u64) {
-    let mut dirty = lock(&core.dirty);
-    dirty.cells.entry(cell.id).or_insert_with(|| cell.clone());
+pub fn note(core: &Core, entry: &Arc<BlobEntry>, bytes: u64) {
+    let mut dirty = core.dirty.lock();
+    dirty.entries.entry(entry.id).or_insert_with(|| entry.clone());
     dirty.bytes += bytes;
     let first = dirty.since.is_none();
     dirty.since.get_or_insert_with(Instant::now);
@@ -44,36 +43,36 @@ pub fn note(core: &Core, cell: &Arc<Cell>, bytes: u64) {
 /// Makes everything written so far durable and marked.
 pub fn commit(core: &Arc<Core>) -> Result<(), StoreError> {
     let done = {
-        let _committing = lock(&core.committer);
-        let cells = {
-            let mut dirty = lock(&core.dirty);
-            let cells = std::mem::take(&mut dirty.cells);
+        let _committing = core.commit_lock.lock();
+        let entries = {
+            let mut dirty = core.dirty.lock();
+            let entries = std::mem::take(&mut dirty.entries);
             (dirty.bytes, dirty.since) = (0, None);
-            cells
+            entries
         };
-        let done = group(core, cells.into_values().collect());
+        let done = group(core, entries.into_values().collect());
         done.and(recency(core))
     };
-    let settled = evict::settle(core);
-    names::tend_headroom(core);
+    let settled = eviction::enforce_limit(core);
+    index_growth::tend_headroom(core);
     done.and(settled)
 }
 
-fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
+fn group(core: &Arc<Core>, entries: Vec<Arc<BlobEntry>>) -> Result<(), StoreError> {
     let mut failed = None;
     let mut synced = Vec::new();
-    for cell in cells {
-        match sync(core, &cell) {
-            Ok(()) => synced.push(cell),
+    for entry in entries {
+        match sync(core, &entry) {
+            Ok(()) => synced.push(entry),
             Err(source) => {
                 let e = StoreError::Disk {
-                    path: core.full(&cell.path()),
+                    path: core.full(&entry.path()),
                     action: "sync; what was not yet committed is dropped",
                     source,
                 };
                 tracing::error!(error = %e);
-                let all = waiting(&cell);
-                if let Err(e) = leave::drop_wrong(core, &cell, &all) {
+                let all = waiting(&entry);
+                if let Err(e) = removal::drop_wrong(core, &entry, &all) {
                     tracing::error!(error = %e, "dropping what could not be synced");
                 }
                 failed.get_or_insert(e);
@@ -81,33 +80,33 @@ fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
         }
     }
     let (mut segments, mut behind) = (Vec::new(), Vec::new());
-    for cell in &synced {
-        let mut s = cell.state();
-        let all = s.syncing.runs(cell.layout.all_parts(), true);
-        let mut mine: Vec<u32> = all.into_iter().flat_map(|r| cell.segments_of(r)).collect();
+    for entry in &synced {
+        let mut s = entry.state();
+        let all = s.syncing.runs(entry.layout.all_parts(), true);
+        let mut mine: Vec<u32> = all.into_iter().flat_map(|r| entry.segments_of(r)).collect();
         mine.dedup();
         if std::mem::take(&mut s.behind) {
-            mine = (0..cell.layout.segment_count()).collect();
-            behind.push(cell);
+            mine = (0..entry.layout.segment_count()).collect();
+            behind.push(entry);
         }
-        segments.extend(mine.into_iter().map(|i| (cell, i)));
+        segments.extend(mine.into_iter().map(|i| (entry, i)));
     }
     for rows in segments.chunks(ROWS) {
         if let Err(e) = mark(core, rows) {
             // still good, still unmarked: the next commit tries again
-            behind.iter().for_each(|cell| cell.state().behind = true);
-            for cell in &synced {
-                let mut s = cell.state();
+            behind.iter().for_each(|entry| entry.state().behind = true);
+            for entry in &synced {
+                let mut s = entry.state();
                 let again = std::mem::take(&mut s.syncing);
                 s.dirty.merge(&again);
                 drop(s);
-                note(core, cell, 0);
+                note(core, entry, 0);
             }
             return Err(e);
         }
     }
-    for cell in &synced {
-        measure(core, cell);
+    for entry in &synced {
+        measure(core, entry);
     }
     if let Err(error) = keep_stamps(core, &synced) {
         // what is not recorded is compared with its checksums at the next start, no more
@@ -118,38 +117,38 @@ fn group(core: &Arc<Core>, cells: Vec<Arc<Cell>>) -> Result<(), StoreError> {
 
 /// Records what these blobs' files look like now, so that the next process need not compare their parts
 /// with checksums. A stamp that is lost costs only that.
-fn keep_stamps(core: &Core, cells: &[Arc<Cell>]) -> Result<(), StoreError> {
+fn keep_stamps(core: &Core, entries: &[Arc<BlobEntry>]) -> Result<(), StoreError> {
     let mut new: Vec<_> =
-        cells.iter().map(|cell| (cell, trust::stamp_to_keep(core, cell))).collect();
-    new.retain(|(cell, stamp)| cell.state().stamp_kept != *stamp);
+        entries.iter().map(|entry| (entry, trust::stamp_to_keep(core, entry))).collect();
+    new.retain(|(entry, stamp)| entry.state().stamp_kept != *stamp);
     for group in new.chunks(ROWS) {
         core.write_index(Durability::Normal, |tx| {
-            for (cell, stamp) in group {
-                let row = cell.state().row;
+            for (entry, stamp) in group {
+                let row = entry.state().row;
                 if let Some(row) = row {
                     rows::set_stamp(tx, row, *stamp)?;
                 }
             }
             Ok(())
         })?;
-        for (cell, stamp) in group {
-            cell.state().stamp_kept = *stamp;
+        for (entry, stamp) in group {
+            entry.state().stamp_kept = *stamp;
         }
     }
     Ok(())
 }
 
-fn waiting(cell: &Cell) -> Vec<PartRange> {
-    let s = cell.state();
+fn waiting(entry: &BlobEntry) -> Vec<PartRange> {
+    let s = entry.state();
     let mut all = s.dirty.clone();
     all.merge(&s.syncing);
-    all.runs(cell.layout.all_parts(), true)
+    all.runs(entry.layout.all_parts(), true)
 }
 
 /// Syncs what of a blob is dirty now: bytes, sums, names.
-fn sync(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
+fn sync(core: &Core, entry: &Arc<BlobEntry>) -> io::Result<()> {
     let (mut new, unnamed) = {
-        let mut s = cell.state();
+        let mut s = entry.state();
         let dirty = std::mem::take(&mut s.dirty);
         s.syncing.merge(&dirty);
         if s.row.is_none() || s.removing || s.syncing.is_empty() {
@@ -157,48 +156,48 @@ fn sync(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
         }
         (std::mem::take(&mut s.sums), s.unnamed)
     };
-    let open = core.file(cell, false)?;
+    let open = core.file(entry, false)?;
     open.file.sync()?;
     new.sort_unstable();
-    let file = core.disk.open(&cell.sums_path(), Access::Create)?;
+    let file = core.disk.open(&entry.checksums_path(), Access::Create)?;
     if file.stat()?.len == 0 {
-        file.write_at(&sums::header(&cell.layout), 0)?;
+        file.write_at(&checksums::header(&entry.layout), 0)?;
     }
-    sums::write(file.as_ref(), &cell.layout, &new)?;
+    checksums::write(file.as_ref(), &entry.layout, &new)?;
     file.sync()?;
     if unnamed {
-        core.disk.sync_folder(&cell.folder())?;
+        core.disk.sync_folder(&entry.folder())?;
         core.disk.sync_folder(Path::new("blobs"))?;
         core.disk.sync_folder(Path::new(""))?;
-        cell.state().unnamed = false;
+        entry.state().unnamed = false;
     }
     Ok(())
 }
 
 /// Says in the index what was synced and is still there.
-fn mark(core: &Core, segments: &[(&Arc<Cell>, u32)]) -> Result<(), StoreError> {
+fn mark(core: &Core, segments: &[(&Arc<BlobEntry>, u32)]) -> Result<(), StoreError> {
     let mut done = Vec::with_capacity(segments.len());
     core.write_index(Durability::Full, |tx| {
         done.clear();
-        for &(cell, segment) in segments {
-            let s = cell.state();
+        for &(entry, segment) in segments {
+            let s = entry.state();
             let Some(row) = s.row.filter(|_| !s.removing) else { continue };
-            let range = cell.parts_of(segment);
+            let range = entry.parts_of(segment);
             let mut parts = s.committed(range);
             let synced = s.syncing.runs(range, true);
             for run in &synced {
                 parts.set(*run);
             }
-            let used = s.segs[segment as usize].used;
+            let used = s.segments[segment as usize].used;
             let new = rows::SegmentRow { segment, parts: parts.to_bytes(range), used };
             drop(s);
-            rows::set_segment(tx, row, &cell.key(), &new)?;
-            done.push((cell, synced));
+            rows::set_segment(tx, row, &entry.key(), &new)?;
+            done.push((entry, synced));
         }
         Ok(())
     })?;
-    for (cell, synced) in done {
-        let mut s = cell.state();
+    for (entry, synced) in done {
+        let mut s = entry.state();
         for run in synced {
             s.syncing.clear(run);
         }
@@ -207,36 +206,36 @@ fn mark(core: &Core, segments: &[(&Arc<Cell>, u32)]) -> Result<(), StoreError> {
 }
 
 /// Counts what the file takes beyond what its parts were counted for.
-fn measure(core: &Core, cell: &Arc<Cell>) {
-    let file = cell.state().file.clone();
+fn measure(core: &Core, entry: &Arc<BlobEntry>) {
+    let file = entry.state().file.clone();
     let Some(stat) = file.and_then(|f| f.file.stat().ok()) else { return };
-    let mut s = cell.state();
-    if !s.writing.is_empty() || s.removing || s.segs.iter().any(|g| g.leaving > 0) {
+    let mut s = entry.state();
+    if !s.writing.is_empty() || s.removing || s.segments.iter().any(|g| g.leaving > 0) {
         return;
     }
-    let excess = stat.allocated.saturating_sub(s.cost + cell.overhead.map);
-    let mut space = lock(&core.space);
+    let excess = stat.allocated.saturating_sub(s.cost + entry.overhead.map);
+    let mut space = core.accounting.lock();
     space.data = space.data + excess - s.excess;
     s.excess = excess;
 }
 
 /// Records the uses since the last time.
 fn recency(core: &Core) -> Result<(), StoreError> {
-    let uses = std::mem::take(&mut *lock(&core.uses));
+    let uses = std::mem::take(&mut *core.uses.lock());
     for group in uses.into_iter().collect::<Vec<_>>().chunks(ROWS) {
         core.write_index(Durability::Normal, |tx| {
             group.iter().try_for_each(|(hash, used)| garbage::set_use(tx, hash, *used))
         })?;
     }
-    let touched: Vec<SegRef> = lock(&core.lru).take_touched().into_iter().collect();
+    let touched: Vec<SegmentId> = core.lru.lock().take_touched().into_iter().collect();
     for group in touched.chunks(ROWS) {
         core.write_index(Durability::Normal, |tx| {
             for t in group {
-                let cell = lock(&core.blobs).by_id.get(&t.blob).cloned();
-                let Some(cell) = cell else { continue };
+                let entry = core.blobs.lock().by_id.get(&t.blob).cloned();
+                let Some(entry) = entry else { continue };
                 let (row, used) = {
-                    let s = cell.state();
-                    (s.row, s.segs[t.segment as usize].used)
+                    let s = entry.state();
+                    (s.row, s.segments[t.segment as usize].used)
                 };
                 if let Some(row) = row {
                     rows::set_used(tx, row, t.segment, used)?;
@@ -252,7 +251,7 @@ fn recency(core: &Core) -> Result<(), StoreError> {
 pub fn run(core: &Arc<Core>) {
     let mut recorded = Instant::now();
     loop {
-        let mut dirty = lock(&core.dirty);
+        let mut dirty = core.dirty.lock();
         if dirty.stop {
             return;
         }
@@ -269,11 +268,7 @@ pub fn run(core: &Arc<Core>) {
         let quiet = RECENCY.saturating_sub(recorded.elapsed());
         let wait = due(&dirty).map_or(quiet, |d| d.min(quiet));
         if !wait.is_zero() && !dirty.collect {
-            dirty = core
-                .wake
-                .wait_timeout(dirty, wait)
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .0;
+            core.wake.wait_for(&mut dirty, wait);
             if dirty.stop {
                 return;
             }
@@ -283,7 +278,7 @@ pub fn run(core: &Arc<Core>) {
         let collects = std::mem::take(&mut dirty.collect);
         drop(dirty);
         if (collects || record)
-            && let Err(error) = collect::when_due(core)
+            && let Err(error) = collection::when_due(core)
         {
             tracing::warn!(%error, "forgetting names and documents");
         }
@@ -306,11 +301,11 @@ pub fn run(core: &Arc<Core>) {
 pub fn close(core: &Arc<Core>) -> Result<(), StoreError> {
     commit(core)?;
     // room that was made at its end changed files: the last commit records what they look like
-    if !lock(&core.dirty).cells.is_empty() {
+    if !core.dirty.lock().entries.is_empty() {
         commit(core)?;
     }
-    let cells: Vec<_> = lock(&core.blobs).by_key.values().cloned().collect();
-    let quiet = cells.iter().all(|c| {
+    let entries: Vec<_> = core.blobs.lock().by_key.values().cloned().collect();
+    let quiet = entries.iter().all(|c| {
         let s = c.state();
         s.writing.is_empty() && s.dirty.is_empty() && s.syncing.is_empty() && s.excess == 0
     });

@@ -2,13 +2,13 @@
 //!
 //! Pure: oldest first; nothing that is in use, pinned or not yet committed.
 
-use super::lru::SegRef;
+use crate::store::state::lru::SegmentId;
 
 /// What stands against evicting a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Evictability {
     /// Nothing.
-    Free,
+    Evictable,
     /// A part of it waits for its commit.
     Uncommitted,
     /// Somebody reads or writes it this instant, or it is leaving already.
@@ -21,18 +21,18 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
     /// Which.
-    pub segment: SegRef,
+    pub segment: SegmentId,
     /// What its going gives back.
     pub frees: u64,
     /// What stands against it.
-    pub standing: Standing,
+    pub evictability: Evictability,
 }
 
 /// What to evict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EvictionPlan {
     /// These, oldest first.
-    pub victims: Vec<SegRef>,
+    pub victims: Vec<SegmentId>,
     /// What that gives back.
     pub frees: u64,
     /// There is more once it is committed.
@@ -46,17 +46,17 @@ impl EvictionPlan {
     pub fn choose(goal: u64, candidates: impl IntoIterator<Item = Candidate>) -> Self {
         let mut plan = Self::default();
         for c in candidates {
-            match c.standing {
-                Standing::Free => {
+            match c.evictability {
+                Evictability::Evictable => {
                     plan.victims.push(c.segment);
                     plan.frees += c.frees;
                     if plan.frees >= goal {
                         break;
                     }
                 }
-                Standing::Uncommitted => plan.uncommitted = true,
-                Standing::InUse => plan.in_use = true,
-                Standing::Held => {}
+                Evictability::Uncommitted => plan.uncommitted = true,
+                Evictability::InUse => plan.in_use = true,
+                Evictability::Held => {}
             }
         }
         plan
@@ -69,12 +69,19 @@ mod tests {
 
     #[test]
     fn oldest_first_until_it_is_enough_and_nothing_in_use() {
-        use Standing::*;
-        let list = [(1, Held), (2, Free), (3, InUse), (4, Uncommitted), (5, Free), (6, Free)];
-        let list = list.map(|(segment, standing)| Candidate {
-            segment: SegRef { blob: 1, segment },
+        use Evictability::*;
+        let list = [
+            (1, Held),
+            (2, Evictable),
+            (3, InUse),
+            (4, Uncommitted),
+            (5, Evictable),
+            (6, Evictable),
+        ];
+        let list = list.map(|(segment, evictability)| Candidate {
+            segment: SegmentId { blob: 1, segment },
             frees: 10,
-            standing,
+            evictability,
         });
         let plan = EvictionPlan::choose(15, list);
         assert_eq!(plan.victims.iter().map(|s| s.segment).collect::<Vec<_>>(), [2, 5]);

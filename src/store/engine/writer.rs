@@ -8,24 +8,23 @@
 use std::io;
 use std::sync::Arc;
 
-use super::blob::LocalSource;
-use super::cell::{Cell, OpenFile};
-use super::commit;
-use super::core::Core;
-use super::disk::Access;
-use super::error::StoreError;
-use super::evict::{self, Room};
-use super::index::{Durability, rows};
-use super::leave;
-use super::reserve::{Reservation, reserve};
-use super::space::{self, BLOCK};
-use super::sync::lock;
-use super::trust;
-use super::types::Written;
 use crate::base::FileRange;
 use crate::base::units::ByteSize;
 use crate::model::hash;
 use crate::model::{BlobLayout, Digest, PartIx, PartRange};
+use crate::store::blob::LocalSource;
+use crate::store::disk::Access;
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::eviction::{self, EvictionOutcome};
+use crate::store::engine::removal;
+use crate::store::engine::reserve::{Reservation, reserve};
+use crate::store::engine::trust;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, rows};
+use crate::store::state::accounting::{self, BLOCK};
+use crate::store::state::entry::{BlobEntry, OpenFile};
+use crate::store::types::Written;
 
 /// What is written, where.
 #[derive(Debug, Clone, Copy)]
@@ -63,69 +62,69 @@ fn parts_of(layout: &BlobLayout, w: &Write<'_>) -> Option<PartRange> {
 /// Stores parts. `layout` is the caller's: it knows the objects' published names.
 pub fn write(
     core: &Arc<Core>,
-    cell: &Arc<Cell>,
+    entry: &Arc<BlobEntry>,
     layout: &BlobLayout,
     w: Write<'_>,
     space: &mut Reservation,
 ) -> Result<Written, StoreError> {
-    let Some(parts) = parts_of(&cell.layout, &w) else {
-        return Err(StoreError::disk(&core.full(&cell.path()), "write what are not whole parts")(
+    let Some(parts) = parts_of(&entry.layout, &w) else {
+        return Err(StoreError::disk(&core.full(&entry.path()), "write what are not whole parts")(
             io::ErrorKind::InvalidInput.into(),
         ));
     };
     let runs = {
-        let mut s = cell.state();
+        let mut s = entry.state();
         if s.present.all(parts) {
             return Ok(Written::Present);
         }
-        let near = cell.block_mates(parts);
-        let leaving = cell.segments_of(near).any(|i| s.segs[i as usize].leaving > 0);
+        let near = entry.block_mates(parts);
+        let leaving = entry.segments_of(near).any(|i| s.segments[i as usize].leaving > 0);
         if core.is_closed() || s.removing || leaving || s.is_writing(parts) {
             return Ok(Written::Skipped);
         }
         s.writing.push(parts);
         s.present.runs(parts, false)
     };
-    let cost = runs.iter().map(|r| space::cost(&cell.layout, *r)).sum();
-    let tried = store(core, cell, layout, &w, &runs, cost, space);
+    let cost = runs.iter().map(|r| accounting::cost(&entry.layout, *r)).sum();
+    let tried = store(core, entry, layout, &w, &runs, cost, space);
     match tried {
         Ok(()) => {}
         Err(Failed::Before(e)) => {
-            leave::abandon(core, cell, parts, &[], 0);
+            removal::rollback(core, entry, parts, &[], 0);
             return Err(e);
         }
         Err(Failed::Writing(e)) => {
-            leave::abandon(core, cell, parts, &runs, cost);
+            removal::rollback(core, entry, parts, &runs, cost);
             return Err(e);
         }
     }
-    let start = cell.layout.part(w.first).file.start();
+    let start = entry.layout.part(w.first).file.start();
     let sums: Vec<_> = runs
         .iter()
         .flat_map(|run| run.iter())
         .map(|part| {
-            let at = cell.layout.part(part).file;
+            let at = entry.layout.part(part).file;
             let bytes = &w.bytes[(at.start() - start) as usize..(at.end() - start) as usize];
             let known = w.sums.get((part.0 - w.first.0) as usize).copied().flatten();
             (part.0, known.unwrap_or_else(|| hash::blake3(bytes)))
         })
         .collect();
     let used = core.time.seconds();
-    let segments = cell.segments_of(parts);
+    let segments = entry.segments_of(parts);
     {
-        let mut s = cell.state();
+        let mut s = entry.state();
         s.written(parts);
         for run in &runs {
-            s.add(&cell.layout, *run);
+            s.add(&entry.layout, *run);
             s.dirty.set(*run);
         }
         s.sums.extend(sums);
         for i in segments.clone() {
-            s.segs[i as usize].used = used;
+            s.segments[i as usize].used = used;
         }
     }
-    evict::list(core, cell, segments.map(|i| (i, used)));
-    commit::note(core, cell, w.bytes.len() as u64);
+    eviction::list(core, entry, segments.map(|i| (i, used)));
+    commit::note(core, entry, w.bytes.len() as u64);
     Ok(Written::Stored)
 }
 
@@ -138,46 +137,46 @@ enum Failed {
 
 fn store(
     core: &Arc<Core>,
-    cell: &Arc<Cell>,
+    entry: &Arc<BlobEntry>,
     layout: &BlobLayout,
     w: &Write<'_>,
     runs: &[PartRange],
     cost: u64,
     space: &mut Reservation,
 ) -> Result<(), Failed> {
-    setup(core, cell, layout).map_err(Failed::Before)?;
-    let path = core.full(&cell.path());
-    let open = match trust::changing(core, cell, || core.file(cell, true)) {
+    setup(core, entry, layout).map_err(Failed::Before)?;
+    let path = core.full(&entry.path());
+    let open = match trust::changing(core, entry, || core.file(entry, true)) {
         Ok(open) => open,
         Err(source) => {
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) {
-                lost(core, cell);
+                lost(core, entry);
             }
             return Err(Failed::Before(StoreError::Disk { path, action: "open", source }));
         }
     };
     // a file that somebody cut must not grow again around what it lost
-    if open.file.stat().is_ok_and(|s| s.len != cell.layout.len()) {
-        lost(core, cell);
+    if open.file.stat().is_ok_and(|s| s.len != entry.layout.len()) {
+        lost(core, entry);
         let source = io::ErrorKind::UnexpectedEof.into();
         return Err(Failed::Before(StoreError::Disk { path, action: "write", source }));
     }
     space.need(cost).map_err(Failed::Before)?;
     space.take_data(cost);
-    let first = put(core, &open, cell, w, runs);
+    let first = put(core, &open, entry, w, runs);
     let done = match first {
         Err(e) if is_full(&e) => {
             // the disk has less than the limit says: make room for what is lacking, once
             let evict = || {
-                let _evicting = lock(&core.evictor);
-                evict::oldest(core, cost, true)
+                let _evicting = core.eviction_lock.lock();
+                eviction::oldest(core, cost, true)
             };
             let made = match evict() {
-                Ok(Room::Uncommitted) => commit::commit(core).and_then(|()| evict()),
+                Ok(EvictionOutcome::Uncommitted) => commit::commit(core).and_then(|()| evict()),
                 other => other,
             };
             match made {
-                Ok(Room::Made) => put(core, &open, cell, w, runs),
+                Ok(EvictionOutcome::Freed) => put(core, &open, entry, w, runs),
                 _ => Err(e),
             }
         }
@@ -196,13 +195,13 @@ fn store(
 fn put(
     core: &Core,
     open: &OpenFile,
-    cell: &Cell,
+    entry: &BlobEntry,
     w: &Write<'_>,
     runs: &[PartRange],
 ) -> io::Result<()> {
-    let layout = &cell.layout;
+    let layout = &entry.layout;
     let start = layout.part(w.first).file.start();
-    trust::changing(core, cell, || {
+    trust::changing(core, entry, || {
         for run in runs {
             let range = layout.file_range(*run);
             let skip = range.start() - start;
@@ -236,12 +235,12 @@ fn copy(
 }
 
 /// Makes the row and the file of a blob that has none.
-fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), StoreError> {
-    if cell.state().row.is_some() {
+fn setup(core: &Arc<Core>, entry: &Arc<BlobEntry>, layout: &BlobLayout) -> Result<(), StoreError> {
+    if entry.state().row.is_some() {
         return Ok(());
     }
-    let _one = lock(&cell.setup);
-    if cell.state().row.is_some() {
+    let _one = entry.setup.lock();
+    if entry.state().row.is_some() {
         return Ok(());
     }
     if !core.lock.still_ours() {
@@ -249,7 +248,7 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
             io::Error::other("another process has made its cache there"),
         ));
     }
-    let overhead = cell.overhead;
+    let overhead = entry.overhead;
     let mut space = reserve(core, overhead.total())?;
     // the row first: what is on disk has one, or is cleared away at the next start
     let row = core.write_index(Durability::Normal, |tx| {
@@ -258,16 +257,16 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
         rows::forget_parts(tx, row)?;
         Ok(row)
     })?;
-    let path = cell.path();
+    let path = entry.path();
     let made = (|| {
-        core.disk.make_folder(&cell.folder())?;
+        core.disk.make_folder(&entry.folder())?;
         let file = core.disk.open(&path, Access::Create)?;
         if file.stat()?.len > 0 {
             // left behind by a removal that failed
             file.set_len(0)?;
         }
-        file.set_len(cell.layout.len())?;
-        match core.disk.remove(&cell.sums_path()) {
+        file.set_len(entry.layout.len())?;
+        match core.disk.remove(&entry.checksums_path()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
@@ -276,13 +275,13 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
     match made {
         Ok(file) => {
             space.convert(overhead.total(), |books| books.take_overhead(&overhead));
-            trust::made(cell, file.as_ref());
+            trust::made(entry, file.as_ref());
             {
-                let mut s = cell.state();
+                let mut s = entry.state();
                 s.row = Some(row);
                 s.unnamed = true;
             }
-            core.keep_open(cell, OpenFile { file, writable: true });
+            core.keep_open(entry, OpenFile { file, writable: true });
             Ok(())
         }
         Err(source) => {
@@ -299,10 +298,10 @@ fn setup(core: &Arc<Core>, cell: &Arc<Cell>, layout: &BlobLayout) -> Result<(), 
 }
 
 /// The file is gone or was cut: nothing of it is present any more.
-pub fn lost(core: &Arc<Core>, cell: &Arc<Cell>) {
-    tracing::warn!(blob = %cell.key(), "a blob was changed behind our back: dropped");
-    cell.state().file = None;
-    if let Err(e) = leave::drop_wrong(core, cell, &[cell.layout.all_parts()]) {
+pub fn lost(core: &Arc<Core>, entry: &Arc<BlobEntry>) {
+    tracing::warn!(blob = %entry.key(), "a blob was changed behind our back: dropped");
+    entry.state().file = None;
+    if let Err(e) = removal::drop_wrong(core, entry, &[entry.layout.all_parts()]) {
         tracing::error!(error = %e, "dropping a blob that is gone");
     }
 }

@@ -8,9 +8,9 @@
 use std::io;
 use std::path::Path;
 
-use super::disk::{Access, Disk, DiskFile};
 use crate::model::hash;
 use crate::model::{BlobLayout, ContentKey, Digest, PartRange};
+use crate::store::disk::{Access, Disk, DiskFile};
 
 const MAGIC: &[u8; 8] = b"mfssums1";
 /// Bytes of a slot.
@@ -94,10 +94,10 @@ pub fn certified_layout(disk: &dyn Disk, path: &Path, key: &ContentKey) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::MemoryDisk;
     use super::*;
     use crate::base::ObjectRange;
     use crate::model::Check;
+    use crate::store::disk::MemoryDisk;
 
     #[test]
     fn certifies_itself_and_keeps_slots_apart() {

@@ -1,7 +1,7 @@
 //! What everything takes on disk, and what is promised: the arithmetic of `used <= limit`.
 //!
 //! Invariant: nothing is ever counted for less than it can take; a promise is only given when it
-//! fits; names and documents have a headroom that data never gets. Pure values; the store keeps one `Space` behind one short lock.
+//! fits; names and documents have a headroom that data never gets. Pure values; the store keeps one `Accounting` behind one short lock.
 
 use crate::base::FileRange;
 use crate::model::{BlobLayout, PartIx, PartRange};
@@ -116,7 +116,7 @@ impl Overhead {
 
 /// The books.
 #[derive(Debug, Clone, Default)]
-pub struct Space {
+pub struct Accounting {
     /// What may be taken in all.
     pub limit: u64,
     /// Parts, each at its cost, and what the disk was seen to take beyond.
@@ -135,7 +135,7 @@ pub struct Space {
     pub reserved: u64,
 }
 
-impl Space {
+impl Accounting {
     /// With nothing in it.
     pub fn new(limit: u64) -> Self {
         Self { limit, overhead: SKELETON, ..Self::default() }
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn names_have_room_that_data_cannot_take() {
-        let mut s = Space::new(64 << 20);
+        let mut s = Accounting::new(64 << 20);
         assert_eq!(s.headroom(), 4 << 20);
         let free = s.limit - s.used();
         assert!(s.try_reserve(free));
@@ -318,14 +318,14 @@ mod tests {
 
     #[test]
     fn the_smallest_limit_has_room_for_data_beside_the_headroom() {
-        let s = Space::new(MIN_LIMIT);
+        let s = Accounting::new(MIN_LIMIT);
         assert!(s.room() >= LEAST_DATA && s.could_fit(LEAST_DATA) && s.lacking(LEAST_DATA) == 0);
-        assert!(Space::new(MIN_LIMIT - (1 << 20)).lacking(LEAST_DATA) > 0);
+        assert!(Accounting::new(MIN_LIMIT - (1 << 20)).lacking(LEAST_DATA) > 0);
     }
 
     #[test]
     fn promises_never_exceed_the_limit() {
-        let mut s = Space::new(MIN_LIMIT);
+        let mut s = Accounting::new(MIN_LIMIT);
         let free = MIN_LIMIT - s.used();
         assert!(!s.try_reserve(free + 1));
         assert!(s.try_reserve(free));

@@ -4,15 +4,14 @@
 //! lock belongs to the open file and goes with its last descriptor, however the process ends; a
 //! process can hand it to the next without letting go.
 
+use parking_lot::Mutex;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use super::error::StoreError;
-use super::sync::lock;
-use super::types::Holder;
+use crate::store::error::StoreError;
+use crate::store::types::Holder;
 
 /// Tries before giving up: somebody who only asks ([`Holder::of`]) has the lock for an instant.
 const TRIES: u32 = 10;
@@ -123,12 +122,12 @@ impl StoreLock {
 
     /// The locked file, to hand over.
     pub fn share(&self) -> Result<File, StoreError> {
-        lock(&self.file).try_clone().map_err(StoreError::disk(&self.path, "share the lock"))
+        self.file.lock().try_clone().map_err(StoreError::disk(&self.path, "share the lock"))
     }
 
     /// Writes who has it.
     pub fn say(&self, holder: &Holder) -> Result<(), StoreError> {
-        say_in(&mut lock(&self.file), holder)
+        say_in(&mut self.file.lock(), holder)
             .map_err(StoreError::disk(&self.path, "write the lock"))
     }
 
@@ -136,7 +135,7 @@ impl StoreLock {
     /// is ours. A folder that was emptied is taken again; one that another process has made its own
     /// since is lost, since what lies there under our names may have holes where we have data.
     pub fn still_ours(&self) -> bool {
-        let mut file = lock(&self.file);
+        let mut file = self.file.lock();
         match std::fs::symlink_metadata(&self.path) {
             Ok(there) => file.metadata().map_or(true, |own| is_same(&own, &there)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -155,7 +154,7 @@ impl StoreLock {
 
     fn take_again(&self, file: &mut File) -> std::io::Result<()> {
         if let Some(root) = self.path.parent() {
-            super::open::make_folder(root)?;
+            crate::store::engine::open::make_folder(root)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);

@@ -1,32 +1,32 @@
 //! What all parts of the store share: the disk, the index, the books, the list of blobs.
 //!
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
-//! Order, where two are held: `collector` → a blob's `proving` → `evictor` → `committer` → a blob's `turn` →
+//! Order, where two are held: `collector` → a blob's `proving` → `eviction_lock` → `commit_lock` → a blob's `write_lock` →
 //! index → `blobs` → a blob's state; `headroom` inside any of them. `lru`, `space`, `dirty`, `uses` and `files`
 //! are leaves: nothing is taken inside them.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 
-use super::blob::Blob;
-use super::cell::{Cell, OpenFile};
-use super::collect::Collector;
-use super::disk::{Access, Disk};
-use super::error::StoreError;
-use super::headroom::Headroom;
-use super::index::{Durability, Index};
-use super::lock::StoreLock;
-use super::lru::Lru;
-use super::space::Space;
-use super::sync::lock;
-use super::types::Usage;
 use crate::base::units::ByteSize;
 use crate::model::{BlobLayout, ContentKey, Digest};
+use crate::store::blob::Blob;
+use crate::store::disk::headroom::Headroom;
+use crate::store::disk::lock::StoreLock;
+use crate::store::disk::{Access, Disk};
+use crate::store::engine::collection::Collector;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, Index};
+use crate::store::state::accounting::Accounting;
+use crate::store::state::entry::{BlobEntry, OpenFile};
+use crate::store::state::lru::Lru;
+use crate::store::types::Usage;
 
 /// Blob files kept open at most: half of the usual limit of 1024 descriptors a process. One more
 /// blob read than this costs an `open` a read, no more.
@@ -46,8 +46,8 @@ pub struct Core {
     /// Segments by last use.
     pub lru: Mutex<Lru>,
     /// The books.
-    pub space: Mutex<Space>,
-    /// Room on the disk that is kept for the index.
+    pub accounting: Mutex<Accounting>,
+    /// EvictionOutcome on the disk that is kept for the index.
     pub headroom: Headroom,
     /// What is forgotten of names and documents, and when. Held by whoever does so.
     pub collector: Mutex<Collector>,
@@ -56,15 +56,15 @@ pub struct Core {
     /// When manifests were last used, as far as that is not recorded yet.
     pub uses: Mutex<HashMap<Digest, u32>>,
     /// Held by whoever evicts: others wait for the space that it frees.
-    pub evictor: Mutex<()>,
+    pub eviction_lock: Mutex<()>,
     /// Held by whoever commits.
-    pub committer: Mutex<()>,
+    pub commit_lock: Mutex<()>,
     /// What waits for a commit.
     pub dirty: Mutex<Dirty>,
     /// Wakes the commit thread.
     pub wake: Condvar,
     /// Blobs whose files are open, oldest first.
-    pub files: Mutex<VecDeque<Weak<Cell>>>,
+    pub files: Mutex<VecDeque<Weak<BlobEntry>>>,
     /// Set when the last `Store` is gone: nothing is written any more.
     pub closed: AtomicBool,
     /// When a group is committed.
@@ -88,7 +88,7 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Dirty {
     /// Blobs with dirty parts.
-    pub cells: HashMap<u32, Arc<Cell>>,
+    pub entries: HashMap<u32, Arc<BlobEntry>>,
     /// Bytes written to them.
     pub bytes: u64,
     /// Since when.
@@ -131,9 +131,9 @@ impl Time {
 #[derive(Debug, Default)]
 pub struct Blobs {
     /// By name.
-    pub by_key: HashMap<ContentKey, Arc<Cell>>,
+    pub by_key: HashMap<ContentKey, Arc<BlobEntry>>,
     /// By number.
-    pub by_id: HashMap<u32, Arc<Cell>>,
+    pub by_id: HashMap<u32, Arc<BlobEntry>>,
     /// Those that somebody uses.
     pub handles: HashMap<ContentKey, Weak<Blob>>,
     /// Pinned blobs, with how many pins.
@@ -148,29 +148,29 @@ impl Blobs {
     }
 
     /// The blob of a layout, made with nothing present if it is not there.
-    pub fn cell(&mut self, layout: &Arc<BlobLayout>) -> Arc<Cell> {
+    pub fn entry(&mut self, layout: &Arc<BlobLayout>) -> Arc<BlobEntry> {
         let key = layout.key();
-        if let Some(cell) = self.by_key.get(&key) {
-            return cell.clone();
+        if let Some(entry) = self.by_key.get(&key) {
+            return entry.clone();
         }
         self.next += 1;
-        let cell = Cell::new(self.next, layout.clone(), self.pinned.contains_key(&key));
-        let cell = Arc::new(cell);
-        self.by_key.insert(key, cell.clone());
-        self.by_id.insert(cell.id, cell.clone());
-        cell
+        let entry = BlobEntry::new(self.next, layout.clone(), self.pinned.contains_key(&key));
+        let entry = Arc::new(entry);
+        self.by_key.insert(key, entry.clone());
+        self.by_id.insert(entry.id, entry.clone());
+        entry
     }
 
     /// Forgets a blob that nobody uses and that has no files.
-    pub fn forget_if_unused(&mut self, cell: &Arc<Cell>) {
-        let key = cell.key();
+    pub fn forget_if_unused(&mut self, entry: &Arc<BlobEntry>) {
+        let key = entry.key();
         let used = self.handles.get(&key).is_some_and(|w| w.strong_count() > 0);
-        let mine = self.by_key.get(&key).is_some_and(|c| Arc::ptr_eq(c, cell));
-        let s = cell.state();
+        let mine = self.by_key.get(&key).is_some_and(|c| Arc::ptr_eq(c, entry));
+        let s = entry.state();
         if mine && !used && s.row.is_none() && !s.removing && s.is_idle_and_empty() {
             drop(s);
             self.by_key.remove(&key);
-            self.by_id.remove(&cell.id);
+            self.by_id.remove(&entry.id);
             self.handles.remove(&key);
         }
     }
@@ -202,7 +202,7 @@ impl Core {
     pub fn measure_index(&self) {
         let footprint = self.index.footprint();
         let unused = {
-            let mut space = lock(&self.space);
+            let mut space = self.accounting.lock();
             space.measured = footprint;
             space.unused_headroom()
         };
@@ -212,30 +212,30 @@ impl Core {
     /// What the disk has for data: what is free on it, less what was promised, and what data there is.
     pub fn disk_room(&self) -> u64 {
         let free = self.disk.free().unwrap_or(u64::MAX);
-        let space = lock(&self.space);
+        let space = self.accounting.lock();
         free.saturating_add(space.data)
     }
 
     /// The most data that there can be, by the limit and by the disk.
     pub fn room(&self) -> u64 {
         let by_disk = self.disk_room();
-        lock(&self.space).room().min(by_disk)
+        self.accounting.lock().room().min(by_disk)
     }
 
     /// How full the store is.
     pub fn usage(&self) -> Usage {
-        let cells: Vec<_> = lock(&self.blobs).by_key.values().cloned().collect();
+        let entries: Vec<_> = self.blobs.lock().by_key.values().cloned().collect();
         let mut out = Usage::default();
-        for cell in cells {
-            let s = cell.state();
+        for entry in entries {
+            let s = entry.state();
             out.data.0 += s.data;
             out.blobs += u64::from(s.data > 0);
-            out.complete_blobs += u64::from(s.is_complete(&cell.layout));
-            if cell.is_pinned() && s.data > 0 {
-                out.pinned.0 += s.cost + s.excess + cell.overhead.total();
+            out.complete_blobs += u64::from(s.is_complete(&entry.layout));
+            if entry.is_pinned() && s.data > 0 {
+                out.pinned.0 += s.cost + s.excess + entry.overhead.total();
             }
         }
-        let space = lock(&self.space).clone();
+        let space = self.accounting.lock().clone();
         out.limit = ByteSize(space.limit);
         out.used = ByteSize(space.used());
         out.reserved = ByteSize(space.reserved);
@@ -249,53 +249,53 @@ impl Core {
     }
 
     /// The open file of a blob, opened if need be. The blob must have files.
-    pub fn file(&self, cell: &Arc<Cell>, writable: bool) -> std::io::Result<OpenFile> {
-        if let Some(f) = &cell.state().file
+    pub fn file(&self, entry: &Arc<BlobEntry>, writable: bool) -> std::io::Result<OpenFile> {
+        if let Some(f) = &entry.state().file
             && (f.writable || !writable)
         {
             return Ok(f.clone());
         }
         let access = if writable { Access::Write } else { Access::Read };
-        let file = self.disk.open(&cell.path(), access)?;
+        let file = self.disk.open(&entry.path(), access)?;
         if !self.lock.still_ours() {
             return Err(std::io::ErrorKind::NotFound.into());
         }
-        if file.stat()?.len != cell.layout.len() {
+        if file.stat()?.len != entry.layout.len() {
             // somebody cut it: what lies beyond is gone
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let open = OpenFile { file, writable };
         // What somebody else opened or made meanwhile counts: ours may be a file that is gone.
-        if let Some(theirs) = &cell.state().file
+        if let Some(theirs) = &entry.state().file
             && (theirs.writable || !writable)
         {
             return Ok(theirs.clone());
         }
-        self.keep_open(cell, open.clone());
+        self.keep_open(entry, open.clone());
         Ok(open)
     }
 
     /// Whether somebody may read a blob's file through the kernel: by a handle that a process which
     /// died left behind, or by a map, which outlives its handle.
-    pub fn is_shared(&self, cell: &Cell) -> bool {
+    pub fn is_shared(&self, entry: &BlobEntry) -> bool {
         // ours would count; whoever uses it just now makes it look shared, for a moment
-        let ours = cell.state().file.take();
+        let ours = entry.state().file.take();
         drop(ours);
-        let shared = self.disk.is_shared(&cell.path());
-        let mut s = cell.state();
+        let shared = self.disk.is_shared(&entry.path());
+        let mut s = entry.state();
         s.passed = shared;
         s.shared = shared.then(Instant::now);
         shared
     }
 
     /// Keeps a file open, closing the one that was opened longest ago if there are too many.
-    pub fn keep_open(&self, cell: &Arc<Cell>, open: OpenFile) {
-        if cell.state().file.replace(open).is_some() {
+    pub fn keep_open(&self, entry: &Arc<BlobEntry>, open: OpenFile) {
+        if entry.state().file.replace(open).is_some() {
             return;
         }
         let too_many = {
-            let mut files = lock(&self.files);
-            files.push_back(Arc::downgrade(cell));
+            let mut files = self.files.lock();
+            files.push_back(Arc::downgrade(entry));
             if files.len() > OPEN_FILES { files.pop_front() } else { None }
         };
         if let Some(oldest) = too_many.and_then(|w| w.upgrade()) {
@@ -305,11 +305,11 @@ impl Core {
     }
 
     /// Notes the use of segments now, at most once a second each.
-    pub fn touch(&self, cell: &Cell, segments: impl Iterator<Item = u32>) {
+    pub fn touch(&self, entry: &BlobEntry, segments: impl Iterator<Item = u32>) {
         let now = self.time.seconds();
-        let mut lru = lock(&self.lru);
+        let mut lru = self.lru.lock();
         for segment in segments {
-            lru.touch(cell.seg_ref(segment), now);
+            lru.touch(entry.segment_id(segment), now);
         }
     }
 }

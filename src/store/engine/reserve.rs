@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit;
-use super::core::Core;
-use super::error::StoreError;
-use super::evict::{self, Room};
-use super::sync::lock;
 use crate::base::units::ByteSize;
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::eviction::{self, EvictionOutcome};
+use crate::store::error::StoreError;
 
 /// Tries before giving up. Each follows an eviction, a commit or a short wait; more means that
 /// others take the space as fast as it is freed.
@@ -21,7 +20,7 @@ const ROUNDS: u32 = 256;
 const WAITS: u32 = 50;
 const WAIT: Duration = Duration::from_millis(2);
 
-/// Space promised to a fetch; what was not used is given back when it is dropped.
+/// Accounting promised to a fetch; what was not used is given back when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     core: Arc<Core>,
@@ -46,29 +45,33 @@ impl Reservation {
     /// Makes so many of them data; they must be left.
     pub(super) fn take_data(&mut self, bytes: u64) {
         self.left -= bytes;
-        lock(&self.core.space).take_data(bytes);
+        self.core.accounting.lock().take_data(bytes);
     }
 
     /// Makes so many of them something else, which `f` counts.
-    pub(super) fn convert(&mut self, bytes: u64, f: impl FnOnce(&mut super::space::Space)) {
+    pub(super) fn convert(
+        &mut self,
+        bytes: u64,
+        f: impl FnOnce(&mut crate::store::state::accounting::Accounting),
+    ) {
         self.left -= bytes;
-        f(&mut lock(&self.core.space));
+        f(&mut self.core.accounting.lock());
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        lock(&self.core.space).reserved -= self.left;
+        self.core.accounting.lock().reserved -= self.left;
     }
 }
 
 /// Promises space, evicting the oldest if need be.
 pub fn reserve(core: &Arc<Core>, bytes: u64) -> Result<Reservation, StoreError> {
-    if !lock(&core.space).could_fit(bytes) {
+    if !core.accounting.lock().could_fit(bytes) {
         return Err(full(core, bytes));
     }
     let promised = make_room(core, bytes, || {
-        let mut space = lock(&core.space);
+        let mut space = core.accounting.lock();
         space.try_reserve(bytes).then(|| Reservation { core: core.clone(), left: bytes })
     })?;
     if room_on_disk(core)? { Ok(promised) } else { Err(full(core, bytes)) }
@@ -79,22 +82,22 @@ pub fn reserve(core: &Arc<Core>, bytes: u64) -> Result<Reservation, StoreError> 
 fn room_on_disk(core: &Arc<Core>) -> Result<bool, StoreError> {
     // unknown: the write will tell
     let Ok(free) = core.disk.free() else { return Ok(true) };
-    let lacking = lock(&core.space).reserved.saturating_sub(free);
+    let lacking = core.accounting.lock().reserved.saturating_sub(free);
     if lacking == 0 {
         return Ok(true);
     }
     let evict = || {
-        let _evicting = lock(&core.evictor);
-        evict::oldest(core, lacking, false)
+        let _evicting = core.eviction_lock.lock();
+        eviction::oldest(core, lacking, false)
     };
     let made = match evict()? {
-        Room::Uncommitted => {
+        EvictionOutcome::Uncommitted => {
             commit::commit(core)?;
             evict()?
         }
         other => other,
     };
-    Ok(made == Room::Made)
+    Ok(made == EvictionOutcome::Freed)
 }
 
 /// Gives what `promise` gives, which it does once there is room by the books: the oldest goes.
@@ -108,21 +111,21 @@ pub fn make_room<T>(
         if let Some(promised) = promise() {
             return Ok(promised);
         }
-        let evicting = lock(&core.evictor);
-        let lacking = lock(&core.space).lacking(bytes);
+        let evicting = core.eviction_lock.lock();
+        let lacking = core.accounting.lock().lacking(bytes);
         if lacking == 0 {
             continue;
         }
-        let room = evict::oldest(core, lacking, false)?;
+        let room = eviction::oldest(core, lacking, false)?;
         drop(evicting);
         match room {
-            Room::Made => {}
-            Room::Uncommitted => commit::commit(core)?,
-            Room::InUse if waits < WAITS => {
+            EvictionOutcome::Freed => {}
+            EvictionOutcome::Uncommitted => commit::commit(core)?,
+            EvictionOutcome::InUse if waits < WAITS => {
                 waits += 1;
                 std::thread::sleep(WAIT);
             }
-            Room::InUse | Room::Nothing => return Err(full(core, bytes)),
+            EvictionOutcome::InUse | EvictionOutcome::Nothing => return Err(full(core, bytes)),
         }
     }
     Err(full(core, bytes))
@@ -134,7 +137,7 @@ pub fn full(core: &Core, bytes: u64) -> StoreError {
     let usage = core.usage();
     let by_disk = core.disk_room();
     let (room, lacking) = {
-        let space = lock(&core.space);
+        let space = core.accounting.lock();
         (ByteSize(space.room()), space.lacking(bytes))
     };
     if wanted > room {

@@ -7,24 +7,24 @@
 //! written to, nor is any block that it shares with a neighbour, so punching it hits nobody.
 //! Concurrency: one short lock per blob, never held across I/O; inside it no other lock is taken.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::disk::DiskFile;
-use super::lru::SegRef;
-use super::presence::Bits;
-use super::space::{self, Overhead};
-use super::sums;
-use super::sync::lock;
-use super::trust::Stamp;
 use crate::base::FileRange;
 use crate::model::{BlobLayout, ContentKey, Digest, PartIx, PartRange, SegmentIx};
+use crate::store::disk::DiskFile;
+use crate::store::engine::checksums;
+use crate::store::engine::trust::Stamp;
+use crate::store::state::accounting::{self, Overhead};
+use crate::store::state::lru::SegmentId;
+use crate::store::state::part_set::PartSet;
 
 /// A blob in memory.
 #[derive(Debug)]
-pub struct Cell {
+pub struct BlobEntry {
     /// Its number in this process, for the LRU list.
     pub id: u32,
     /// How the file lies in it.
@@ -37,11 +37,11 @@ pub struct Cell {
     pub setup: Mutex<()>,
     /// Held while its file is changed: the kernel lets one writer into a file at a time, and those
     /// that wait for it there spin; and a change time is known to be ours. Readers do not need it.
-    pub turn: Mutex<()>,
+    pub write_lock: Mutex<()>,
     /// Held while parts are compared with their checksums for a reader: one at a time, since a part may
     /// be large.
     pub proving: Mutex<()>,
-    state: Mutex<State>,
+    state: Mutex<BlobState>,
     /// Told when readers leave a segment that is leaving.
     pub quiet: Condvar,
 }
@@ -57,7 +57,7 @@ pub struct OpenFile {
 
 /// Of one segment.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Seg {
+pub struct SegmentState {
     /// Last use, in seconds.
     pub used: u32,
     /// Reads under way.
@@ -70,15 +70,15 @@ pub struct Seg {
 
 /// What changes.
 #[derive(Debug, Default)]
-pub struct State {
+pub struct BlobState {
     /// Readable parts.
-    pub present: Bits,
+    pub present: PartSet,
     /// Of them: not in the commit that is under way.
-    pub dirty: Bits,
+    pub dirty: PartSet,
     /// Of them: in the commit that is under way.
-    pub syncing: Bits,
+    pub syncing: PartSet,
     /// Of them: claimed by an earlier process, or changed by another program, and not yet found to be right (see `trust`).
-    pub unproven: Bits,
+    pub unproven: PartSet,
     /// Whether the file was compared with its stamp since the store was opened.
     pub examined: bool,
     /// What the file looked like after our last change of it, where that is known.
@@ -92,7 +92,7 @@ pub struct State {
     /// What dirty parts hashed to, for the sidecar.
     pub sums: Vec<(u32, Digest)>,
     /// One per segment.
-    pub segs: Vec<Seg>,
+    pub segments: Vec<SegmentState>,
     /// Runs that are just being written.
     pub writing: Vec<PartRange>,
     /// The whole blob is being removed.
@@ -117,18 +117,18 @@ pub struct State {
     pub excess: u64,
 }
 
-impl Cell {
+impl BlobEntry {
     /// With nothing present.
     pub fn new(id: u32, layout: Arc<BlobLayout>, pinned: bool) -> Self {
-        let segs = vec![Seg::default(); layout.segment_count() as usize];
+        let segments = vec![SegmentState::default(); layout.segment_count() as usize];
         Self {
             id,
-            overhead: Overhead::of(&layout, sums::len(&layout)),
+            overhead: Overhead::of(&layout, checksums::len(&layout)),
             pinned: pinned.into(),
             setup: Mutex::new(()),
-            turn: Mutex::new(()),
+            write_lock: Mutex::new(()),
             proving: Mutex::new(()),
-            state: Mutex::new(State { segs, ..State::default() }),
+            state: Mutex::new(BlobState { segments, ..BlobState::default() }),
             quiet: Condvar::new(),
             layout,
         }
@@ -140,8 +140,8 @@ impl Cell {
     }
 
     /// Locks the state.
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    pub fn state(&self) -> MutexGuard<'_, BlobState> {
+        self.state.lock()
     }
 
     /// The folder of its files, relative to the store's.
@@ -155,13 +155,13 @@ impl Cell {
     }
 
     /// Its sidecar.
-    pub fn sums_path(&self) -> PathBuf {
+    pub fn checksums_path(&self) -> PathBuf {
         self.folder().join(format!("{}.sums", self.key()))
     }
 
     /// A segment, as the LRU list knows it.
-    pub fn seg_ref(&self, segment: u32) -> SegRef {
-        SegRef { blob: self.id, segment }
+    pub fn segment_id(&self, segment: u32) -> SegmentId {
+        SegmentId { blob: self.id, segment }
     }
 
     /// The segments of a run of parts.
@@ -181,7 +181,8 @@ impl Cell {
     /// The parts that have a byte in a block of these parts.
     pub fn block_mates(&self, parts: PartRange) -> PartRange {
         let range = self.layout.file_range(parts);
-        self.layout.parts_in(FileRange::new(space::down(range.start()), space::up(range.end())))
+        self.layout
+            .parts_in(FileRange::new(accounting::down(range.start()), accounting::up(range.end())))
     }
 
     /// Whether somebody pinned it.
@@ -195,7 +196,7 @@ pub fn folder_of(key: &ContentKey) -> PathBuf {
     PathBuf::from("blobs").join(format!("{:02x}", key.digest().as_bytes()[0]))
 }
 
-impl State {
+impl BlobState {
     /// Whether every part is present, proven or not.
     pub fn is_complete(&self, layout: &BlobLayout) -> bool {
         self.data == layout.len()
@@ -207,8 +208,8 @@ impl State {
     }
 
     /// What the index may claim of a run: present, and synced by a commit that has ended.
-    pub fn committed(&self, parts: PartRange) -> Bits {
-        let mut out = Bits::default();
+    pub fn committed(&self, parts: PartRange) -> PartSet {
+        let mut out = PartSet::default();
         for run in self.present.runs(parts, true) {
             out.set(run);
         }
@@ -229,7 +230,7 @@ impl State {
     pub fn add(&mut self, layout: &BlobLayout, parts: PartRange) -> u64 {
         let mut added = 0;
         for run in self.present.runs(parts, false) {
-            added += space::cost(layout, run);
+            added += accounting::cost(layout, run);
             self.data += layout.file_range(run).len();
             self.present.set(run);
         }
@@ -242,7 +243,7 @@ impl State {
         let runs = self.present.runs(parts, true);
         let mut freed = 0;
         for run in &runs {
-            freed += space::cost(layout, *run);
+            freed += accounting::cost(layout, *run);
             self.data -= layout.file_range(*run).len();
             self.present.clear(*run);
             self.dirty.clear(*run);

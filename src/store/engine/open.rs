@@ -4,26 +4,31 @@
 //! disk takes no more than is counted. No blob's bytes are read; after a clean close no blob file is
 //! looked at. Whatever else lies in the folder, the store opens.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::core::{Blobs, Core, Dirty, Group, Time};
-use super::disk::Disk;
-use super::error::StoreError;
-use super::headroom::Headroom;
-use super::index::{self, Durability, Epochs, names as index_names, rows};
-use super::lock::StoreLock;
-use super::lru::Lru;
-use super::space::{BLOCK, MIN_LIMIT, Space};
-use super::trust::Evidence;
-use super::types::StoreOptions;
-use super::{epoch, evict, names, pins, rebuild};
 use crate::base::Clock;
 use crate::base::units::ByteSize;
 use crate::model::ContentKey;
+use crate::store::disk::Disk;
+use crate::store::disk::epoch;
+use crate::store::disk::headroom::Headroom;
+use crate::store::disk::lock::StoreLock;
+use crate::store::engine::core::{Blobs, Core, Dirty, Group, Time};
+use crate::store::engine::eviction;
+use crate::store::engine::index_growth;
+use crate::store::engine::pins;
+use crate::store::engine::recovery;
+use crate::store::engine::trust::Evidence;
+use crate::store::error::StoreError;
+use crate::store::index::{self, Durability, Epochs, names as index_names, rows};
+use crate::store::state::accounting::{Accounting, BLOCK, MIN_LIMIT};
+use crate::store::state::lru::Lru;
+use crate::store::types::StoreOptions;
 
 /// The limit of a store that was never given one.
 const DEFAULT_LIMIT: ByteSize = ByteSize::gib(50);
@@ -75,10 +80,10 @@ pub fn open(
         Err(e) if e.is_full() && headroom.change().give_up() => remember()?,
         other => other?,
     }
-    let mut space = Space::new(limit.0);
+    let mut space = Accounting::new(limit.0);
     for file in index::open::aside(root) {
         let len = std::fs::metadata(root.join(file)).map_or(0, |m| m.len());
-        space.overhead += super::space::up(len) + BLOCK;
+        space.overhead += crate::store::state::accounting::up(len) + BLOCK;
     }
     let newest = read.blobs.iter().flat_map(|b| &b.used).map(|(_, used)| *used).max().unwrap_or(0);
     let (blobs, lru) = load(read, &mut space, opened.evidence);
@@ -88,15 +93,15 @@ pub fn open(
         index: opened.index,
         blobs: Mutex::new(blobs),
         lru: Mutex::new(lru),
-        space: Mutex::new(space),
+        accounting: Mutex::new(space),
         headroom,
         collector: Mutex::default(),
         collections: 0.into(),
         uses: Mutex::default(),
-        evictor: Mutex::default(),
-        committer: Mutex::default(),
+        eviction_lock: Mutex::default(),
+        commit_lock: Mutex::default(),
         dirty: Mutex::new(Dirty::default()),
-        wake: std::sync::Condvar::new(),
+        wake: parking_lot::Condvar::new(),
         files: Mutex::default(),
         closed: false.into(),
         group: Group { bytes: options.commit_bytes.0, after: options.commit_after },
@@ -104,22 +109,22 @@ pub fn open(
         lock,
     });
     if !opened.agrees {
-        rebuild::agree(&core)?;
+        recovery::agree(&core)?;
     }
     {
         // what the index takes beyond its blobs now, it takes for other things
-        let mut space = super::sync::lock(&core.space);
+        let mut space = core.accounting.lock();
         space.measured = core.index.footprint();
         space.other = space.measured.saturating_sub(space.index_floor());
     }
-    let unused = super::sync::lock(&core.space).unused_headroom();
+    let unused = core.accounting.lock().unused_headroom();
     core.headroom.change().shrink_to(unused);
-    if let Err(error) = evict::settle(&core) {
+    if let Err(error) = eviction::enforce_limit(&core) {
         tracing::warn!(%error, "the cache takes more than its limit for now");
     }
-    names::tend_headroom(&core);
+    index_growth::tend_headroom(&core);
     let by_disk = core.disk_room();
-    let by_limit = super::sync::lock(&core.space).room();
+    let by_limit = core.accounting.lock().room();
     if by_disk < by_limit {
         let (limit, room) = (ByteSize(limit.0), ByteSize(by_disk));
         tracing::info!(%limit, %room, "the disk has less room for the cache than its limit allows");
@@ -179,28 +184,28 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes the blobs and the LRU list of what the index says.
-fn load(read: Read, space: &mut Space, evidence: Evidence) -> (Blobs, Lru) {
+fn load(read: Read, space: &mut Accounting, evidence: Evidence) -> (Blobs, Lru) {
     let mut blobs = Blobs::new(read.pinned);
     let mut listed = Vec::with_capacity(read.blobs.iter().map(|b| b.used.len()).sum());
     for row in read.blobs {
-        let cell = blobs.cell(&row.layout);
-        space.add_overhead(&cell.overhead);
-        let mut s = cell.state();
+        let entry = blobs.entry(&row.layout);
+        space.add_overhead(&entry.overhead);
+        let mut s = entry.state();
         s.row = Some(row.id);
-        for run in row.present.runs(cell.layout.all_parts(), true) {
-            space.data += s.add(&cell.layout, run);
+        for run in row.present.runs(entry.layout.all_parts(), true) {
+            space.data += s.add(&entry.layout, run);
         }
         s.unproven = s.present.clone();
         s.stamp = row.stamp.filter(|_| evidence == Evidence::Stamp);
         s.stamp_kept = s.stamp;
         for (segment, used) in row.used {
-            s.segs[segment as usize].used = used;
-            if !cell.is_pinned() {
-                listed.push((used, cell.seg_ref(segment)));
+            s.segments[segment as usize].used = used;
+            if !entry.is_pinned() {
+                listed.push((used, entry.segment_id(segment)));
             }
         }
         // a former process may have passed it on, and a program mapped it
-        s.passed = s.data == cell.layout.len() || evidence == Evidence::Checksum;
+        s.passed = s.data == entry.layout.len() || evidence == Evidence::Checksum;
     }
     let mut lru = Lru::default();
     lru.load(listed);

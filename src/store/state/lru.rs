@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A segment of a blob, by the blob's number in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegRef {
+pub struct SegmentId {
     /// The blob.
     pub blob: u32,
     /// The segment in it.
@@ -22,10 +22,10 @@ pub type Stamp = (u32, u64);
 /// with the last use that they had, which is not the front of the list.)
 #[derive(Debug, Default)]
 pub struct Lru {
-    order: BTreeMap<Stamp, SegRef>,
+    order: BTreeMap<Stamp, SegmentId>,
     stamps: HashMap<u32, Stamps>,
     /// Used since the last [`Lru::take_touched`].
-    touched: HashSet<SegRef>,
+    touched: HashSet<SegmentId>,
     count: u64,
 }
 
@@ -57,7 +57,7 @@ impl Stamps {
 
 impl Lru {
     /// Lists many at once, in the order of their last uses.
-    pub fn load(&mut self, mut segments: Vec<(u32, SegRef)>) {
+    pub fn load(&mut self, mut segments: Vec<(u32, SegmentId)>) {
         segments.sort_unstable();
         for ((at, segment), count) in segments.iter().zip(self.count + 1..) {
             let stamps = self.stamps.entry(segment.blob).or_default();
@@ -71,7 +71,7 @@ impl Lru {
     }
 
     /// Lists a segment, or moves it, with this last use.
-    pub fn insert(&mut self, segment: SegRef, at: u32) {
+    pub fn insert(&mut self, segment: SegmentId, at: u32) {
         self.count += 1;
         let stamp = (at, self.count);
         let stamps = self.stamps.entry(segment.blob).or_default();
@@ -82,7 +82,7 @@ impl Lru {
     }
 
     /// Notes a use: moves the segment if it is listed, and remembers to record it.
-    pub fn touch(&mut self, segment: SegRef, at: u32) {
+    pub fn touch(&mut self, segment: SegmentId, at: u32) {
         self.touched.insert(segment);
         let stamps = self.stamps.get(&segment.blob);
         if stamps.is_some_and(|stamps| stamps.get(segment.segment).is_some()) {
@@ -91,7 +91,7 @@ impl Lru {
     }
 
     /// Takes a segment off the list.
-    pub fn remove(&mut self, segment: SegRef) {
+    pub fn remove(&mut self, segment: SegmentId) {
         let Some(stamps) = self.stamps.get_mut(&segment.blob) else { return };
         if let Some(old) = stamps.set(segment.segment, (0, 0)) {
             self.order.remove(&old);
@@ -102,14 +102,14 @@ impl Lru {
     }
 
     /// Up to `n` segments, oldest first, from just after `after` on.
-    pub fn oldest(&self, after: Option<Stamp>, n: usize) -> Vec<(Stamp, SegRef)> {
+    pub fn oldest(&self, after: Option<Stamp>, n: usize) -> Vec<(Stamp, SegmentId)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.order.range((from, Unbounded)).take(n).map(|(k, v)| (*k, *v)).collect()
     }
 
     /// What was used since this was last asked.
-    pub fn take_touched(&mut self) -> HashSet<SegRef> {
+    pub fn take_touched(&mut self) -> HashSet<SegmentId> {
         std::mem::take(&mut self.touched)
     }
 }
@@ -118,8 +118,8 @@ impl Lru {
 mod tests {
     use super::*;
 
-    fn s(segment: u32) -> SegRef {
-        SegRef { blob: 1, segment }
+    fn s(segment: u32) -> SegmentId {
+        SegmentId { blob: 1, segment }
     }
 
     fn order(l: &Lru) -> Vec<u32> {

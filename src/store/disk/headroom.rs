@@ -4,12 +4,10 @@
 //! the disk is full. Invariant: index and file together take no more than the books count for the
 //! index. Concurrency: one lock, held while the file changes; the books are a leaf below it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
-
-use super::sync::lock;
 
 /// Its name in the store's folder.
 pub const NAME: &str = "headroom";
@@ -40,7 +38,7 @@ impl Headroom {
 
     /// Begins a change.
     pub fn change(&self) -> Change<'_> {
-        Change { path: &self.path, len: lock(&self.len) }
+        Change { path: &self.path, len: self.len.lock() }
     }
 }
 

@@ -1,21 +1,20 @@
 //! Pins: promises not to evict, each with an owner.
 //!
 //! Invariant: a blob is pinned iff some pin in the index names it; a pinned blob's segments are not
-//! on the LRU list. Concurrency: changes hold `evictor`, so that no plan made before one is carried
+//! on the LRU list. Concurrency: changes hold `eviction_lock`, so that no plan made before one is carried
 //! out after it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::core::Core;
-use super::error::StoreError;
-use super::evict;
-use super::index::{Durability, names};
-use super::names::promise;
-use super::sync::lock;
-use super::types::Pin;
 use crate::model::{ContentKey, VersionRef};
+use crate::store::engine::core::Core;
+use crate::store::engine::eviction;
+use crate::store::engine::index_growth::promise;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, names};
+use crate::store::types::Pin;
 
 /// What the row of a pinned blob takes at most, and of a pin.
 const PER_BLOB: u64 = 128;
@@ -25,7 +24,7 @@ const PER_PIN: u64 = 4096;
 pub fn pin(core: &Arc<Core>, pin: &Pin, blobs: &[ContentKey]) -> Result<(), StoreError> {
     let bytes = PER_PIN + PER_BLOB * blobs.len() as u64;
     let promise = promise(core, bytes)?;
-    let _still = lock(&core.evictor);
+    let _still = core.eviction_lock.lock();
     core.write_index(Durability::Full, |tx| names::add_pin(tx, pin, blobs))?;
     promise.keep();
     apply(core)
@@ -38,7 +37,7 @@ pub fn unpin(
     version: &VersionRef,
     owner: &str,
 ) -> Result<(bool, Vec<String>), StoreError> {
-    let _still = lock(&core.evictor);
+    let _still = core.eviction_lock.lock();
     let (removed, others) =
         core.write_index(Durability::Full, |tx| names::remove_pin(tx, source, version, owner))?;
     apply(core)?;
@@ -58,7 +57,7 @@ pub fn count(keys: Vec<ContentKey>) -> HashMap<ContentKey, u32> {
 fn apply(core: &Arc<Core>) -> Result<(), StoreError> {
     let pinned = count(core.index.read(names::pinned_blobs)?);
     let changed: Vec<_> = {
-        let mut blobs = lock(&core.blobs);
+        let mut blobs = core.blobs.lock();
         let was = std::mem::replace(&mut blobs.pinned, pinned);
         let now = &blobs.pinned;
         let changed = was
@@ -67,18 +66,18 @@ fn apply(core: &Arc<Core>) -> Result<(), StoreError> {
             .chain(now.keys().filter(|k| !was.contains_key(k)));
         changed.filter_map(|k| blobs.by_key.get(k).cloned()).collect()
     };
-    for cell in changed {
-        let pinned = lock(&core.blobs).pinned.contains_key(&cell.key());
-        cell.pinned.store(pinned, Ordering::SeqCst);
+    for entry in changed {
+        let pinned = core.blobs.lock().pinned.contains_key(&entry.key());
+        entry.pinned.store(pinned, Ordering::SeqCst);
         let listed: Vec<(u32, u32)> = {
-            let s = cell.state();
-            let all = 0..cell.layout.segment_count();
-            all.filter(|i| s.present.any(cell.parts_of(*i)))
-                .map(|i| (i, s.segs[i as usize].used))
+            let s = entry.state();
+            let all = 0..entry.layout.segment_count();
+            all.filter(|i| s.present.any(entry.parts_of(*i)))
+                .map(|i| (i, s.segments[i as usize].used))
                 .collect()
         };
         // takes them off the list if it is pinned
-        evict::list(core, &cell, listed);
+        eviction::list(core, &entry, listed);
     }
     Ok(())
 }

@@ -6,17 +6,19 @@
 use std::io;
 use std::sync::Arc;
 
-use super::blob::{READ, Use, handle};
-use super::cell::Cell;
-use super::core::Core;
-use super::disk::Access;
-use super::error::StoreError;
-use super::sync::lock;
-use super::types::{ReadState, Verified};
-use super::{commit, leave, sums, trust};
 use crate::base::units::ByteSize;
 use crate::model::hash;
 use crate::model::{ContentKey, PartRange};
+use crate::store::blob::{READ, Use, handle};
+use crate::store::disk::Access;
+use crate::store::engine::checksums;
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::removal;
+use crate::store::engine::trust;
+use crate::store::error::StoreError;
+use crate::store::state::entry::BlobEntry;
+use crate::store::types::{ReadState, Verified};
 
 /// Verifies these blobs; `progress` gets (bytes done, bytes in all) and says whether to go on.
 pub fn verify(
@@ -25,32 +27,32 @@ pub fn verify(
     progress: &dyn Fn(u64, u64) -> bool,
 ) -> Result<Verified, StoreError> {
     commit::commit(core)?;
-    let cells: Vec<Arc<Cell>> = {
-        let blobs = lock(&core.blobs);
+    let entries: Vec<Arc<BlobEntry>> = {
+        let blobs = core.blobs.lock();
         keys.iter().filter_map(|k| blobs.by_key.get(k).cloned()).collect()
     };
-    let all: u64 = cells.iter().map(|c| c.state().data).sum();
+    let all: u64 = entries.iter().map(|c| c.state().data).sum();
     let mut out = Verified::default();
     let mut done = 0;
     let mut go_on = progress(0, all);
-    for cell in cells {
+    for entry in entries {
         if !go_on {
             break;
         }
-        let Compared { wrong, checked } = check(core, &cell, &mut |bytes| {
+        let Compared { wrong, checked } = check(core, &entry, &mut |bytes| {
             done += bytes;
             go_on = progress(done.min(all), all);
             go_on
         })?;
         out.checked.0 += checked;
         if !wrong.is_empty() {
-            let dropped = leave::drop_wrong(core, &cell, &wrong)?;
+            let dropped = removal::drop_wrong(core, &entry, &wrong)?;
             tracing::error!(
-                blob = %cell.key(), bytes = dropped,
+                blob = %entry.key(), bytes = dropped,
                 "cached bytes are not what was stored; they are dropped and will be fetched again"
             );
             out.dropped = ByteSize(out.dropped.0 + dropped);
-            out.damaged.push(cell.key());
+            out.damaged.push(entry.key());
         }
     }
     Ok(out)
@@ -67,15 +69,15 @@ pub struct Compared {
 
 fn check(
     core: &Arc<Core>,
-    cell: &Arc<Cell>,
+    entry: &Arc<BlobEntry>,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Compared, StoreError> {
     // what waits for its commit has no slot yet
-    let all = cell.layout.all_parts();
-    let committed = cell.state().committed(all).runs(all, true);
-    let out = compare(core, cell, &committed, progress)?;
-    if let Some(open) = cell.state().file.clone() {
-        open.file.forget(0, cell.layout.len());
+    let all = entry.layout.all_parts();
+    let committed = entry.state().committed(all).runs(all, true);
+    let out = compare(core, entry, &committed, progress)?;
+    if let Some(open) = entry.state().file.clone() {
+        open.file.forget(0, entry.layout.len());
     }
     Ok(out)
 }
@@ -84,30 +86,32 @@ fn check(
 /// had, wants no more. Those that match are proven. Nothing is dropped yet.
 pub fn compare(
     core: &Arc<Core>,
-    cell: &Arc<Cell>,
+    entry: &Arc<BlobEntry>,
     runs: &[PartRange],
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Compared, StoreError> {
     // what is compared from here on is of the file as it looks now; one that is gone reads as wrong
-    let _ = trust::examine(core, cell);
-    let (blob, _) = handle(core, &cell.layout);
+    let _ = trust::examine(core, entry);
+    let (blob, _) = handle(core, &entry.layout);
     let mut out = Compared::default();
-    let cannot = || StoreError::disk(&core.full(&cell.sums_path()), "read the checksums");
+    let cannot = || StoreError::disk(&core.full(&entry.checksums_path()), "read the checksums");
     // without checksums nothing matches; checksums that cannot be read say nothing
-    let sidecar = match core.disk.open(&cell.sums_path(), Access::Read) {
+    let sidecar = match core.disk.open(&entry.checksums_path(), Access::Read) {
         Ok(file) => Some(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(cannot()(e)),
     };
-    let changes = cell.state().foreign_changes;
+    let changes = entry.state().foreign_changes;
     let mut buf = Vec::new();
-    'all: for chunk in runs.iter().flat_map(|run| sums::chunks(*run)) {
+    'all: for chunk in runs.iter().flat_map(|run| checksums::chunks(*run)) {
         let slots = match &sidecar {
-            Some(file) => Some(sums::read(file.as_ref(), &cell.layout, chunk).map_err(cannot())?),
+            Some(file) => {
+                Some(checksums::read(file.as_ref(), &entry.layout, chunk).map_err(cannot())?)
+            }
             None => None,
         };
         for part in chunk.iter() {
-            let file = cell.layout.part(part).file;
+            let file = entry.layout.part(part).file;
             let one = PartRange { start: part.0, end: part.0 + 1 };
             buf.resize(file.len() as usize, 0);
             let mut read = || blob.read_or_fail(file.start(), &mut buf, Use::No);
@@ -125,7 +129,7 @@ pub fn compare(
             };
             out.checked += file.len();
             if good {
-                let mut s = cell.state();
+                let mut s = entry.state();
                 if s.foreign_changes == changes {
                     s.unproven.clear(one);
                 }
@@ -140,12 +144,12 @@ pub fn compare(
             }
         }
     }
-    let s = cell.state();
+    let s = entry.state();
     let believable = s.unproven.is_empty() && s.stamp != s.stamp_kept;
     drop(s);
     if believable {
         // the index may say from now on that the file is as it looks
-        commit::note(core, cell, 0);
+        commit::note(core, entry, 0);
     }
     Ok(out)
 }

@@ -12,13 +12,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::core::Core;
-use super::error::StoreError;
-use super::index::{Durability, garbage, names};
-use super::names as room;
-use super::sync::lock;
-use super::types::{NodeId, NodeKey};
 use crate::model::{ContentKey, Digest};
+use crate::store::engine::core::Core;
+use crate::store::engine::index_growth as room;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, garbage, names};
+use crate::store::types::{NodeId, NodeKey};
 
 /// Rows that go in one transaction: neighbours, which share their pages, so that the log stays within
 /// what the books allow for it.
@@ -28,7 +27,7 @@ const RECENT: u32 = 600;
 /// How soon it is tried again after nothing more could go, unless much more has come.
 const AGAIN: Duration = Duration::from_secs(600);
 /// What a document takes beside its bytes.
-const PER_DOCUMENT: u64 = super::names::PER_DOCUMENT;
+const PER_DOCUMENT: u64 = crate::store::engine::index_growth::PER_DOCUMENT;
 
 /// How documents are read. The store keeps them and knows no format.
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +97,9 @@ impl Listed {
 
 /// Collects if names and documents take more than their headroom and it may help.
 pub fn when_due(core: &Arc<Core>) -> Result<(), StoreError> {
-    let mut collector = lock(&core.collector);
+    let mut collector = core.collector.lock();
     let (taken, headroom) = {
-        let space = lock(&core.space);
+        let space = core.accounting.lock();
         (space.names(), space.headroom())
     };
     let futile = collector
@@ -116,12 +115,12 @@ pub fn when_due(core: &Arc<Core>) -> Result<(), StoreError> {
         let mut run = Run::new(core, &collector)?;
         let done = run.collect(taken - goal);
         core.collections.fetch_add(1, Ordering::SeqCst);
-        let mut space = lock(&core.space);
+        let mut space = core.accounting.lock();
         space.other = space.other.saturating_sub(run.freed);
         (run.gone_nodes, run.gone_manifests, done)
     };
     let given = give_back(core);
-    let left = lock(&core.space).names();
+    let left = core.accounting.lock().names();
     collector.futile = (left > goal).then(|| (left, Instant::now()));
     let (bytes, took) = (taken.saturating_sub(left), begun.elapsed());
     tracing::info!(
@@ -230,7 +229,7 @@ impl<'a> Run<'a> {
         let first = dead(self, &there);
         self.forget_nodes(&first)?;
         let now = self.core.time.seconds();
-        let used_since = lock(&self.core.uses).clone();
+        let used_since = self.core.uses.lock().clone();
         for m in manifests {
             if self.freed >= goal {
                 break;
@@ -244,7 +243,7 @@ impl<'a> Run<'a> {
             if !stays {
                 self.core
                     .write_index(Durability::Normal, |tx| garbage::forget_manifest(tx, &m.hash))?;
-                lock(&self.core.uses).remove(&m.hash);
+                self.core.uses.lock().remove(&m.hash);
                 there.remove(&m.hash);
                 self.freed += m.len + PER_DOCUMENT;
                 self.gone_manifests += 1;
@@ -314,11 +313,11 @@ impl<'a> Run<'a> {
             return Ok(false);
         };
         let keys = self.collector.sources.values().find_map(|f| (f.blobs)(hash, &body));
-        let blobs = lock(&self.core.blobs);
-        let cells: Vec<_> =
+        let blobs = self.core.blobs.lock();
+        let entries: Vec<_> =
             keys.iter().flatten().filter_map(|key| blobs.by_key.get(key).cloned()).collect();
         drop(blobs);
-        Ok(cells.iter().any(|cell| cell.state().data > 0))
+        Ok(entries.iter().any(|entry| entry.state().data > 0))
     }
 }
 

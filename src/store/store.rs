@@ -3,33 +3,39 @@
 //! The last clone's drop commits, records and closes; blobs still in use then stay readable and
 //! take no more writes, and the lock is kept until they are gone.
 
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use super::blob::{self, Blob, LocalSource};
-use super::collect::{Formats, NodesInUse};
-use super::core::Core;
-use super::disk::{Disk, RealDisk};
-use super::error::StoreError;
-use super::index::{Durability, garbage, names, rows};
-use super::lock::StoreLock;
-use super::names::PER_DOCUMENT;
-use super::reserve::{self, Reservation};
-use super::sync::lock;
-use super::types::{
-    Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
-};
-use super::{commit, evict, names as named, open, pins, sources, verify};
 use crate::base::units::ByteSize;
 use crate::base::{Clock, ObjectRange, SystemClock};
 use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
+use crate::store::blob::{self, Blob, LocalSource};
+use crate::store::disk::lock::StoreLock;
+use crate::store::disk::{Disk, RealDisk};
+use crate::store::engine::collection::{Formats, NodesInUse};
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::eviction;
+use crate::store::engine::index_growth as named;
+use crate::store::engine::index_growth::PER_DOCUMENT;
+use crate::store::engine::open;
+use crate::store::engine::pins;
+use crate::store::engine::reserve::{self, Reservation};
+use crate::store::engine::verify;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, garbage, names, rows};
+use crate::store::sources;
+use crate::store::types::{
+    Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
+};
 
 /// Nodes made in one transaction: a large catalog's log stays small beside a small cache.
 const NODES: usize = 2048;
-/// Traces of loads that are kept: the models that one machine serves in turn, at some MiB at most.
+/// Traces of loads that are kept: the models that one machine serves in write_lock, at some MiB at most.
 const MAX_TRACES: u32 = 64;
 
 /// The store. Cheap to clone; the last clone's drop commits and closes.
@@ -41,16 +47,16 @@ pub struct Store {
 #[derive(Debug)]
 struct OpenStore {
     core: Arc<Core>,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    commit_lock: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for OpenStore {
     fn drop(&mut self) {
         let core = &self.core;
         core.closed.store(true, Ordering::SeqCst);
-        lock(&core.dirty).stop = true;
+        core.dirty.lock().stop = true;
         core.wake.notify_all();
-        if let Some(thread) = lock(&self.committer).take() {
+        if let Some(thread) = self.commit_lock.lock().take() {
             let _ = thread.join();
         }
         if let Err(e) = commit::close(core) {
@@ -112,7 +118,7 @@ impl Store {
             move || commit::run(&core)
         });
         let thread = thread.map_err(StoreError::disk(&core.root, "start the commit thread"))?;
-        Ok(Self { open: Arc::new(OpenStore { core, committer: Mutex::new(Some(thread)) }) })
+        Ok(Self { open: Arc::new(OpenStore { core, commit_lock: Mutex::new(Some(thread)) }) })
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -131,7 +137,7 @@ impl Store {
 
     /// What may be taken on disk in all.
     pub fn limit(&self) -> ByteSize {
-        ByteSize(lock(&self.core().space).limit)
+        ByteSize(self.core().accounting.lock().limit)
     }
 
     /// The blob of a file, empty if nothing of it was ever fetched. Touches no disk file before
@@ -140,7 +146,7 @@ impl Store {
         let core = self.core();
         let layout = Arc::new(layout);
         let (blob, new) = blob::handle(core, &layout);
-        let row = blob.cell().state().row;
+        let row = blob.entry().state().row;
         let Some(last) = layout.pieces().last() else { return Ok(blob) };
         if let Some(row) = row
             && new
@@ -160,8 +166,8 @@ impl Store {
 
     /// What is present of a blob, without opening it: (data bytes present, complete?).
     pub fn presence(&self, key: &ContentKey) -> (ByteSize, bool) {
-        let cell = lock(&self.core().blobs).by_key.get(key).cloned();
-        cell.map_or_else(Default::default, |c| {
+        let entry = self.core().blobs.lock().by_key.get(key).cloned();
+        entry.map_or_else(Default::default, |c| {
             let s = c.state();
             (ByteSize(s.data), s.is_complete(&c.layout))
         })
@@ -225,18 +231,18 @@ impl Store {
 
     /// Whether somebody pinned this blob.
     pub fn is_pinned(&self, key: &ContentKey) -> bool {
-        lock(&self.core().blobs).pinned.contains_key(key)
+        self.core().blobs.lock().pinned.contains_key(key)
     }
 
     /// Gives back the space of these blobs. With `force`, of pinned ones too (they stay pinned).
     pub fn evict(&self, blobs: &[ContentKey], force: bool) -> Result<Evicted, StoreError> {
-        evict::blobs(self.core(), blobs, force)
+        eviction::blobs(self.core(), blobs, force)
     }
 
     /// Every blob that has something present.
     pub fn blobs(&self) -> Vec<ContentKey> {
-        let cells: Vec<_> = lock(&self.core().blobs).by_key.values().cloned().collect();
-        cells.iter().filter(|c| c.state().data > 0).map(|c| c.key()).collect()
+        let entries: Vec<_> = self.core().blobs.lock().by_key.values().cloned().collect();
+        entries.iter().filter(|c| c.state().data > 0).map(|c| c.key()).collect()
     }
 
     /// Re-hashes what is present of these blobs against the sums; drops what does not match.
@@ -265,12 +271,12 @@ impl Store {
     /// A source is in use, and its documents are read so: before anything of the index is forgotten,
     /// it is looked up in them whether something needs it.
     pub fn uses(&self, source: &str, formats: Formats) {
-        lock(&self.core().collector).uses(source, formats);
+        self.core().collector.lock().uses(source, formats);
     }
 
     /// Asks this one before a node is forgotten.
     pub fn asks(&self, nodes: Weak<dyn NodesInUse>) {
-        lock(&self.core().collector).asks(nodes);
+        self.core().collector.lock().asks(nodes);
     }
 
     /// How often nodes were forgotten so far: what is remembered of them elsewhere holds until then.
@@ -310,7 +316,7 @@ impl Store {
         let found = self.core().index.read(|c| names::manifest(c, hash))?;
         if found.is_some() {
             let core = self.core();
-            lock(&core.uses).insert(*hash, core.time.seconds());
+            core.uses.lock().insert(*hash, core.time.seconds());
         }
         Ok(found)
     }

@@ -10,23 +10,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::cell::{Cell, folder_of};
-use super::core::Core;
-use super::disk::Access;
-use super::error::StoreError;
-use super::index::{Durability, rows};
-use super::presence::Bits;
-use super::sync::lock;
-use super::{commit, evict, leave, space, sums, trust};
 use crate::model::{BlobLayout, ContentKey, Digest, PartRange};
+use crate::store::disk::Access;
+use crate::store::engine::checksums;
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::eviction;
+use crate::store::engine::removal;
+use crate::store::engine::trust;
+use crate::store::error::StoreError;
+use crate::store::index::{Durability, rows};
+use crate::store::state::accounting;
+use crate::store::state::entry::{BlobEntry, folder_of};
+use crate::store::state::part_set::PartSet;
 
 /// Makes the disk agree with the index.
 pub fn agree(core: &Arc<Core>) -> Result<(), StoreError> {
-    let cells: Vec<Arc<Cell>> = lock(&core.blobs).by_key.values().cloned().collect();
-    for cell in &cells {
-        check(core, cell)?;
+    let entries: Vec<Arc<BlobEntry>> = core.blobs.lock().by_key.values().cloned().collect();
+    for entry in &entries {
+        check(core, entry)?;
     }
-    let claimed: HashSet<ContentKey> = cells.iter().map(|cell| cell.key()).collect();
+    let claimed: HashSet<ContentKey> = entries.iter().map(|entry| entry.key()).collect();
     let mut strangers = Vec::new();
     for folder in list(core, Path::new("blobs")) {
         let path = Path::new("blobs").join(&folder);
@@ -105,61 +109,61 @@ fn remove(core: &Core, path: &Path) {
 }
 
 /// Checks a blob that the index claims.
-fn check(core: &Arc<Core>, cell: &Arc<Cell>) -> Result<(), StoreError> {
-    let stat = core.disk.stat(&cell.path()).ok().filter(|s| s.len == cell.layout.len());
-    let data = cell.state().data;
+fn check(core: &Arc<Core>, entry: &Arc<BlobEntry>) -> Result<(), StoreError> {
+    let stat = core.disk.stat(&entry.path()).ok().filter(|s| s.len == entry.layout.len());
+    let data = entry.state().data;
     let Some(stat) = stat.filter(|_| data > 0) else {
         // nothing of it is there, or nothing of it was ever committed
-        return leave::drop_wrong(core, cell, &[cell.layout.all_parts()]).map(drop);
+        return removal::drop_wrong(core, entry, &[entry.layout.all_parts()]).map(drop);
     };
     // its names may not have been synced if it is new: with a row they were
-    give_back(core, cell, stat.allocated);
+    give_back(core, entry, stat.allocated);
     Ok(())
 }
 
 /// Punches what is absent of a blob that takes more than it is counted for; what it takes beyond that
 /// all the same is counted.
-fn give_back(core: &Arc<Core>, cell: &Arc<Cell>, allocated: u64) {
-    if allocated <= cell.state().cost {
+fn give_back(core: &Arc<Core>, entry: &Arc<BlobEntry>, allocated: u64) {
+    if allocated <= entry.state().cost {
         return;
     }
-    if let Err(error) = punch_absent(core, cell) {
-        tracing::warn!(blob = %cell.key(), %error, "space that nothing is cached in was not given back");
+    if let Err(error) = punch_absent(core, entry) {
+        tracing::warn!(blob = %entry.key(), %error, "space that nothing is cached in was not given back");
     }
-    let allocated = core.disk.stat(&cell.path()).map_or(allocated, |s| s.allocated);
-    let excess = allocated.saturating_sub(cell.state().cost + cell.overhead.map);
-    cell.state().excess = excess;
-    lock(&core.space).data += excess;
+    let allocated = core.disk.stat(&entry.path()).map_or(allocated, |s| s.allocated);
+    let excess = allocated.saturating_sub(entry.state().cost + entry.overhead.map);
+    entry.state().excess = excess;
+    core.accounting.lock().data += excess;
 }
 
-fn punch_absent(core: &Core, cell: &Arc<Cell>) -> io::Result<()> {
-    let absent = cell.state().present.runs(cell.layout.all_parts(), false);
-    if absent.is_empty() || !core.disk.holes() || core.is_shared(cell) {
+fn punch_absent(core: &Core, entry: &Arc<BlobEntry>) -> io::Result<()> {
+    let absent = entry.state().present.runs(entry.layout.all_parts(), false);
+    if absent.is_empty() || !core.disk.holes() || core.is_shared(entry) {
         return Ok(());
     }
-    trust::changing(core, cell, || {
-        let open = core.file(cell, true)?;
+    trust::changing(core, entry, || {
+        let open = core.file(entry, true)?;
         absent.iter().try_for_each(|run| {
-            let r = space::punch_range(&cell.layout, *run, |n| cell.state().keeps(n));
+            let r = accounting::punch_range(&entry.layout, *run, |n| entry.state().keeps(n));
             if r.is_empty() { Ok(()) } else { open.file.punch(r.start(), r.len()) }
         })
     })?;
-    commit::note(core, cell, 0);
+    commit::note(core, entry, 0);
     Ok(())
 }
 
 /// The parts of a blob without a row that may be there: they have a checksum and no hole. Makes what is
 /// there durable. Nothing is read: they are unproven.
 fn claims(core: &Core, layout: &BlobLayout, path: &Path) -> io::Result<Vec<PartRange>> {
-    let sums_path = path.with_extension("sums");
+    let checksums_path = path.with_extension("sums");
     let (data, sidecar) =
-        (core.disk.open(path, Access::Read)?, core.disk.open(&sums_path, Access::Read)?);
+        (core.disk.open(path, Access::Read)?, core.disk.open(&checksums_path, Access::Read)?);
     if data.stat()?.len != layout.len() {
         return Ok(Vec::new());
     }
-    let (mut bits, solid) = (Bits::default(), data.is_solid(0, layout.len())?);
-    for chunk in sums::chunks(layout.all_parts()) {
-        for (part, slot) in chunk.iter().zip(sums::read(sidecar.as_ref(), layout, chunk)?) {
+    let (mut bits, solid) = (PartSet::default(), data.is_solid(0, layout.len())?);
+    for chunk in checksums::chunks(layout.all_parts()) {
+        for (part, slot) in chunk.iter().zip(checksums::read(sidecar.as_ref(), layout, chunk)?) {
             let file = layout.part(part).file;
             if slot.is_some() && (solid || data.is_solid(file.start(), file.len())?) {
                 bits.set(PartRange { start: part.0, end: part.0 + 1 });
@@ -183,8 +187,8 @@ fn adopt(
     path: &Path,
     allocated: u64,
 ) -> Result<bool, StoreError> {
-    let sums_path = path.with_extension("sums");
-    let Some(layout) = sums::certified_layout(core.disk.as_ref(), &sums_path, key) else {
+    let checksums_path = path.with_extension("sums");
+    let Some(layout) = checksums::certified_layout(core.disk.as_ref(), &checksums_path, key) else {
         return Ok(false);
     };
     let claimed = match claims(core, &layout, path) {
@@ -192,26 +196,26 @@ fn adopt(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => {
             tracing::warn!(path = %core.full(path).display(), %error, "a blob cannot be looked at");
-            lock(&core.space).overhead += allocated;
+            core.accounting.lock().overhead += allocated;
             return Ok(true);
         }
     };
     if claimed.is_empty() {
         return Ok(false);
     }
-    let cell = lock(&core.blobs).cell(&Arc::new(layout));
+    let entry = core.blobs.lock().entry(&Arc::new(layout));
     let used = core.time.seconds();
     let row = core.write_index(Durability::Full, |tx| {
-        let row = rows::add_blob(tx, &cell.layout)?;
-        let mut s = cell.state();
+        let row = rows::add_blob(tx, &entry.layout)?;
+        let mut s = entry.state();
         for run in &claimed {
-            s.add(&cell.layout, *run);
+            s.add(&entry.layout, *run);
             s.unproven.set(*run);
         }
-        for segment in 0..cell.layout.segment_count() {
-            let range = cell.parts_of(segment);
+        for segment in 0..entry.layout.segment_count() {
+            let range = entry.parts_of(segment);
             let parts = s.present.to_bytes(range);
-            s.segs[segment as usize].used = used;
+            s.segments[segment as usize].used = used;
             if !parts.is_empty() {
                 rows::set_segment(tx, row, key, &rows::SegmentRow { segment, parts, used })?;
             }
@@ -219,18 +223,18 @@ fn adopt(
         Ok(row)
     })?;
     let listed: Vec<_> = {
-        let mut s = cell.state();
+        let mut s = entry.state();
         s.row = Some(row);
         // a former process may have passed it on, and a program mapped it
         s.passed = true;
-        let mut space = lock(&core.space);
-        space.add_overhead(&cell.overhead);
+        let mut space = core.accounting.lock();
+        space.add_overhead(&entry.overhead);
         space.data += s.cost;
-        let all = 0..cell.layout.segment_count();
-        all.filter(|i| s.present.any(cell.parts_of(*i))).map(|i| (i, used)).collect()
+        let all = 0..entry.layout.segment_count();
+        all.filter(|i| s.present.any(entry.parts_of(*i))).map(|i| (i, used)).collect()
     };
-    evict::list(core, &cell, listed);
-    tracing::info!(blob = %key, bytes = cell.state().data, "a blob was taken back into the index");
-    give_back(core, &cell, allocated);
+    eviction::list(core, &entry, listed);
+    tracing::info!(blob = %key, bytes = entry.state().data, "a blob was taken back into the index");
+    give_back(core, &entry, allocated);
     Ok(true)
 }

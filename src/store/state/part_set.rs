@@ -7,7 +7,7 @@ use crate::model::PartRange;
 
 /// A set of parts of one blob.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bits {
+pub struct PartSet {
     words: Vec<u64>,
 }
 
@@ -24,7 +24,7 @@ fn words(range: PartRange) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-impl Bits {
+impl PartSet {
     fn word(&self, at: usize) -> u64 {
         self.words.get(at).copied().unwrap_or(0)
     }
@@ -59,7 +59,7 @@ impl Bits {
     }
 
     /// Puts everything of another set in.
-    pub fn merge(&mut self, other: &Bits) {
+    pub fn merge(&mut self, other: &PartSet) {
         if self.words.len() < other.words.len() {
             self.words.resize(other.words.len(), 0);
         }
@@ -124,7 +124,7 @@ impl Bits {
         out
     }
 
-    /// Puts in what [`Bits::to_bytes`] of the same run gave. Bits beyond the run are refused.
+    /// Puts in what [`PartSet::to_bytes`] of the same run gave. PartSet beyond the run are refused.
     pub fn add_bytes(&mut self, range: PartRange, bytes: &[u8]) -> bool {
         let len = range.len() as usize;
         let beyond = |(at, byte): (usize, &u8)| {
@@ -170,7 +170,7 @@ mod tests {
         #[test]
         fn behaves_like_a_set(ops in proptest::collection::vec((any::<bool>(), 0u32..300, 0u32..200), 0..40),
                               (a, n) in (0u32..300, 0u32..200)) {
-            let (mut bits, mut set) = (Bits::default(), BTreeSet::new());
+            let (mut bits, mut set) = (PartSet::default(), BTreeSet::new());
             for (put, start, len) in ops {
                 let range = r(start, start + len);
                 if put { bits.set(range); set.extend(start..start + len); }
@@ -184,14 +184,14 @@ mod tests {
             prop_assert_eq!(present, (a..a + n).filter(|i| set.contains(i)).collect::<Vec<_>>());
             let absent: Vec<u32> = bits.runs(range, false).into_iter().flat_map(|p| p.start..p.end).collect();
             prop_assert_eq!(absent, (a..a + n).filter(|i| !set.contains(i)).collect::<Vec<_>>());
-            let mut back = Bits::default();
+            let mut back = PartSet::default();
             prop_assert!(back.add_bytes(range, &bits.to_bytes(range)));
             for i in a..a + n { prop_assert_eq!(back.get(i), set.contains(&i)); }
         }
 
         #[test]
         fn merging_is_union(runs in proptest::collection::vec((any::<bool>(), 0u32..300, 0u32..40), 0..20)) {
-            let (mut one, mut other, mut both) = (Bits::default(), Bits::default(), Bits::default());
+            let (mut one, mut other, mut both) = (PartSet::default(), PartSet::default(), PartSet::default());
             for (first, start, len) in runs {
                 if first { &mut one } else { &mut other }.set(r(start, start + len));
                 both.set(r(start, start + len));
@@ -206,7 +206,7 @@ mod tests {
             let bytes = [bytes, vec![0; zeros]].concat();
             let bit = |i: u32| bytes.get(i as usize / 8).is_some_and(|b| b >> (i % 8) & 1 == 1);
             let fits = (len..8 * bytes.len() as u32).all(|i| !bit(i));
-            let mut bits = Bits::default();
+            let mut bits = PartSet::default();
             bits.set(r(start, start + 2));
             prop_assert_eq!(bits.add_bytes(r(start, start + len), &bytes), fits);
             for i in 0..300 {
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn stored_bits_beyond_the_run_are_refused() {
-        assert!(!Bits::default().add_bytes(r(0, 7), &[0b1000_0000]));
-        assert!(Bits::default().add_bytes(r(0, 8), &[0b1000_0000]));
+        assert!(!PartSet::default().add_bytes(r(0, 7), &[0b1000_0000]));
+        assert!(PartSet::default().add_bytes(r(0, 8), &[0b1000_0000]));
     }
 }

@@ -1,4 +1,4 @@
-//! Room for names and documents in the index.
+//! EvictionOutcome for names and documents in the index.
 //!
 //! Invariant: they have a headroom that data never gets, so neither pins nor a lowered limit keep a
 //! name from being looked up. Beyond it they compete with data like any other: the oldest goes.
@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
-use super::core::Core;
-use super::error::StoreError;
-use super::sync::lock;
-use super::{collect, reserve};
+use crate::store::engine::collection;
+use crate::store::engine::core::Core;
+use crate::store::engine::reserve;
+use crate::store::error::StoreError;
 
 /// What a saved document takes beside its bytes: half a page here and there, and its row.
 pub const PER_DOCUMENT: u64 = 16 << 10;
 
-/// Room promised to what is just being written.
+/// EvictionOutcome promised to what is just being written.
 #[derive(Debug)]
 pub struct Promise {
     core: Arc<Core>,
@@ -25,7 +25,7 @@ pub struct Promise {
 impl Promise {
     /// It was written: the index has grown by that much.
     pub fn keep(mut self) {
-        let mut space = lock(&self.core.space);
+        let mut space = self.core.accounting.lock();
         space.promised -= self.bytes;
         space.other += self.grows;
         drop(space);
@@ -35,7 +35,7 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        lock(&self.core.space).promised -= self.bytes;
+        self.core.accounting.lock().promised -= self.bytes;
     }
 }
 
@@ -44,7 +44,7 @@ pub fn promise(core: &Arc<Core>, grows: u64) -> Result<Promise, StoreError> {
     if let Some(promise) = promise_now(core, grows) {
         return Ok(promise);
     }
-    if let Err(error) = collect::when_due(core) {
+    if let Err(error) = collection::when_due(core) {
         tracing::warn!(%error, "forgetting names and documents");
     }
     reserve::make_room(core, 2 * grows, || promise_now(core, grows))
@@ -56,7 +56,7 @@ pub fn promise_now(core: &Arc<Core>, grows: u64) -> Option<Promise> {
     let bytes = 2 * grows;
     let mut headroom = core.headroom.change();
     let (unused, due) = {
-        let mut space = lock(&core.space);
+        let mut space = core.accounting.lock();
         if !space.try_promise(bytes) {
             return None;
         }
@@ -64,7 +64,7 @@ pub fn promise_now(core: &Arc<Core>, grows: u64) -> Option<Promise> {
     };
     headroom.shrink_to(unused);
     if due {
-        lock(&core.dirty).collect = true;
+        core.dirty.lock().collect = true;
         core.wake.notify_all();
     }
     Some(Promise { core: core.clone(), bytes, grows })
@@ -73,7 +73,7 @@ pub fn promise_now(core: &Arc<Core>, grows: u64) -> Option<Promise> {
 /// Keeps on the disk what the headroom has left, as far as the disk has it.
 pub fn tend_headroom(core: &Core) {
     let mut headroom = core.headroom.change();
-    let unused = lock(&core.space).unused_headroom();
+    let unused = core.accounting.lock().unused_headroom();
     headroom.shrink_to(unused);
     if core.lock.still_ours() {
         headroom.grow_to(unused, core.disk.free().unwrap_or(0));

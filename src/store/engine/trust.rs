@@ -9,22 +9,21 @@
 //!
 //! Invariants: a part in `unproven` is never handed to a reader, to another blob or to the kernel. The
 //! index holds a stamp of a blob only if none of its parts was unproven when the stamp was taken.
-//! Concurrency: our own changes of a blob's file run under the cell's `turn`, so that a change time that
-//! we did not cause is recognised. The cell's state is locked briefly, never across I/O.
+//! Concurrency: our own changes of a blob's file run under the entry's `write_lock`, so that a change time that
+//! we did not cause is recognised. The entry's state is locked briefly, never across I/O.
 
 use std::io;
 use std::sync::Arc;
 
-use super::cell::{Cell, State};
-use super::commit;
-use super::core::Core;
-use super::disk::{DiskFile, FileStat};
-use super::error::StoreError;
-use super::leave;
-use super::presence::Bits;
-use super::sync::lock;
-use super::verify;
 use crate::model::PartRange;
+use crate::store::disk::{DiskFile, FileStat};
+use crate::store::engine::commit;
+use crate::store::engine::core::Core;
+use crate::store::engine::removal;
+use crate::store::engine::verify;
+use crate::store::error::StoreError;
+use crate::store::state::entry::{BlobEntry, BlobState};
+use crate::store::state::part_set::PartSet;
 
 /// What a blob's file looked like after our last change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,33 +73,33 @@ pub fn evidence(left: Left) -> Evidence {
 }
 
 /// Looks once whether a blob's file is as the index last saw it; if so, all its parts are believed.
-pub fn examine(core: &Core, cell: &Cell) -> io::Result<()> {
-    if cell.state().examined {
+pub fn examine(core: &Core, entry: &BlobEntry) -> io::Result<()> {
+    if entry.state().examined {
         return Ok(());
     }
-    let _turn = lock(&cell.turn);
-    compare_stamp(cell, &stat(core, cell)?);
+    let _turn = entry.write_lock.lock();
+    compare_stamp(entry, &stat(core, entry)?);
     Ok(())
 }
 
 /// Looks whether the file that now has the blob's name is the one that we left there: the kernel is to
 /// read it without us. What is not is compared with its checksums first.
-pub fn examine_by_name(core: &Core, cell: &Cell) -> io::Result<()> {
-    let _turn = lock(&cell.turn);
-    let stat = core.disk.stat(&cell.path())?;
-    if compare_stamp(cell, &stat) == Seen::Changed {
+pub fn examine_by_name(core: &Core, entry: &BlobEntry) -> io::Result<()> {
+    let _turn = entry.write_lock.lock();
+    let stat = core.disk.stat(&entry.path())?;
+    if compare_stamp(entry, &stat) == Seen::Changed {
         // It may be another file than the one that is open.
-        cell.state().file = None;
+        entry.state().file = None;
     }
     Ok(())
 }
 
 /// What a blob's file looks like now.
-fn stat(core: &Core, cell: &Cell) -> io::Result<FileStat> {
-    let open = cell.state().file.clone();
+fn stat(core: &Core, entry: &BlobEntry) -> io::Result<FileStat> {
+    let open = entry.state().file.clone();
     match open {
         Some(open) => open.file.stat(),
-        None => core.disk.stat(&cell.path()),
+        None => core.disk.stat(&entry.path()),
     }
 }
 
@@ -113,10 +112,10 @@ enum Seen {
     Changed,
 }
 
-/// Compares a file with its stamp. The caller has the cell's `turn`.
-fn compare_stamp(cell: &Cell, stat: &FileStat) -> Seen {
+/// Compares a file with its stamp. The caller has the entry's `write_lock`.
+fn compare_stamp(entry: &BlobEntry, stat: &FileStat) -> Seen {
     let now = Stamp::of(stat);
-    let mut s = cell.state();
+    let mut s = entry.state();
     let first = !std::mem::replace(&mut s.examined, true);
     let seen = match (first, s.stamp) {
         // What it takes on disk may change without a change of the file while it is being written.
@@ -125,13 +124,13 @@ fn compare_stamp(cell: &Cell, stat: &FileStat) -> Seen {
         _ => Seen::Changed,
     };
     match (first, seen) {
-        (true, Seen::Same) => s.unproven = Bits::default(),
+        (true, Seen::Same) => s.unproven = PartSet::default(),
         (false, Seen::Changed) => {
             let present = s.present.clone();
             s.unproven.merge(&present);
             s.foreign_changes += 1;
             tracing::warn!(
-                blob = %cell.key(),
+                blob = %entry.key(),
                 "another program changed a cached file; it is compared with its checksums"
             );
         }
@@ -144,56 +143,56 @@ fn compare_stamp(cell: &Cell, stat: &FileStat) -> Seen {
 /// Runs a change of a blob's file, so that its new change time is known to be ours.
 pub fn changing<T>(
     core: &Core,
-    cell: &Cell,
+    entry: &BlobEntry,
     change: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
-    let _turn = lock(&cell.turn);
-    compare_stamp(cell, &stat(core, cell)?);
+    let _turn = entry.write_lock.lock();
+    compare_stamp(entry, &stat(core, entry)?);
     let done = change();
-    cell.state().stamp = stat(core, cell).ok().as_ref().map(Stamp::of);
+    entry.state().stamp = stat(core, entry).ok().as_ref().map(Stamp::of);
     done
 }
 
 /// A file that we have just made: nothing of it comes from an earlier process.
-pub fn made(cell: &Cell, file: &dyn DiskFile) {
+pub fn made(entry: &BlobEntry, file: &dyn DiskFile) {
     let stamp = file.stat().ok().as_ref().map(Stamp::of);
-    let mut s = cell.state();
+    let mut s = entry.state();
     s.examined = true;
     s.stamp = stamp;
 }
 
 /// The stamp to keep in the index; `None` while something that the index claims is unproven or was
 /// dropped, or if the file cannot be looked at.
-pub fn stamp_to_keep(core: &Core, cell: &Cell) -> Option<Stamp> {
-    let _turn = lock(&cell.turn);
-    compare_stamp(cell, &stat(core, cell).ok()?);
-    let s = cell.state();
+pub fn stamp_to_keep(core: &Core, entry: &BlobEntry) -> Option<Stamp> {
+    let _turn = entry.write_lock.lock();
+    compare_stamp(entry, &stat(core, entry).ok()?);
+    let s = entry.state();
     s.stamp.filter(|_| s.unproven.is_empty() && !s.overclaimed)
 }
 
 /// Makes sure that what is present of these parts is believed: what does not match its checksum is
 /// dropped. Returns at once where nothing is unproven.
-pub fn prove(core: &Arc<Core>, cell: &Arc<Cell>, parts: PartRange) -> Result<(), StoreError> {
-    if !cell.state().unproven.any(parts) {
+pub fn prove(core: &Arc<Core>, entry: &Arc<BlobEntry>, parts: PartRange) -> Result<(), StoreError> {
+    if !entry.state().unproven.any(parts) {
         return Ok(());
     }
     // A file that is gone is noticed by the read that follows.
-    let _ = examine(core, cell);
-    let _one = lock(&cell.proving);
-    let unproven = |s: &State| s.unproven.runs(parts, true);
-    if cell.state().unproven.any(parts) && cell.state().waits(parts) {
+    let _ = examine(core, entry);
+    let _one = entry.proving.lock();
+    let unproven = |s: &BlobState| s.unproven.runs(parts, true);
+    if entry.state().unproven.any(parts) && entry.state().waits(parts) {
         // Checksums are on the disk from their commit on.
         commit::commit(core)?;
     }
-    let runs = unproven(&cell.state());
+    let runs = unproven(&entry.state());
     if runs.is_empty() {
         return Ok(());
     }
-    let compared = verify::compare(core, cell, &runs, &mut |_| true)?;
+    let compared = verify::compare(core, entry, &runs, &mut |_| true)?;
     if !compared.wrong.is_empty() {
-        let dropped = leave::drop_wrong(core, cell, &compared.wrong)?;
+        let dropped = removal::drop_wrong(core, entry, &compared.wrong)?;
         tracing::error!(
-            blob = %cell.key(), bytes = dropped,
+            blob = %entry.key(), bytes = dropped,
             "cached bytes do not match their checksum; they are dropped and will be fetched again"
         );
     }

@@ -1,0 +1,19 @@
+//! What the store does: writing, committing, reserving, evicting, removing, recovering, verifying.
+//!
+//! Imports `state`, `index` and `disk`; knows no handles. Invariant: see `store`. Concurrency: any thread;
+//! the order of locks is in `core`.
+
+pub mod checksums;
+pub mod collection;
+pub mod commit;
+pub mod core;
+pub mod eviction;
+pub mod index_growth;
+pub mod open;
+pub mod pins;
+pub mod recovery;
+pub mod removal;
+pub mod reserve;
+pub mod trust;
+pub mod verify;
+pub mod writer;
