@@ -101,7 +101,7 @@ fn large_index(c: &mut Criterion) {
         let all = ObjectRange::new(0, million::OBJECT_BYTES);
         b.iter(|| {
             number = (number + 7_654_321) % OBJECTS;
-            store.local_sources(&[million::object(number)], all)
+            store.local_copies(&[million::object(number)], all)
         });
     });
     let used = store.usage().used.0;

@@ -17,7 +17,7 @@ use super::urgency::Urgency;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffer;
 use crate::model::{Check, MAX_LEAF, Object};
-use crate::store::{Blob, LocalSource, ReadState};
+use crate::store::{Blob, LocalCopy, ReadState};
 
 impl Transfers {
     /// Takes leaves from blobs that hold them for other files.
@@ -32,7 +32,7 @@ impl Transfers {
         };
         let range = leaves_range(&object, &flight.leaves);
         let store = self.store.clone();
-        let sources = blocking(move || store.local_sources(&names, range)).await??;
+        let sources = blocking(move || store.local_copies(&names, range)).await??;
         if sources.is_empty() {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl Transfers {
     async fn list_from(
         &self,
         object: &Object,
-        sources: &[LocalSource],
+        sources: &[LocalCopy],
         urgency: &Urgency,
     ) -> Result<LeafList, FetchError> {
         let all = ObjectRange::new(0, object.len);
@@ -78,7 +78,7 @@ impl Transfers {
     async fn copy_run(
         &self,
         delivery: &Arc<Delivery>,
-        source: &Arc<LocalSource>,
+        source: &Arc<LocalCopy>,
         run: Range<u64>,
     ) -> Result<(), FetchError> {
         let object = &delivery.object;

@@ -14,7 +14,7 @@ use super::flight::{Flight, LeafBytes, Outcome, runs};
 use super::lists::LeafList;
 use crate::base::ObjectRange;
 use crate::model::{Check, Digest, HashAlgorithm, Object, Part, PartIx, PartRange};
-use crate::store::{Blob, LocalSource, Reservation, Written};
+use crate::store::{Blob, LocalCopy, Reservation, Written};
 
 /// A place in a blob where an object's bytes belong.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl Delivery {
         first: u64,
         bytes: &Bytes,
         permit: OwnedSemaphorePermit,
-        local: Option<(&LocalSource, u64)>,
+        local: Option<(&LocalCopy, u64)>,
     ) -> Vec<u64> {
         let start = self.leaf_range(first).start();
         let permit = Arc::new(permit);
@@ -122,7 +122,7 @@ impl Delivery {
         run: &Range<u64>,
         start: u64,
         bytes: &Bytes,
-        local: Option<(&LocalSource, u64)>,
+        local: Option<(&LocalCopy, u64)>,
     ) -> bool {
         let parts = target.parts(run);
         if parts.is_empty() {

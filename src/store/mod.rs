@@ -19,19 +19,21 @@ mod blob;
 pub mod disk;
 mod engine;
 mod error;
+mod evidence;
 mod index;
-mod sources;
+mod local_copies;
+mod sidecar;
 mod state;
+#[expect(clippy::module_inception, reason = "the folder's face")]
 mod store;
 mod types;
 
-pub use blob::{Blob, Hold, LocalSource};
-
+pub use blob::{Blob, Hold, LocalCopy};
 pub use disk::lock::StoreLock;
 pub use disk::{Disk, Faults, FaultyDisk, MemoryDisk, RealDisk};
-pub use engine::collection::{Formats, NodesInUse};
 pub use engine::reserve::Reservation;
 pub use error::StoreError;
+pub use state::collector::{Formats, NodesInUse};
 pub use store::Store;
 pub use types::{
     Evicted, Holder, NodeId, NodeKey, Pin, ReadState, SavedCatalog, StoreOptions, Usage, Verified,

@@ -1,37 +1,31 @@
 //! The store as the layers above see it: each method hands on to the part that does it.
 //!
 //! The last clone's drop commits, records and closes; blobs still in use then stay readable and
-//! take no more writes, and the lock is kept until they are gone.
+//! take no more writes, and the lock is kept until they are gone. Nothing below imports this file.
 
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use super::blob::{Blob, Handles, LocalCopy};
+use super::disk::lock::StoreLock;
+use super::disk::{Disk, RealDisk};
+use super::engine::core::Core;
+use super::engine::index_growth::PER_DOCUMENT;
+use super::engine::reserve::{self, Reservation};
+use super::engine::{background, open, pins, verify};
+use super::error::StoreError;
+use super::index::{Durability, garbage, names, rows};
+use super::local_copies;
+use super::state::collector::{Formats, NodesInUse};
+use super::types::{
+    Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
+};
 use crate::base::units::ByteSize;
 use crate::base::{Clock, ObjectRange, SystemClock};
 use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
-use crate::store::blob::{self, Blob, LocalSource};
-use crate::store::disk::lock::StoreLock;
-use crate::store::disk::{Disk, RealDisk};
-use crate::store::engine::collection::{Formats, NodesInUse};
-use crate::store::engine::commit;
-use crate::store::engine::core::Core;
-use crate::store::engine::eviction;
-use crate::store::engine::index_growth as named;
-use crate::store::engine::index_growth::PER_DOCUMENT;
-use crate::store::engine::open;
-use crate::store::engine::pins;
-use crate::store::engine::reserve::{self, Reservation};
-use crate::store::engine::verify;
-use crate::store::error::StoreError;
-use crate::store::index::{Durability, garbage, names, rows};
-use crate::store::sources;
-use crate::store::types::{
-    Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
-};
 
 /// Nodes made in one transaction: a large catalog's log stays small beside a small cache.
 const NODES: usize = 2048;
@@ -47,19 +41,19 @@ pub struct Store {
 #[derive(Debug)]
 struct OpenStore {
     core: Arc<Core>,
-    commit_lock: Mutex<Option<JoinHandle<()>>>,
+    handles: Arc<Handles>,
+    commit_thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for OpenStore {
     fn drop(&mut self) {
         let core = &self.core;
         core.closed.store(true, Ordering::SeqCst);
-        core.dirty.lock().stop = true;
-        core.wake.notify_all();
-        if let Some(thread) = self.commit_lock.lock().take() {
+        core.dirty.stop();
+        if let Some(thread) = self.commit_thread.take() {
             let _ = thread.join();
         }
-        if let Err(e) = commit::close(core) {
+        if let Err(e) = background::close(core) {
             tracing::error!(error = %e, "closing the store; it is checked at the next start");
         }
     }
@@ -115,10 +109,11 @@ impl Store {
         let core = open::open(&options, disk, clock, lock)?;
         let thread = std::thread::Builder::new().name("store-commit".into()).spawn({
             let core = core.clone();
-            move || commit::run(&core)
+            move || background::run(&core)
         });
         let thread = thread.map_err(StoreError::disk(&core.root, "start the commit thread"))?;
-        Ok(Self { open: Arc::new(OpenStore { core, commit_lock: Mutex::new(Some(thread)) }) })
+        let (handles, commit_thread) = (Arc::default(), Some(thread));
+        Ok(Self { open: Arc::new(OpenStore { core, handles, commit_thread }) })
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -145,7 +140,7 @@ impl Store {
     pub fn blob(&self, layout: BlobLayout) -> Result<Arc<Blob>, StoreError> {
         let core = self.core();
         let layout = Arc::new(layout);
-        let (blob, new) = blob::handle(core, &layout);
+        let (blob, new) = self.open.handles.get(core, &layout);
         let row = blob.entry().state().row;
         let Some(last) = layout.pieces().last() else { return Ok(blob) };
         if let Some(row) = row
@@ -166,10 +161,9 @@ impl Store {
 
     /// What is present of a blob, without opening it: (data bytes present, complete?).
     pub fn presence(&self, key: &ContentKey) -> (ByteSize, bool) {
-        let entry = self.core().blobs.lock().by_key.get(key).cloned();
-        entry.map_or_else(Default::default, |c| {
-            let s = c.state();
-            (ByteSize(s.data), s.is_complete(&c.layout))
+        self.core().table.get(key).map_or_else(Default::default, |entry| {
+            let s = entry.state();
+            (ByteSize(s.data), s.is_complete(&entry.layout))
         })
     }
 
@@ -181,17 +175,17 @@ impl Store {
     /// Where other blobs have bytes of an object that fall into `range`: by the digest that is
     /// checked or the claimed name of the object. The caller verifies what it reads there.
     /// At most a few, longest first, disjoint or not.
-    pub fn local_sources(
+    pub fn local_copies(
         &self,
         object: &[Digest],
         range: ObjectRange,
-    ) -> Result<Vec<LocalSource>, StoreError> {
-        sources::find(self.core(), object, range)
+    ) -> Result<Vec<LocalCopy>, StoreError> {
+        local_copies::find(self.core(), &self.open.handles, object, range)
     }
 
     /// Makes everything written so far durable and marked. Returns after the transaction.
     pub fn commit(&self) -> Result<(), StoreError> {
-        commit::commit(self.core())
+        reserve::commit(self.core())
     }
 
     /// How full the store is.
@@ -206,7 +200,7 @@ impl Store {
 
     /// Why so much more cannot be stored.
     pub fn full(&self, wanted: u64) -> StoreError {
-        reserve::full(self.core(), wanted)
+        self.core().full(wanted)
     }
 
     /// Pins the blobs of a version for an owner; again: no change.
@@ -231,18 +225,18 @@ impl Store {
 
     /// Whether somebody pinned this blob.
     pub fn is_pinned(&self, key: &ContentKey) -> bool {
-        self.core().blobs.lock().pinned.contains_key(key)
+        self.core().table.is_pinned(key)
     }
 
     /// Gives back the space of these blobs. With `force`, of pinned ones too (they stay pinned).
     pub fn evict(&self, blobs: &[ContentKey], force: bool) -> Result<Evicted, StoreError> {
-        eviction::blobs(self.core(), blobs, force)
+        reserve::evict(self.core(), blobs, force)
     }
 
     /// Every blob that has something present.
     pub fn blobs(&self) -> Vec<ContentKey> {
-        let entries: Vec<_> = self.core().blobs.lock().by_key.values().cloned().collect();
-        entries.iter().filter(|c| c.state().data > 0).map(|c| c.key()).collect()
+        let present = self.core().table.all().into_iter().filter(|entry| entry.state().data > 0);
+        present.map(|entry| entry.key()).collect()
     }
 
     /// Re-hashes what is present of these blobs against the sums; drops what does not match.
@@ -262,7 +256,7 @@ impl Store {
         grows: u64,
         f: impl FnMut(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let promise = named::promise(self.core(), grows)?;
+        let promise = reserve::promise_growth(self.core(), grows)?;
         let out = self.core().write_index(Durability::Normal, f)?;
         promise.keep();
         Ok(out)
@@ -271,12 +265,12 @@ impl Store {
     /// A source is in use, and its documents are read so: before anything of the index is forgotten,
     /// it is looked up in them whether something needs it.
     pub fn uses(&self, source: &str, formats: Formats) {
-        self.core().collector.lock().uses(source, formats);
+        self.core().collector.lock().add_source(source, formats);
     }
 
     /// Asks this one before a node is forgotten.
     pub fn asks(&self, nodes: Weak<dyn NodesInUse>) {
-        self.core().collector.lock().asks(nodes);
+        self.core().collector.lock().add_holder(nodes);
     }
 
     /// How often nodes were forgotten so far: what is remembered of them elsewhere holds until then.
@@ -316,7 +310,7 @@ impl Store {
         let found = self.core().index.read(|c| names::manifest(c, hash))?;
         if found.is_some() {
             let core = self.core();
-            core.uses.lock().insert(*hash, core.time.seconds());
+            core.manifest_uses.lock().insert(*hash, core.clock.seconds());
         }
         Ok(found)
     }
@@ -327,7 +321,7 @@ impl Store {
             return Ok(());
         }
         let grows = body.len() as u64 + PER_DOCUMENT;
-        let now = self.core().time.seconds();
+        let now = self.core().clock.seconds();
         self.save(grows, |tx| {
             names::set_manifest(tx, hash, body)?;
             garbage::set_use(tx, hash, now)
@@ -341,7 +335,7 @@ impl Store {
 
     /// Keeps what a load of a version touched, in place of what was kept before.
     pub fn save_trace(&self, manifest: &Digest, body: &[u8]) -> Result<(), StoreError> {
-        let now = self.core().time.seconds();
+        let now = self.core().clock.seconds();
         let before = self.core().index.read(|c| names::trace_len(c, manifest))?;
         let before = before.map_or(0, |len| len + PER_DOCUMENT);
         self.save((body.len() as u64 + PER_DOCUMENT).saturating_sub(before), |tx| {
@@ -375,7 +369,7 @@ impl Store {
         }
         // ids outlive the process in inodes: durable before anybody sees them
         let grows = grows + PER_DOCUMENT;
-        let promise = named::promise(self.core(), grows)?;
+        let promise = reserve::promise_growth(self.core(), grows)?;
         let ids = self.core().write_index(Durability::Full, |tx| {
             keys.iter()
                 .map(|k| names::node_id(tx, source, k))

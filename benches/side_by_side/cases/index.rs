@@ -68,7 +68,7 @@ fn look_up(root: &Path, objects: usize) -> Result<f64, String> {
     let digests: Vec<_> = (0..LOOKUPS).map(|n| object(n * 7_654_321 % objects)).collect();
     let started = Instant::now();
     for digest in &digests {
-        if store.local_sources(&[*digest], all).map_err(text)?.is_empty() {
+        if store.local_copies(&[*digest], all).map_err(text)?.is_empty() {
             return Err(format!("{digest} is not found"));
         }
     }

@@ -74,6 +74,15 @@ fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
     }
 }
 
+/// Makes a store's folder, if it is not there.
+pub fn make_folder(root: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(root)
+}
+
 impl StoreLock {
     /// Takes the lock of the store at `root`, or says who has it.
     pub fn take(root: &Path) -> Result<Self, StoreError> {
@@ -154,7 +163,7 @@ impl StoreLock {
 
     fn take_again(&self, file: &mut File) -> std::io::Result<()> {
         if let Some(root) = self.path.parent() {
-            crate::store::engine::open::make_folder(root)?;
+            make_folder(root)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);

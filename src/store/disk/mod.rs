@@ -1,4 +1,5 @@
-//! `trait Disk`: where blob files lie. The one place for holes, shared blocks and syncing.
+//! `trait Disk`: where blob files lie. The one place for holes, shared blocks and syncing. Beside it the
+//! other files of the store's folder: `lock`, `epoch`, `headroom`.
 //!
 //! Paths are relative to the store's folder. Contract: what was written is lost or kept at random
 //! by a crash until `sync` returned; a new file's name until its folder's `sync_folder` did.
@@ -18,6 +19,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+use super::evidence::Stamp;
 
 pub use faulty::{Faults, FaultyDisk};
 pub use memory::MemoryDisk;
@@ -44,6 +47,13 @@ pub struct FileStat {
     /// When its content, length or mode last changed, in nanoseconds since 1970. Programs cannot set
     /// it; it may be as coarse as the system's clock tick.
     pub changed: i64,
+}
+
+impl FileStat {
+    /// What is remembered of it to see whether another program changed the file.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { allocated: self.allocated, changed: self.changed }
+    }
 }
 
 /// Files below the store's folder. What is there under a name but is no ordinary file does not exist

@@ -1,77 +1,30 @@
-//! Forgetting names and documents that nobody needs any more.
+//! Deleting names and documents that nobody needs any more from the index.
 //!
 //! What stays: what a catalog lists, what is pinned, what something is cached of, what a kernel may
 //! still know, and what was used a moment ago. The rest goes once names and documents take more than
-//! their headroom, nodes without a manifest first, then versions by last use.
-//! Invariant: a node's number is never used again, so a number of one that went is stale and never
+//! their headroom: nodes without a manifest first, then versions by last use.
+//! Invariant: a node's number is never used again, so the number of a deleted one is stale and never
 //! another file. Concurrency: one collection at a time; readers of the index wait for a batch at most.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::model::{ContentKey, Digest};
-use crate::store::engine::core::Core;
-use crate::store::engine::index_growth as room;
+use super::core::Core;
+use super::index_growth::{PER_DOCUMENT, try_promise};
+use crate::model::Digest;
 use crate::store::error::StoreError;
 use crate::store::index::{Durability, garbage, names};
+use crate::store::state::collector::{Collector, NodesInUse};
 use crate::store::types::{NodeId, NodeKey};
 
-/// Rows that go in one transaction: neighbours, which share their pages, so that the log stays within
-/// what the books allow for it.
+/// Rows deleted in one transaction: neighbours, which share their pages, so that the log stays within
+/// what the accounting allows for it.
 const BATCH: usize = 500;
 /// What was used within so many seconds stays: somebody may be about to fetch of it.
 const RECENT: u32 = 600;
-/// How soon it is tried again after nothing more could go, unless much more has come.
-const AGAIN: Duration = Duration::from_secs(600);
-/// What a document takes beside its bytes.
-const PER_DOCUMENT: u64 = crate::store::engine::index_growth::PER_DOCUMENT;
-
-/// How documents are read. The store keeps them and knows no format.
-#[derive(Debug, Clone, Copy)]
-pub struct Formats {
-    /// Tells everything that a catalog lists: groups, models, versions. `false`: it cannot be read.
-    pub listed: fn(&[u8], &mut dyn FnMut(NodeKey)) -> bool,
-    /// The blobs of the files of a manifest with this SHA-256; none if it cannot be read.
-    pub blobs: fn(&Digest, &[u8]) -> Option<Vec<ContentKey>>,
-}
-
-/// Knows which nodes somebody may still ask for by number.
-pub trait NodesInUse: Send + Sync {
-    /// Whether it must stay.
-    fn holds(&self, node: NodeId) -> bool;
-}
-
-/// Who is asked before something goes, and how the last time went.
-#[derive(Default)]
-pub struct Collector {
-    /// By the name of each source that is in use.
-    sources: HashMap<String, Formats>,
-    holders: Vec<Weak<dyn NodesInUse>>,
-    /// What names took when nothing more could go, and when that was.
-    futile: Option<(u64, Instant)>,
-}
-
-impl std::fmt::Debug for Collector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Collector").field("sources", &self.sources.keys()).finish_non_exhaustive()
-    }
-}
-
-impl Collector {
-    /// A source is in use; its documents are read so.
-    pub fn uses(&mut self, source: &str, formats: Formats) {
-        self.sources.insert(source.to_owned(), formats);
-    }
-
-    /// Somebody knows nodes by their numbers.
-    pub fn asks(&mut self, holder: Weak<dyn NodesInUse>) {
-        self.holders.retain(|h| h.strong_count() > 0);
-        self.holders.push(holder);
-    }
-}
 
 /// What the catalogs list. Names are kept as hashes: one that is taken for listed by chance stays.
 struct Listed {
@@ -96,39 +49,36 @@ impl Listed {
 }
 
 /// Collects if names and documents take more than their headroom and it may help.
-pub fn when_due(core: &Arc<Core>) -> Result<(), StoreError> {
+pub fn collect_if_due(core: &Arc<Core>) -> Result<(), StoreError> {
     let mut collector = core.collector.lock();
     let (taken, headroom) = {
-        let space = core.accounting.lock();
-        (space.names(), space.headroom())
+        let accounting = core.accounting.lock();
+        (accounting.names(), accounting.headroom())
     };
-    let futile = collector
-        .futile
-        .is_some_and(|(before, at)| taken <= before + headroom / 8 && at.elapsed() < AGAIN);
-    if taken <= headroom || futile || collector.sources.is_empty() {
+    if !collector.may_help(taken, headroom) {
         return Ok(());
     }
-    // a quarter less, so that not every name that comes has another one go
+    // a quarter less, so that not every new name deletes another one
     let goal = headroom / 4 * 3;
     let begun = Instant::now();
     let (nodes, manifests, done) = {
         let mut run = Run::new(core, &collector)?;
         let done = run.collect(taken - goal);
         core.collections.fetch_add(1, Ordering::SeqCst);
-        let mut space = core.accounting.lock();
-        space.other = space.other.saturating_sub(run.freed);
-        (run.gone_nodes, run.gone_manifests, done)
+        let mut accounting = core.accounting.lock();
+        accounting.other = accounting.other.saturating_sub(run.freed);
+        (run.deleted_nodes, run.deleted_manifests, done)
     };
     let given = give_back(core);
     let left = core.accounting.lock().names();
-    collector.futile = (left > goal).then(|| (left, Instant::now()));
+    collector.ended(left, goal);
     let (bytes, took) = (taken.saturating_sub(left), begun.elapsed());
     tracing::info!(
         nodes,
         manifests,
         bytes,
         ?took,
-        "names and documents that nothing needs any more were forgotten"
+        "names and documents that nothing needs any more were deleted"
     );
     done.and(given)
 }
@@ -137,7 +87,7 @@ pub fn when_due(core: &Arc<Core>) -> Result<(), StoreError> {
 fn give_back(core: &Arc<Core>) -> Result<(), StoreError> {
     let mut promised = None;
     let given = core.index.give_back(|bytes| {
-        promised = room::promise_now(core, bytes);
+        promised = try_promise(core, bytes);
         promised.is_some()
     });
     drop(promised);
@@ -153,8 +103,8 @@ struct Run<'a> {
     pinned: HashSet<Digest>,
     holders: Vec<Arc<dyn NodesInUse>>,
     freed: u64,
-    gone_nodes: usize,
-    gone_manifests: usize,
+    deleted_nodes: usize,
+    deleted_manifests: usize,
 }
 
 impl<'a> Run<'a> {
@@ -171,7 +121,7 @@ impl<'a> Run<'a> {
             }
         }
         let pinned = core.index.read(garbage::pinned)?.into_iter().collect();
-        let holders = collector.holders.iter().filter_map(Weak::upgrade).collect();
+        let holders = collector.holders();
         Ok(Self {
             core,
             collector,
@@ -179,8 +129,8 @@ impl<'a> Run<'a> {
             pinned,
             holders,
             freed: 0,
-            gone_nodes: 0,
-            gone_manifests: 0,
+            deleted_nodes: 0,
+            deleted_manifests: 0,
         })
     }
 
@@ -227,9 +177,9 @@ impl<'a> Run<'a> {
             dead
         };
         let first = dead(self, &there);
-        self.forget_nodes(&first)?;
-        let now = self.core.time.seconds();
-        let used_since = self.core.uses.lock().clone();
+        self.delete_nodes(&first)?;
+        let now = self.core.clock.seconds();
+        let used_since = self.core.manifest_uses.lock().clone();
         for m in manifests {
             if self.freed >= goal {
                 break;
@@ -243,31 +193,31 @@ impl<'a> Run<'a> {
             if !stays {
                 self.core
                     .write_index(Durability::Normal, |tx| garbage::forget_manifest(tx, &m.hash))?;
-                self.core.uses.lock().remove(&m.hash);
+                self.core.manifest_uses.lock().remove(&m.hash);
                 there.remove(&m.hash);
                 self.freed += m.len + PER_DOCUMENT;
-                self.gone_manifests += 1;
+                self.deleted_manifests += 1;
             }
         }
         let gone: HashSet<NodeId> = first.into_iter().map(|(id, _)| id).collect();
         let mut rest = dead(self, &there);
         rest.retain(|(id, _)| !gone.contains(id));
-        self.forget_nodes(&rest)?;
-        self.forget_traces(&there)?;
-        if self.freed < goal { self.forget_catalogs() } else { Ok(()) }
+        self.delete_nodes(&rest)?;
+        self.delete_traces(&there)?;
+        if self.freed < goal { self.delete_catalogs() } else { Ok(()) }
     }
 
-    fn forget_nodes(&mut self, dead: &[(NodeId, u64)]) -> Result<(), StoreError> {
+    fn delete_nodes(&mut self, dead: &[(NodeId, u64)]) -> Result<(), StoreError> {
         for batch in dead.chunks(BATCH) {
             let ids: Vec<NodeId> = batch.iter().map(|(id, _)| *id).collect();
             self.core.write_index(Durability::Normal, |tx| garbage::forget_nodes(tx, &ids))?;
             self.freed += batch.iter().map(|(_, cost)| cost).sum::<u64>();
-            self.gone_nodes += batch.len();
+            self.deleted_nodes += batch.len();
         }
         Ok(())
     }
 
-    fn forget_traces(&self, there: &HashSet<Digest>) -> Result<(), StoreError> {
+    fn delete_traces(&self, there: &HashSet<Digest>) -> Result<(), StoreError> {
         for hash in self.core.index.read(garbage::traced)? {
             let stays = there.contains(&hash)
                 || self.listed.hashes.contains(&hash)
@@ -281,9 +231,9 @@ impl<'a> Run<'a> {
 
     /// Catalogs of sources that nobody uses now, and of which nothing is pinned or cached. What they
     /// listed goes next time.
-    fn forget_catalogs(&mut self) -> Result<(), StoreError> {
+    fn delete_catalogs(&mut self) -> Result<(), StoreError> {
         for source in self.core.index.read(garbage::catalogs)? {
-            if self.collector.sources.contains_key(&source) {
+            if self.collector.has_source(&source) {
                 continue;
             }
             let mut hashes = Vec::new();
@@ -312,12 +262,9 @@ impl<'a> Run<'a> {
         let Some(body) = self.core.index.read(|c| names::manifest(c, hash))? else {
             return Ok(false);
         };
-        let keys = self.collector.sources.values().find_map(|f| (f.blobs)(hash, &body));
-        let blobs = self.core.blobs.lock();
-        let entries: Vec<_> =
-            keys.iter().flatten().filter_map(|key| blobs.by_key.get(key).cloned()).collect();
-        drop(blobs);
-        Ok(entries.iter().any(|entry| entry.state().data > 0))
+        let keys = self.collector.formats().find_map(|f| (f.blobs)(hash, &body));
+        let mut entries = keys.iter().flatten().filter_map(|key| self.core.table.get(key));
+        Ok(entries.any(|entry| entry.state().data > 0))
     }
 }
 
@@ -330,7 +277,5 @@ fn list(
 ) -> Result<bool, StoreError> {
     let Some(saved) = core.index.read(|c| names::catalog(c, source))? else { return Ok(false) };
     // of a source that is not in use now: by any format that can read it
-    let own = collector.sources.get(source);
-    let mut formats = own.into_iter().chain(collector.sources.values());
-    Ok(formats.any(|f| (f.listed)(&saved.body, tell)))
+    Ok(collector.formats_for(source).any(|f| (f.listed)(&saved.body, tell)))
 }

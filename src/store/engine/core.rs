@@ -1,179 +1,72 @@
-//! What all parts of the store share: the disk, the index, the books, the list of blobs.
+//! What all parts of the engine share: the disk, the index, the table of blobs, the accounting.
 //!
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
-//! Order, where two are held: `collector` → a blob's `proving` → `eviction_lock` → `commit_lock` → a blob's `write_lock` →
-//! index → `blobs` → a blob's state; `headroom` inside any of them. `lru`, `space`, `dirty`, `uses` and `files`
-//! are leaves: nothing is taken inside them.
+//! Order, where two are held: `collector` → a blob's `proof_lock` → `eviction_lock` → `commit_lock` →
+//! a blob's `write_lock` → index → `table` → a blob's state; `headroom` inside any of them. `recency`,
+//! `accounting`, `dirty`, `manifest_uses` and `files` are leaves: nothing is taken inside them.
 
-use parking_lot::{Condvar, Mutex};
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::Transaction;
 
+use super::clock::UseClock;
+use super::files::OpenFiles;
 use crate::base::units::ByteSize;
-use crate::model::{BlobLayout, ContentKey, Digest};
-use crate::store::blob::Blob;
+use crate::model::Digest;
+use crate::store::disk::Disk;
 use crate::store::disk::headroom::Headroom;
 use crate::store::disk::lock::StoreLock;
-use crate::store::disk::{Access, Disk};
-use crate::store::engine::collection::Collector;
 use crate::store::error::StoreError;
 use crate::store::index::{Durability, Index};
 use crate::store::state::accounting::Accounting;
-use crate::store::state::entry::{BlobEntry, OpenFile};
-use crate::store::state::lru::Lru;
+use crate::store::state::collector::Collector;
+use crate::store::state::dirty::DirtyQueue;
+use crate::store::state::entry::BlobEntry;
+use crate::store::state::recency::Recency;
+use crate::store::state::table::Table;
 use crate::store::types::Usage;
 
-/// Blob files kept open at most: half of the usual limit of 1024 descriptors a process. One more
-/// blob read than this costs an `open` a read, no more.
-const OPEN_FILES: usize = 512;
-
-/// The shared state.
+/// The shared parts.
 #[derive(Debug)]
 pub struct Core {
     /// The folder.
     pub root: PathBuf,
     /// Blob files.
     pub disk: Arc<dyn Disk>,
+    /// Those of them that are open.
+    pub files: OpenFiles,
     /// The index.
     pub index: Index,
     /// The blobs that have something present or are in use.
-    pub blobs: Mutex<Blobs>,
+    pub table: Arc<Table>,
     /// Segments by last use.
-    pub lru: Mutex<Lru>,
-    /// The books.
+    pub recency: Recency,
+    /// What everything takes.
     pub accounting: Mutex<Accounting>,
-    /// EvictionOutcome on the disk that is kept for the index.
+    /// Room on the disk that is kept for the index.
     pub headroom: Headroom,
-    /// What is forgotten of names and documents, and when. Held by whoever does so.
+    /// What waits for a commit.
+    pub dirty: DirtyQueue,
+    /// Who is asked before names and documents are deleted. Held during a collection.
     pub collector: Mutex<Collector>,
-    /// How often nodes were forgotten.
+    /// How often nodes were deleted.
     pub collections: AtomicU64,
     /// When manifests were last used, as far as that is not recorded yet.
-    pub uses: Mutex<HashMap<Digest, u32>>,
-    /// Held by whoever evicts: others wait for the space that it frees.
+    pub manifest_uses: Mutex<HashMap<Digest, u32>>,
+    /// Held during an eviction: other threads wait for the space that it frees.
     pub eviction_lock: Mutex<()>,
-    /// Held by whoever commits.
+    /// Held during a commit.
     pub commit_lock: Mutex<()>,
-    /// What waits for a commit.
-    pub dirty: Mutex<Dirty>,
-    /// Wakes the commit thread.
-    pub wake: Condvar,
-    /// Blobs whose files are open, oldest first.
-    pub files: Mutex<VecDeque<Weak<BlobEntry>>>,
     /// Set when the last `Store` is gone: nothing is written any more.
     pub closed: AtomicBool,
-    /// When a group is committed.
-    pub group: Group,
-    /// Time, and what its seconds count from.
-    pub time: Time,
+    /// The seconds of last uses.
+    pub clock: UseClock,
     /// Released last, when nobody can read or write any more.
-    pub lock: StoreLock,
-}
-
-/// When a group is committed.
-#[derive(Debug, Clone, Copy)]
-pub struct Group {
-    /// After so many bytes.
-    pub bytes: u64,
-    /// After so long.
-    pub after: Duration,
-}
-
-/// What waits for a commit.
-#[derive(Debug, Default)]
-pub struct Dirty {
-    /// Blobs with dirty parts.
-    pub entries: HashMap<u32, Arc<BlobEntry>>,
-    /// Bytes written to them.
-    pub bytes: u64,
-    /// Since when.
-    pub since: Option<Instant>,
-    /// Names and documents have grown beyond their headroom.
-    pub collect: bool,
-    /// The commit thread shall end.
-    pub stop: bool,
-}
-
-/// The seconds of last uses: never back, not even from one start to the next.
-pub struct Time {
-    clock: Arc<dyn crate::base::Clock>,
-    start: Instant,
-    base: u32,
-}
-
-impl std::fmt::Debug for Time {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.seconds())
-    }
-}
-
-impl Time {
-    /// Not before `least`.
-    pub fn new(clock: Arc<dyn crate::base::Clock>, least: u32) -> Self {
-        let wall = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let wall = u32::try_from(wall.as_secs()).unwrap_or(u32::MAX);
-        Self { start: clock.now(), base: wall.max(least), clock }
-    }
-
-    /// Now.
-    pub fn seconds(&self) -> u32 {
-        let passed = self.clock.now().saturating_duration_since(self.start).as_secs();
-        self.base.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX))
-    }
-}
-
-/// The list of blobs.
-#[derive(Debug, Default)]
-pub struct Blobs {
-    /// By name.
-    pub by_key: HashMap<ContentKey, Arc<BlobEntry>>,
-    /// By number.
-    pub by_id: HashMap<u32, Arc<BlobEntry>>,
-    /// Those that somebody uses.
-    pub handles: HashMap<ContentKey, Weak<Blob>>,
-    /// Pinned blobs, with how many pins.
-    pub pinned: HashMap<ContentKey, u32>,
-    next: u32,
-}
-
-impl Blobs {
-    /// Empty, with these pins.
-    pub fn new(pinned: HashMap<ContentKey, u32>) -> Self {
-        Self { pinned, ..Self::default() }
-    }
-
-    /// The blob of a layout, made with nothing present if it is not there.
-    pub fn entry(&mut self, layout: &Arc<BlobLayout>) -> Arc<BlobEntry> {
-        let key = layout.key();
-        if let Some(entry) = self.by_key.get(&key) {
-            return entry.clone();
-        }
-        self.next += 1;
-        let entry = BlobEntry::new(self.next, layout.clone(), self.pinned.contains_key(&key));
-        let entry = Arc::new(entry);
-        self.by_key.insert(key, entry.clone());
-        self.by_id.insert(entry.id, entry.clone());
-        entry
-    }
-
-    /// Forgets a blob that nobody uses and that has no files.
-    pub fn forget_if_unused(&mut self, entry: &Arc<BlobEntry>) {
-        let key = entry.key();
-        let used = self.handles.get(&key).is_some_and(|w| w.strong_count() > 0);
-        let mine = self.by_key.get(&key).is_some_and(|c| Arc::ptr_eq(c, entry));
-        let s = entry.state();
-        if mine && !used && s.row.is_none() && !s.removing && s.is_idle_and_empty() {
-            drop(s);
-            self.by_key.remove(&key);
-            self.by_id.remove(&entry.id);
-            self.handles.remove(&key);
-        }
-    }
+    pub lock: Arc<StoreLock>,
 }
 
 impl Core {
@@ -182,8 +75,8 @@ impl Core {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// A transaction; the books learn what the index takes after it. On a full disk the headroom
-    /// is given up for it, and it is tried once more.
+    /// Runs a transaction, and counts what the index takes after it. On a full disk the headroom is
+    /// given up for it, and it is tried once more.
     pub fn write_index<T>(
         &self,
         durability: Durability,
@@ -198,22 +91,21 @@ impl Core {
         out
     }
 
-    /// The books learn what the index takes.
+    /// Counts what the index takes now.
     pub fn measure_index(&self) {
         let footprint = self.index.footprint();
         let unused = {
-            let mut space = self.accounting.lock();
-            space.measured = footprint;
-            space.unused_headroom()
+            let mut accounting = self.accounting.lock();
+            accounting.measured = footprint;
+            accounting.unused_headroom()
         };
         self.headroom.change().shrink_to(unused);
     }
 
-    /// What the disk has for data: what is free on it, less what was promised, and what data there is.
+    /// What the disk has for data: what is free on it, and what data there is.
     pub fn disk_room(&self) -> u64 {
         let free = self.disk.free().unwrap_or(u64::MAX);
-        let space = self.accounting.lock();
-        free.saturating_add(space.data)
+        free.saturating_add(self.accounting.lock().data)
     }
 
     /// The most data that there can be, by the limit and by the disk.
@@ -224,9 +116,8 @@ impl Core {
 
     /// How full the store is.
     pub fn usage(&self) -> Usage {
-        let entries: Vec<_> = self.blobs.lock().by_key.values().cloned().collect();
         let mut out = Usage::default();
-        for entry in entries {
+        for entry in self.table.all() {
             let s = entry.state();
             out.data.0 += s.data;
             out.blobs += u64::from(s.data > 0);
@@ -235,81 +126,46 @@ impl Core {
                 out.pinned.0 += s.cost + s.excess + entry.overhead.total();
             }
         }
-        let space = self.accounting.lock().clone();
-        out.limit = ByteSize(space.limit);
-        out.used = ByteSize(space.used());
-        out.reserved = ByteSize(space.reserved);
+        let accounting = self.accounting.lock().clone();
+        out.limit = ByteSize(accounting.limit);
+        out.used = ByteSize(accounting.used());
+        out.reserved = ByteSize(accounting.reserved);
         out.disk_free = ByteSize(self.disk.free().unwrap_or(0));
         out
     }
 
+    /// Why so much more cannot be stored.
+    pub fn full(&self, bytes: u64) -> StoreError {
+        let wanted = ByteSize(bytes);
+        let usage = self.usage();
+        let by_disk = self.disk_room();
+        let (room, lacking) = {
+            let accounting = self.accounting.lock();
+            (ByteSize(accounting.room()), accounting.lacking(bytes))
+        };
+        if wanted > room {
+            return StoreError::TooLarge { wanted, room, limit: usage.limit };
+        }
+        if lacking == 0 || bytes > by_disk {
+            return self.disk_full(bytes);
+        }
+        let in_use = ByteSize(usage.used.0.saturating_sub(usage.pinned.0));
+        StoreError::NoSpace { wanted, limit: usage.limit, pinned: usage.pinned, in_use }
+    }
+
+    /// The disk has no room for so much.
+    pub fn disk_full(&self, wanted: u64) -> StoreError {
+        let free = ByteSize(self.disk.free().unwrap_or(0));
+        StoreError::DiskFull { path: self.root.clone(), wanted: ByteSize(wanted), free }
+    }
+
     /// A full path, for messages.
-    pub fn full(&self, path: &std::path::Path) -> PathBuf {
+    pub fn full_path(&self, path: &Path) -> PathBuf {
         self.root.join(path)
     }
 
-    /// The open file of a blob, opened if need be. The blob must have files.
-    pub fn file(&self, entry: &Arc<BlobEntry>, writable: bool) -> std::io::Result<OpenFile> {
-        if let Some(f) = &entry.state().file
-            && (f.writable || !writable)
-        {
-            return Ok(f.clone());
-        }
-        let access = if writable { Access::Write } else { Access::Read };
-        let file = self.disk.open(&entry.path(), access)?;
-        if !self.lock.still_ours() {
-            return Err(std::io::ErrorKind::NotFound.into());
-        }
-        if file.stat()?.len != entry.layout.len() {
-            // somebody cut it: what lies beyond is gone
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let open = OpenFile { file, writable };
-        // What somebody else opened or made meanwhile counts: ours may be a file that is gone.
-        if let Some(theirs) = &entry.state().file
-            && (theirs.writable || !writable)
-        {
-            return Ok(theirs.clone());
-        }
-        self.keep_open(entry, open.clone());
-        Ok(open)
-    }
-
-    /// Whether somebody may read a blob's file through the kernel: by a handle that a process which
-    /// died left behind, or by a map, which outlives its handle.
-    pub fn is_shared(&self, entry: &BlobEntry) -> bool {
-        // ours would count; whoever uses it just now makes it look shared, for a moment
-        let ours = entry.state().file.take();
-        drop(ours);
-        let shared = self.disk.is_shared(&entry.path());
-        let mut s = entry.state();
-        s.passed = shared;
-        s.shared = shared.then(Instant::now);
-        shared
-    }
-
-    /// Keeps a file open, closing the one that was opened longest ago if there are too many.
-    pub fn keep_open(&self, entry: &Arc<BlobEntry>, open: OpenFile) {
-        if entry.state().file.replace(open).is_some() {
-            return;
-        }
-        let too_many = {
-            let mut files = self.files.lock();
-            files.push_back(Arc::downgrade(entry));
-            if files.len() > OPEN_FILES { files.pop_front() } else { None }
-        };
-        if let Some(oldest) = too_many.and_then(|w| w.upgrade()) {
-            // whoever still uses it has its own reference
-            oldest.state().file = None;
-        }
-    }
-
-    /// Notes the use of segments now, at most once a second each.
+    /// Notes a use of segments now.
     pub fn touch(&self, entry: &BlobEntry, segments: impl Iterator<Item = u32>) {
-        let now = self.time.seconds();
-        let mut lru = self.lru.lock();
-        for segment in segments {
-            lru.touch(entry.segment_id(segment), now);
-        }
+        self.recency.touch(entry, segments, self.clock.seconds());
     }
 }

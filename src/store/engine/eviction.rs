@@ -1,41 +1,51 @@
 //! Giving space back: the oldest segments, or blobs by name.
 //!
-//! Invariant: a plan is made before anything is destroyed, and each segment is looked at once more
-//! when it is taken (`leave`). Concurrency: one eviction at a time, under `eviction_lock`.
+//! Invariant: a plan is made before anything is destroyed, and each segment is looked at once more when
+//! its removal begins. Knows nothing of commits: it says what waits for one, and `reserve` sees to it.
+//! Concurrency: one eviction at a time, under `eviction_lock`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::core::Core;
+use super::removal::{self, OnFailure};
 use crate::model::ContentKey;
-use crate::store::engine::core::Core;
-use crate::store::engine::removal::{claim, execute};
 use crate::store::error::StoreError;
 use crate::store::index::names;
 use crate::store::state::accounting;
-use crate::store::state::entry::{BlobEntry, BlobState};
 use crate::store::state::lru::SegmentId;
 use crate::store::state::plan::{Candidate, Evictability, EvictionPlan};
 use crate::store::types::Evicted;
 
 /// More than was asked for is evicted at once, so that the syncs it costs are shared: a 64th of what
-/// there is room for, at most this: a second of a fast link.
+/// there is room for, at most this: what a fast link brings in a second.
 const BATCH: u64 = 64 << 20;
 /// How long what is mapped counts as held before it is looked at again: maps live for minutes, and a
 /// look costs four system calls.
 const SHARED_FOR: Duration = Duration::from_millis(100);
-/// Candidates looked at between two looks at the list.
+/// Candidates taken from the LRU list at once.
 const LOOK: usize = 256;
-/// How an eviction went.
+
+/// The result of an eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvictionOutcome {
-    /// Something went.
+    /// Something was freed.
     Freed,
-    /// What could go waits for its commit.
+    /// What could be freed waits for its commit.
     Uncommitted,
-    /// What could go is in use this instant.
+    /// What could be freed is in use this instant.
     InUse,
-    /// Nothing can go.
+    /// Nothing can be freed.
     Nothing,
+}
+
+/// What an eviction does that cannot free enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortfall {
+    /// It frees nothing.
+    FreeNothing,
+    /// It frees what it can.
+    FreeAll,
 }
 
 /// Looks at segments, oldest first, without keeping the list locked.
@@ -44,61 +54,69 @@ fn candidates(core: &Core) -> impl Iterator<Item = Candidate> + '_ {
     let mut chunk = Vec::new().into_iter();
     std::iter::from_fn(move || {
         loop {
-            let Some((stamp, segment)) = chunk.next() else {
-                chunk = core.lru.lock().oldest(after, LOOK).into_iter();
+            let Some((last_use, segment)) = chunk.next() else {
+                chunk = core.recency.oldest(after, LOOK).into_iter();
                 if chunk.len() == 0 {
                     return None;
                 }
                 continue;
             };
-            after = Some(stamp);
-            let entry = core.blobs.lock().by_id.get(&segment.blob).cloned();
-            let Some(entry) = entry else { continue };
+            after = Some(last_use);
+            let Some(entry) = core.table.by_id(segment.blob) else { continue };
             let s = entry.state();
             let parts = entry.parts_of(segment.segment);
-            let mut frees: u64 = s
-                .present
-                .runs(parts, true)
-                .iter()
-                .map(|r| accounting::cost(&entry.layout, *r))
-                .sum();
+            let present = s.present.runs(parts, true);
+            let mut frees: u64 = present.iter().map(|r| accounting::cost(&entry.layout, *r)).sum();
             if frees == s.cost {
                 frees += entry.overhead.total() + s.excess;
             }
-            let evictability = match s.shared.is_some_and(|at| at.elapsed() < SHARED_FOR) {
+            let evictability = match s.found_shared.is_some_and(|at| at.elapsed() < SHARED_FOR) {
                 true => Evictability::Held,
-                false => evictability(&entry, &s, segment.segment),
+                false => entry.evictability(&s, segment.segment),
             };
             return Some(Candidate { segment, frees, evictability });
         }
     })
 }
 
-/// What stands against evicting a segment, but pins.
-pub fn evictability(entry: &BlobEntry, s: &BlobState, segment: u32) -> Evictability {
-    let parts = entry.parts_of(segment);
-    let seg = s.segments[segment as usize];
-    if seg.holds > 0 {
-        Evictability::Held
-    } else if seg.reading > 0
-        || seg.leaving > 0
-        || s.removing
-        || s.is_writing(entry.block_mates(parts))
-    {
-        Evictability::InUse
-    } else if s.waits(parts) {
-        Evictability::Uncommitted
-    } else {
-        Evictability::Evictable
-    }
-}
-
-/// Evicts the oldest segments that free `lacking` bytes, or nothing if that many cannot be freed;
-/// with `try_all`, then as many as can be. The caller holds `eviction_lock`.
+/// Evicts the oldest segments that free `lacking` bytes.
 pub fn oldest(
     core: &Arc<Core>,
     lacking: u64,
-    try_all: bool,
+    shortfall: Shortfall,
+) -> Result<EvictionOutcome, StoreError> {
+    let _evicting = core.eviction_lock.lock();
+    oldest_locked(core, lacking, shortfall)
+}
+
+/// Evicts the oldest segments if `bytes` more do not fit by the accounting; `None` if they fit. What
+/// another thread evicts meanwhile counts.
+pub fn make_fit(core: &Arc<Core>, bytes: u64) -> Result<Option<EvictionOutcome>, StoreError> {
+    let _evicting = core.eviction_lock.lock();
+    let lacking = core.accounting.lock().lacking(bytes);
+    if lacking == 0 {
+        return Ok(None);
+    }
+    oldest_locked(core, lacking, Shortfall::FreeNothing).map(Some)
+}
+
+/// Gives back what a shrunken limit or a grown index takes too much, as far as possible.
+pub fn enforce_limit(core: &Arc<Core>) -> Result<(), StoreError> {
+    let _evicting = core.eviction_lock.lock();
+    loop {
+        let lacking = core.accounting.lock().lacking(0);
+        if lacking == 0
+            || oldest_locked(core, lacking, Shortfall::FreeAll)? != EvictionOutcome::Freed
+        {
+            return Ok(());
+        }
+    }
+}
+
+fn oldest_locked(
+    core: &Arc<Core>,
+    lacking: u64,
+    shortfall: Shortfall,
 ) -> Result<EvictionOutcome, StoreError> {
     let batch = (core.room() / 64).min(BATCH);
     let plan = EvictionPlan::choose(lacking.max(batch), candidates(core));
@@ -109,63 +127,34 @@ pub fn oldest(
         if plan.in_use {
             return Ok(EvictionOutcome::InUse);
         }
-        if !try_all {
+        if shortfall == Shortfall::FreeNothing {
             return Ok(EvictionOutcome::Nothing);
         }
     }
     let mut by_blob: Vec<SegmentId> = plan.victims;
     by_blob.sort_unstable();
-    let mut claims = Vec::new();
+    let mut removals = Vec::new();
     for group in by_blob.chunk_by(|a, b| a.blob == b.blob) {
-        let Some(entry) = core.blobs.lock().by_id.get(&group[0].blob).cloned() else { continue };
-        let all: Vec<u32>;
+        let Some(entry) = core.table.by_id(group[0].blob) else { continue };
         let segments: Vec<u32> = if core.disk.holes() {
             group.iter().map(|s| s.segment).collect()
         } else {
             // space comes back only with the whole file
-            all = (0..entry.layout.segment_count()).collect();
-            all
+            entry.all_segments().collect()
         };
-        claims.extend(claim(core, &entry, &segments, false).0);
+        removals.extend(removal::begin(core, &entry, &segments, false).0);
     }
-    let freed = execute(core, claims, true)?;
+    let freed = removal::execute(core, removals, OnFailure::Restore)?;
     Ok(if freed > 0 { EvictionOutcome::Freed } else { EvictionOutcome::InUse })
 }
 
-/// Puts segments on the LRU list, unless the blob is pinned.
-pub fn list(core: &Core, entry: &BlobEntry, segments: impl IntoIterator<Item = (u32, u32)>) {
-    let mut lru = core.lru.lock();
-    for (segment, used) in segments {
-        if entry.is_pinned() {
-            lru.remove(entry.segment_id(segment));
-        } else {
-            lru.insert(entry.segment_id(segment), used);
-        }
-    }
-}
-
-/// Gives back what a shrunken limit or a grown index takes too much, as far as it can.
-pub fn enforce_limit(core: &Arc<Core>) -> Result<(), StoreError> {
-    let _evicting = core.eviction_lock.lock();
-    loop {
-        let lacking = core.accounting.lock().lacking(0);
-        if lacking == 0 || oldest(core, lacking, true)? != EvictionOutcome::Freed {
-            return Ok(());
-        }
-    }
-}
-
-/// Gives back the space of these blobs, with `force` of pinned ones too.
+/// Evicts these blobs, with `force` pinned ones too.
 pub fn blobs(core: &Arc<Core>, keys: &[ContentKey], force: bool) -> Result<Evicted, StoreError> {
-    // what cannot be committed, on a disk that is full or fails, is kept as busy; the rest can go
-    if let Err(error) = crate::store::engine::commit::commit(core) {
-        tracing::warn!(%error, "evicting although not everything could be committed");
-    }
     let _evicting = core.eviction_lock.lock();
     let mut out = Evicted::default();
-    let mut claims = Vec::new();
+    let mut removals = Vec::new();
     for key in keys {
-        let Some(entry) = core.blobs.lock().by_key.get(key).cloned() else { continue };
+        let Some(entry) = core.table.get(key) else { continue };
         if entry.is_pinned() {
             if !force {
                 out.kept_pinned.0 += entry.state().cost;
@@ -174,11 +163,11 @@ pub fn blobs(core: &Arc<Core>, keys: &[ContentKey], force: bool) -> Result<Evict
             let owners = core.index.read(|c| names::owners(c, key))?;
             tracing::warn!(blob = %key, ?owners, "evicted by force although it is pinned");
         }
-        let all: Vec<u32> = (0..entry.layout.segment_count()).collect();
-        let (leaving, busy) = claim(core, &entry, &all, force);
+        let all: Vec<u32> = entry.all_segments().collect();
+        let (removal, busy) = removal::begin(core, &entry, &all, force);
         out.kept_busy.0 += busy;
-        claims.extend(leaving);
+        removals.extend(removal);
     }
-    out.freed.0 = execute(core, claims, true)?;
+    out.freed.0 = removal::execute(core, removals, OnFailure::Restore)?;
     Ok(out)
 }

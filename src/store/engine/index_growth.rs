@@ -1,77 +1,67 @@
-//! EvictionOutcome for names and documents in the index.
+//! Room for names and documents in the index.
 //!
 //! Invariant: they have a headroom that data never gets, so neither pins nor a lowered limit keep a
-//! name from being looked up. Beyond it they compete with data like any other: the oldest goes.
-//! Concurrency: a promise is counted from when it is given until it was kept or dropped.
+//! name from being looked up. Beyond it they compete with data (`reserve`).
+//! Concurrency: growth is counted from when it is promised until it was written or given up.
 
 use std::sync::Arc;
 
-use crate::store::engine::collection;
-use crate::store::engine::core::Core;
-use crate::store::engine::reserve;
-use crate::store::error::StoreError;
+use super::core::Core;
 
 /// What a saved document takes beside its bytes: half a page here and there, and its row.
 pub const PER_DOCUMENT: u64 = 16 << 10;
 
-/// EvictionOutcome promised to what is just being written.
+/// Room promised to what is being written into the index; given back when dropped.
 #[derive(Debug)]
-pub struct Promise {
+pub struct GrowthPromise {
     core: Arc<Core>,
     bytes: u64,
-    grows: u64,
+    growth: u64,
 }
 
-impl Promise {
+impl GrowthPromise {
     /// It was written: the index has grown by that much.
     pub fn keep(mut self) {
-        let mut space = self.core.accounting.lock();
-        space.promised -= self.bytes;
-        space.other += self.grows;
-        drop(space);
+        let mut accounting = self.core.accounting.lock();
+        accounting.promised -= self.bytes;
+        accounting.other += self.growth;
+        drop(accounting);
         self.bytes = 0;
     }
 }
 
-impl Drop for Promise {
+impl Drop for GrowthPromise {
     fn drop(&mut self) {
         self.core.accounting.lock().promised -= self.bytes;
     }
 }
 
-/// Promises that the index may grow by so much. What nothing needs any more goes before data does.
-pub fn promise(core: &Arc<Core>, grows: u64) -> Result<Promise, StoreError> {
-    if let Some(promise) = promise_now(core, grows) {
-        return Ok(promise);
-    }
-    if let Err(error) = collection::when_due(core) {
-        tracing::warn!(%error, "forgetting names and documents");
-    }
-    reserve::make_room(core, 2 * grows, || promise_now(core, grows))
+/// The most that the accounting counts for a growth: it is in the log as well until that is folded into
+/// the database, and then measured.
+pub fn with_log(growth: u64) -> u64 {
+    2 * growth
 }
 
-/// The same, if there is room as it is.
-pub fn promise_now(core: &Arc<Core>, grows: u64) -> Option<Promise> {
-    // twice: it stands in the log as well until that is folded in, and then measured
-    let bytes = 2 * grows;
+/// Promises that the index may grow by so much, if there is room for it now.
+pub fn try_promise(core: &Arc<Core>, growth: u64) -> Option<GrowthPromise> {
+    let bytes = with_log(growth);
     let mut headroom = core.headroom.change();
-    let (unused, due) = {
-        let mut space = core.accounting.lock();
-        if !space.try_promise(bytes) {
+    let (unused, exceeded) = {
+        let mut accounting = core.accounting.lock();
+        if !accounting.try_promise(bytes) {
             return None;
         }
-        (space.unused_headroom(), space.names() > space.headroom())
+        (accounting.unused_headroom(), accounting.names() > accounting.headroom())
     };
     headroom.shrink_to(unused);
-    if due {
-        core.dirty.lock().collect = true;
-        core.wake.notify_all();
+    if exceeded {
+        core.dirty.request_collection();
     }
-    Some(Promise { core: core.clone(), bytes, grows })
+    Some(GrowthPromise { core: core.clone(), bytes, growth })
 }
 
-/// Keeps on the disk what the headroom has left, as far as the disk has it.
-pub fn tend_headroom(core: &Core) {
+/// Keeps on the disk what is left of the headroom, as far as the disk has it.
+pub fn fill_headroom(core: &Core) {
     let mut headroom = core.headroom.change();
     let unused = core.accounting.lock().unused_headroom();
     headroom.shrink_to(unused);

@@ -4,30 +4,31 @@
 //! disk takes no more than is counted. No blob's bytes are read; after a clean close no blob file is
 //! looked at. Whatever else lies in the folder, the store opens.
 
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::clock::UseClock;
+use super::core::Core;
+use super::files::OpenFiles;
+use super::{eviction, index_growth, recovery};
 use crate::base::Clock;
 use crate::base::units::ByteSize;
 use crate::model::ContentKey;
-use crate::store::disk::Disk;
-use crate::store::disk::epoch;
 use crate::store::disk::headroom::Headroom;
-use crate::store::disk::lock::StoreLock;
-use crate::store::engine::core::{Blobs, Core, Dirty, Group, Time};
-use crate::store::engine::eviction;
-use crate::store::engine::index_growth;
-use crate::store::engine::pins;
-use crate::store::engine::recovery;
-use crate::store::engine::trust::Evidence;
+use crate::store::disk::lock::{self, StoreLock};
+use crate::store::disk::{Disk, epoch};
 use crate::store::error::StoreError;
-use crate::store::index::{self, Durability, Epochs, names as index_names, rows};
-use crate::store::state::accounting::{Accounting, BLOCK, MIN_LIMIT};
+use crate::store::evidence::Evidence;
+use crate::store::index::{self, Durability, Epochs, names, rows};
+use crate::store::state::accounting::{self, Accounting, BLOCK, MIN_LIMIT};
+use crate::store::state::dirty::{CommitPolicy, DirtyQueue};
 use crate::store::state::lru::Lru;
+use crate::store::state::recency::Recency;
+use crate::store::state::table::Table;
 use crate::store::types::StoreOptions;
 
 /// The limit of a store that was never given one.
@@ -36,13 +37,13 @@ const DEFAULT_LIMIT: ByteSize = ByteSize::gib(50);
 /// What the index says, before anything is made of it.
 struct Read {
     blobs: Vec<rows::BlobRow>,
-    pinned: HashMap<ContentKey, u32>,
+    pinned: HashSet<ContentKey>,
     limit: Option<u64>,
 }
 
 fn read(conn: &Connection) -> rusqlite::Result<Read> {
     let blobs = rows::blobs(conn)?;
-    let pinned = pins::count(index_names::pinned_blobs(conn)?);
+    let pinned = names::pinned_blobs(conn)?;
     let limit = rows::meta(conn, "limit")?.and_then(|n| u64::try_from(n).ok());
     Ok(Read { blobs, pinned, limit })
 }
@@ -80,32 +81,32 @@ pub fn open(
         Err(e) if e.is_full() && headroom.change().give_up() => remember()?,
         other => other?,
     }
-    let mut space = Accounting::new(limit.0);
+    let mut accounting = Accounting::new(limit.0);
     for file in index::open::aside(root) {
         let len = std::fs::metadata(root.join(file)).map_or(0, |m| m.len());
-        space.overhead += crate::store::state::accounting::up(len) + BLOCK;
+        accounting.overhead += accounting::up(len) + BLOCK;
     }
     let newest = read.blobs.iter().flat_map(|b| &b.used).map(|(_, used)| *used).max().unwrap_or(0);
-    let (blobs, lru) = load(read, &mut space, opened.evidence);
+    let (table, lru) = load(read, &mut accounting, opened.evidence);
+    let lock = Arc::new(lock);
+    let policy = CommitPolicy { bytes: options.commit_bytes.0, after: options.commit_after };
     let core = Arc::new(Core {
         root: root.clone(),
+        files: OpenFiles::new(disk.clone(), lock.clone()),
         disk,
         index: opened.index,
-        blobs: Mutex::new(blobs),
-        lru: Mutex::new(lru),
-        accounting: Mutex::new(space),
+        table: Arc::new(table),
+        recency: Recency::new(lru),
+        accounting: Mutex::new(accounting),
         headroom,
+        dirty: DirtyQueue::new(policy),
         collector: Mutex::default(),
         collections: 0.into(),
-        uses: Mutex::default(),
+        manifest_uses: Mutex::default(),
         eviction_lock: Mutex::default(),
         commit_lock: Mutex::default(),
-        dirty: Mutex::new(Dirty::default()),
-        wake: parking_lot::Condvar::new(),
-        files: Mutex::default(),
         closed: false.into(),
-        group: Group { bytes: options.commit_bytes.0, after: options.commit_after },
-        time: Time::new(clock, newest),
+        clock: UseClock::new(clock, newest),
         lock,
     });
     if !opened.agrees {
@@ -113,16 +114,16 @@ pub fn open(
     }
     {
         // what the index takes beyond its blobs now, it takes for other things
-        let mut space = core.accounting.lock();
-        space.measured = core.index.footprint();
-        space.other = space.measured.saturating_sub(space.index_floor());
+        let mut accounting = core.accounting.lock();
+        accounting.measured = core.index.footprint();
+        accounting.other = accounting.measured.saturating_sub(accounting.index_floor());
     }
     let unused = core.accounting.lock().unused_headroom();
     core.headroom.change().shrink_to(unused);
     if let Err(error) = eviction::enforce_limit(&core) {
         tracing::warn!(%error, "the cache takes more than its limit for now");
     }
-    index_growth::tend_headroom(&core);
+    index_growth::fill_headroom(&core);
     let by_disk = core.disk_room();
     let by_limit = core.accounting.lock().room();
     if by_disk < by_limit {
@@ -163,17 +164,8 @@ pub fn take(root: &Path) -> Result<StoreLock, StoreError> {
     StoreLock::take(root)
 }
 
-/// Makes a store's folder, if it is not there.
-pub fn make_folder(root: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(root)
-}
-
 fn make_root(root: &Path) -> Result<(), StoreError> {
-    make_folder(root).map_err(StoreError::disk(root, "make the cache folder"))?;
+    lock::make_folder(root).map_err(StoreError::disk(root, "make the cache folder"))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -183,21 +175,21 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the blobs and the LRU list of what the index says.
-fn load(read: Read, space: &mut Accounting, evidence: Evidence) -> (Blobs, Lru) {
-    let mut blobs = Blobs::new(read.pinned);
+/// Makes the table and the LRU list of what the index says.
+fn load(read: Read, accounting: &mut Accounting, evidence: Evidence) -> (Table, Lru) {
+    let table = Table::new(read.pinned);
     let mut listed = Vec::with_capacity(read.blobs.iter().map(|b| b.used.len()).sum());
     for row in read.blobs {
-        let entry = blobs.entry(&row.layout);
-        space.add_overhead(&entry.overhead);
+        let entry = table.entry(&row.layout);
+        accounting.add_overhead(&entry.overhead);
         let mut s = entry.state();
         s.row = Some(row.id);
         for run in row.present.runs(entry.layout.all_parts(), true) {
-            space.data += s.add(&entry.layout, run);
+            accounting.data += s.add(&entry.layout, run);
         }
         s.unproven = s.present.clone();
         s.stamp = row.stamp.filter(|_| evidence == Evidence::Stamp);
-        s.stamp_kept = s.stamp;
+        s.indexed_stamp = s.stamp;
         for (segment, used) in row.used {
             s.segments[segment as usize].used = used;
             if !entry.is_pinned() {
@@ -205,9 +197,9 @@ fn load(read: Read, space: &mut Accounting, evidence: Evidence) -> (Blobs, Lru) 
             }
         }
         // a former process may have passed it on, and a program mapped it
-        s.passed = s.data == entry.layout.len() || evidence == Evidence::Checksum;
+        s.passed_to_kernel = s.data == entry.layout.len() || evidence == Evidence::Checksum;
     }
     let mut lru = Lru::default();
     lru.load(listed);
-    (blobs, lru)
+    (table, lru)
 }

@@ -10,14 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::core::Core;
+use super::{checksums, removal, trust};
 use crate::model::{BlobLayout, ContentKey, Digest, PartRange};
 use crate::store::disk::Access;
-use crate::store::engine::checksums;
-use crate::store::engine::commit;
-use crate::store::engine::core::Core;
-use crate::store::engine::eviction;
-use crate::store::engine::removal;
-use crate::store::engine::trust;
 use crate::store::error::StoreError;
 use crate::store::index::{Durability, rows};
 use crate::store::state::accounting;
@@ -26,24 +22,24 @@ use crate::store::state::part_set::PartSet;
 
 /// Makes the disk agree with the index.
 pub fn agree(core: &Arc<Core>) -> Result<(), StoreError> {
-    let entries: Vec<Arc<BlobEntry>> = core.blobs.lock().by_key.values().cloned().collect();
+    let entries = core.table.all();
     for entry in &entries {
         check(core, entry)?;
     }
     let claimed: HashSet<ContentKey> = entries.iter().map(|entry| entry.key()).collect();
-    let mut strangers = Vec::new();
+    let mut foreign = Vec::new();
     for folder in list(core, Path::new("blobs")) {
         let path = Path::new("blobs").join(&folder);
         if !is_folder_name(&folder) {
-            strangers.push(path);
+            foreign.push(path);
             continue;
         }
         for name in list(core, &path) {
-            take_in(core, &claimed, &path, &name, &mut strangers)?;
+            sort_out(core, &claimed, &path, &name, &mut foreign)?;
         }
     }
-    if let Some(first) = strangers.first() {
-        let (first, count) = (core.full(first), strangers.len());
+    if let Some(first) = foreign.first() {
+        let (first, count) = (core.full_path(first), foreign.len());
         tracing::warn!(
             count, first = %first.display(),
             "files in the cache folder are not modelfs's; they are left alone and not counted"
@@ -55,7 +51,7 @@ pub fn agree(core: &Arc<Core>) -> Result<(), StoreError> {
 /// What is in a folder; one that cannot be listed has nothing of ours.
 fn list(core: &Core, folder: &Path) -> Vec<String> {
     core.disk.list(folder).unwrap_or_else(|error| {
-        tracing::warn!(path = %core.full(folder).display(), %error, "cannot be listed; left alone");
+        tracing::warn!(path = %core.full_path(folder).display(), %error, "cannot be listed; left alone");
         Vec::new()
     })
 }
@@ -65,13 +61,13 @@ fn is_folder_name(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Does with one file below `blobs/` what the rules say.
-fn take_in(
+/// Applies the rules to one file below `blobs/`.
+fn sort_out(
     core: &Arc<Core>,
     claimed: &HashSet<ContentKey>,
     folder: &Path,
     name: &str,
-    strangers: &mut Vec<PathBuf>,
+    foreign: &mut Vec<PathBuf>,
 ) -> Result<(), StoreError> {
     let path = folder.join(name);
     let (stem, is_sums) = match name.strip_suffix(".sums") {
@@ -85,7 +81,7 @@ fn take_in(
     }
     // only ordinary files are there for the disk
     let (Some(key), Ok(stat)) = (key, core.disk.stat(&path)) else {
-        strangers.push(path);
+        foreign.push(path);
         return Ok(());
     };
     if is_sums {
@@ -114,7 +110,7 @@ fn check(core: &Arc<Core>, entry: &Arc<BlobEntry>) -> Result<(), StoreError> {
     let data = entry.state().data;
     let Some(stat) = stat.filter(|_| data > 0) else {
         // nothing of it is there, or nothing of it was ever committed
-        return removal::drop_wrong(core, entry, &[entry.layout.all_parts()]).map(drop);
+        return removal::invalidate(core, entry, &[entry.layout.all_parts()]).map(drop);
     };
     // its names may not have been synced if it is new: with a row they were
     give_back(core, entry, stat.allocated);
@@ -138,26 +134,26 @@ fn give_back(core: &Arc<Core>, entry: &Arc<BlobEntry>, allocated: u64) {
 
 fn punch_absent(core: &Core, entry: &Arc<BlobEntry>) -> io::Result<()> {
     let absent = entry.state().present.runs(entry.layout.all_parts(), false);
-    if absent.is_empty() || !core.disk.holes() || core.is_shared(entry) {
+    if absent.is_empty() || !core.disk.holes() || core.files.is_shared(entry) {
         return Ok(());
     }
     trust::changing(core, entry, || {
-        let open = core.file(entry, true)?;
+        let open = core.files.open(entry, true)?;
         absent.iter().try_for_each(|run| {
             let r = accounting::punch_range(&entry.layout, *run, |n| entry.state().keeps(n));
             if r.is_empty() { Ok(()) } else { open.file.punch(r.start(), r.len()) }
         })
     })?;
-    commit::note(core, entry, 0);
+    core.dirty.add(entry, 0);
     Ok(())
 }
 
 /// The parts of a blob without a row that may be there: they have a checksum and no hole. Makes what is
 /// there durable. Nothing is read: they are unproven.
 fn claims(core: &Core, layout: &BlobLayout, path: &Path) -> io::Result<Vec<PartRange>> {
-    let checksums_path = path.with_extension("sums");
+    let sidecar_path = path.with_extension("sums");
     let (data, sidecar) =
-        (core.disk.open(path, Access::Read)?, core.disk.open(&checksums_path, Access::Read)?);
+        (core.disk.open(path, Access::Read)?, core.disk.open(&sidecar_path, Access::Read)?);
     if data.stat()?.len != layout.len() {
         return Ok(Vec::new());
     }
@@ -187,15 +183,15 @@ fn adopt(
     path: &Path,
     allocated: u64,
 ) -> Result<bool, StoreError> {
-    let checksums_path = path.with_extension("sums");
-    let Some(layout) = checksums::certified_layout(core.disk.as_ref(), &checksums_path, key) else {
+    let sidecar_path = path.with_extension("sums");
+    let Some(layout) = checksums::certified_layout(core.disk.as_ref(), &sidecar_path, key) else {
         return Ok(false);
     };
     let claimed = match claims(core, &layout, path) {
         Ok(claimed) => claimed,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => {
-            tracing::warn!(path = %core.full(path).display(), %error, "a blob cannot be looked at");
+            tracing::warn!(path = %core.full_path(path).display(), %error, "a blob cannot be looked at");
             core.accounting.lock().overhead += allocated;
             return Ok(true);
         }
@@ -203,8 +199,8 @@ fn adopt(
     if claimed.is_empty() {
         return Ok(false);
     }
-    let entry = core.blobs.lock().entry(&Arc::new(layout));
-    let used = core.time.seconds();
+    let entry = core.table.entry(&Arc::new(layout));
+    let used = core.clock.seconds();
     let row = core.write_index(Durability::Full, |tx| {
         let row = rows::add_blob(tx, &entry.layout)?;
         let mut s = entry.state();
@@ -212,7 +208,7 @@ fn adopt(
             s.add(&entry.layout, *run);
             s.unproven.set(*run);
         }
-        for segment in 0..entry.layout.segment_count() {
+        for segment in entry.all_segments() {
             let range = entry.parts_of(segment);
             let parts = s.present.to_bytes(range);
             s.segments[segment as usize].used = used;
@@ -222,18 +218,16 @@ fn adopt(
         }
         Ok(row)
     })?;
-    let listed: Vec<_> = {
+    {
         let mut s = entry.state();
         s.row = Some(row);
         // a former process may have passed it on, and a program mapped it
-        s.passed = true;
-        let mut space = core.accounting.lock();
-        space.add_overhead(&entry.overhead);
-        space.data += s.cost;
-        let all = 0..entry.layout.segment_count();
-        all.filter(|i| s.present.any(entry.parts_of(*i))).map(|i| (i, used)).collect()
-    };
-    eviction::list(core, &entry, listed);
+        s.passed_to_kernel = true;
+        let mut accounting = core.accounting.lock();
+        accounting.add_overhead(&entry.overhead);
+        accounting.data += s.cost;
+    }
+    core.recency.list(&entry, entry.present_segments());
     tracing::info!(blob = %key, bytes = entry.state().data, "a blob was taken back into the index");
     give_back(core, &entry, allocated);
     Ok(true)

@@ -1,42 +1,52 @@
-//! Taking parts away: from readers, from the index, from the disk, from the books, in that order.
+//! Removing parts: from readers, from the index, from the disk, from the accounting, in that order.
 //!
-//! Invariant: first nobody can read it (bits in memory), then the index durably claims it no more,
-//! then its bytes go, then its space is free. While that lasts its segments are `leaving`: nobody
-//! writes into them or into a block that they share. Concurrency: see `entry` and `core`.
+//! Invariant: first nobody can read them (parts in memory), then the index durably claims them no more,
+//! then their bytes go, then their space is free. While that lasts their segments count a removal: nobody
+//! writes into them or into a block that they share. Concurrency: see `state::entry` and `core`.
 
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
+use super::core::Core;
+use super::trust;
 use crate::base::FileRange;
 use crate::model::PartRange;
-use crate::store::engine::commit;
-use crate::store::engine::core::Core;
-use crate::store::engine::eviction::{evictability, list};
-use crate::store::engine::trust;
 use crate::store::error::StoreError;
 use crate::store::index::{Durability, rows};
 use crate::store::state::accounting;
 use crate::store::state::entry::{BlobEntry, BlobState};
 use crate::store::state::plan::Evictability;
 
-/// Segments that leave in one transaction: its log stays within what the books allow for it.
+/// Segments removed in one transaction: its log stays within what the accounting allows for it.
 const GROUP: usize = 1000;
 
-/// Parts on their way out.
+/// Parts that are being removed.
 #[derive(Debug)]
 pub struct Removal {
     entry: Arc<BlobEntry>,
     segments: Vec<u32>,
     runs: Vec<PartRange>,
-    /// Of them: those that were unproven, in case that they stay.
+    /// Of them: those that were unproven, in case that they are restored.
     unproven: Vec<PartRange>,
     punches: Vec<FileRange>,
     cost: u64,
     whole: bool,
 }
 
-/// Takes segments from readers, if nothing stands against it; the bytes kept since busy.
-pub fn claim(
+/// What happens to parts whose removal the index could not record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They are present again.
+    Restore,
+    /// They are wrong and stay absent; their space stays counted.
+    StayAbsent,
+}
+
+/// Takes segments from readers, where nothing stands against it; and the bytes kept because they are in
+/// use.
+pub fn begin(
     core: &Core,
     entry: &Arc<BlobEntry>,
     segments: &[u32],
@@ -45,7 +55,7 @@ pub fn claim(
     let mut s = entry.state();
     let mut out = Vec::new();
     let (mut runs, mut unproven, mut cost, mut busy) = (Vec::new(), Vec::new(), 0, 0);
-    let free = |s: &BlobState, i: u32| evictability(entry, s, i) == Evictability::Evictable;
+    let free = |s: &BlobState, i: u32| entry.evictability(s, i) == Evictability::Evictable;
     let present = |s: &BlobState, i: u32| s.present.any(entry.parts_of(i));
     // without holes a blob goes as a whole or not at all
     let whole_only =
@@ -66,12 +76,12 @@ pub fn claim(
         cost += freed;
         out.push(segment);
     }
-    let passed = s.passed;
-    let leaving = begin(core, entry, s, out, runs, cost).map(|l| Removal { unproven, ..l });
-    match leaving {
-        Some(l) if passed && core.is_shared(entry) => {
-            busy += l.cost;
-            restore(core, l);
+    let passed_to_kernel = s.passed_to_kernel;
+    let removal = mark(core, entry, s, out, runs, cost).map(|r| Removal { unproven, ..r });
+    match removal {
+        Some(r) if passed_to_kernel && core.files.is_shared(entry) => {
+            busy += r.cost;
+            restore(core, r);
             (None, busy)
         }
         other => (other, busy),
@@ -79,7 +89,7 @@ pub fn claim(
 }
 
 /// Takes parts from readers that must go, in whatever use they are.
-fn claim_wrong(core: &Core, entry: &Arc<BlobEntry>, parts: &[PartRange]) -> Option<Removal> {
+fn begin_invalid(core: &Core, entry: &Arc<BlobEntry>, parts: &[PartRange]) -> Option<Removal> {
     let mut s = entry.state();
     let (mut runs, mut cost) = (Vec::new(), 0);
     for &range in parts {
@@ -89,21 +99,17 @@ fn claim_wrong(core: &Core, entry: &Arc<BlobEntry>, parts: &[PartRange]) -> Opti
     }
     let mut segments: Vec<u32> = runs.iter().flat_map(|r| entry.segments_of(*r)).collect();
     segments.dedup();
-    let leaving = begin(core, entry, s, segments, runs, cost)?;
-    // whoever is reading them has seen the bits: punch only when they are done
-    let mut s = entry.state();
-    while leaving.segments.iter().any(|i| s.segments[*i as usize].reading > 0) {
-        entry.quiet.wait(&mut s);
-    }
-    drop(s);
-    Some(leaving)
+    let removal = mark(core, entry, s, segments, runs, cost)?;
+    // reads under way found the parts present: punch only when they have ended
+    entry.wait_for_readers(&removal.segments);
+    Some(removal)
 }
 
-/// Marks what was taken as leaving. With nothing taken: the whole blob, if it is empty.
-fn begin(
+/// Marks as being removed what was taken. With nothing taken: the whole blob, if it is empty.
+fn mark(
     core: &Core,
     entry: &Arc<BlobEntry>,
-    mut s: parking_lot::MutexGuard<'_, BlobState>,
+    mut s: MutexGuard<'_, BlobState>,
     segments: Vec<u32>,
     runs: Vec<PartRange>,
     cost: u64,
@@ -113,55 +119,49 @@ fn begin(
         return None;
     }
     s.removing |= whole;
-    for i in &segments {
-        s.segments[*i as usize].leaving += 1;
-    }
+    s.begin_removal(&segments);
     let punches = runs.iter().map(|r| accounting::punch_range(&entry.layout, *r, |n| s.keeps(n)));
     let punches = punches.filter(|r| !r.is_empty()).collect();
     let empty: Vec<u32> =
         segments.iter().copied().filter(|i| !s.present.any(entry.parts_of(*i))).collect();
     drop(s);
-    let mut lru = core.lru.lock();
-    for i in empty {
-        lru.remove(entry.segment_id(i));
-    }
-    drop(lru);
-    Some(Removal {
-        entry: entry.clone(),
-        segments,
-        runs,
-        unproven: Vec::new(),
-        punches,
-        cost,
-        whole,
-    })
+    core.recency.unlist(entry, empty);
+    let (entry, unproven) = (entry.clone(), Vec::new());
+    Some(Removal { entry, segments, runs, unproven, punches, cost, whole })
 }
 
-/// Makes it all durable and gives the space back. If the index fails and `undo`, everything is
-/// present again.
-pub fn execute(core: &Arc<Core>, claims: Vec<Removal>, undo: bool) -> Result<u64, StoreError> {
+/// Makes removals durable and gives their space back: how much.
+pub fn execute(
+    core: &Arc<Core>,
+    removals: Vec<Removal>,
+    on_failure: OnFailure,
+) -> Result<u64, StoreError> {
     let mut freed = 0;
     let mut failed = None;
-    let mut claims = claims.into_iter().peekable();
-    while claims.peek().is_some() {
+    let mut removals = removals.into_iter().peekable();
+    while removals.peek().is_some() {
         let mut size = 0;
         let mut group = Vec::new();
-        while let Some(l) = claims.next_if(|l| group.is_empty() || size + l.segments.len() <= GROUP)
+        while let Some(r) =
+            removals.next_if(|r| group.is_empty() || size + r.segments.len() <= GROUP)
         {
-            size += l.segments.len();
-            group.push(l);
+            size += r.segments.len();
+            group.push(r);
         }
         let written = match &failed {
-            None => unmark(core, &group),
+            None => unclaim(core, &group),
             Some(_) => Err(StoreError::Index("not tried".into())),
         };
         match written {
-            Ok(()) => freed += group.into_iter().map(|l| finish(core, l)).sum::<u64>(),
+            Ok(()) => freed += group.into_iter().map(|r| finish(core, r)).sum::<u64>(),
             Err(e) if e.is_full() => freed += free_first(core, group),
             Err(e) => {
                 failed.get_or_insert(e);
-                for l in group {
-                    if undo { restore(core, l) } else { leave_behind(core, l) }
+                for r in group {
+                    match on_failure {
+                        OnFailure::Restore => restore(core, r),
+                        OnFailure::StayAbsent => stay_absent(r),
+                    }
                 }
             }
         }
@@ -169,162 +169,169 @@ pub fn execute(core: &Arc<Core>, claims: Vec<Removal>, undo: bool) -> Result<u64
     failed.map_or(Ok(freed), Err)
 }
 
-fn unmark(core: &Core, group: &[Removal]) -> Result<(), StoreError> {
+/// Has the index claim the parts no more.
+fn unclaim(core: &Core, group: &[Removal]) -> Result<(), StoreError> {
     core.write_index(Durability::Full, |tx| {
-        for l in group {
-            let s = l.entry.state();
+        for r in group {
+            let s = r.entry.state();
             let Some(row) = s.row else { continue };
-            if l.whole {
+            if r.whole {
                 rows::remove_blob(tx, row)?;
                 continue;
             }
-            for &segment in &l.segments {
-                let range = l.entry.parts_of(segment);
+            for &segment in &r.segments {
+                let range = r.entry.parts_of(segment);
                 let parts = s.committed(range).to_bytes(range);
                 let used = s.segments[segment as usize].used;
                 let new = rows::SegmentRow { segment, parts, used };
-                rows::set_segment(tx, row, &l.entry.key(), &new)?;
+                rows::set_segment(tx, row, &r.entry.key(), &new)?;
             }
         }
         Ok(())
     })
 }
 
-/// On a disk where not even that something leaves can be written: its bytes go first, which makes
-/// room to write it. Until it is written the index claims what is a hole. It has no stamp of that
-/// file, so the next process would compare it with its checksums.
+/// On a disk so full that not even a removal can be recorded: the bytes go first, which makes room to
+/// record it. Until then the index claims what is a hole. It has no stamp of that file, so the next
+/// process would compare it with its checksums.
 fn free_first(core: &Arc<Core>, group: Vec<Removal>) -> u64 {
-    let taken: Vec<_> = group.iter().map(|l| take_bytes(core, l)).collect();
-    if let Err(error) = unmark(core, &group) {
+    let freed: Vec<_> = group.iter().map(|r| free_bytes(core, r)).collect();
+    if let Err(error) = unclaim(core, &group) {
         tracing::warn!(%error, "the index is behind until the next commit");
-        for l in group.iter().filter(|l| !l.whole) {
-            l.entry.state().behind = true;
-            commit::note(core, &l.entry, 0);
+        for r in group.iter().filter(|r| !r.whole) {
+            r.entry.state().index_stale = true;
+            core.dirty.add(&r.entry, 0);
         }
     }
-    group.into_iter().zip(taken).map(|(l, done)| account(core, l, done)).sum()
+    group.into_iter().zip(freed).map(|(r, done)| account(core, r, done)).sum()
 }
 
-/// Takes the bytes and gives the space back.
-fn finish(core: &Arc<Core>, l: Removal) -> u64 {
-    let done = take_bytes(core, &l);
-    account(core, l, done)
+/// Frees the bytes and counts that.
+fn finish(core: &Arc<Core>, removal: Removal) -> u64 {
+    let done = free_bytes(core, &removal);
+    account(core, removal, done)
 }
 
-/// Takes the bytes.
-fn take_bytes(core: &Arc<Core>, l: &Removal) -> io::Result<()> {
-    let entry = &l.entry;
+/// Frees the bytes on the disk.
+fn free_bytes(core: &Arc<Core>, removal: &Removal) -> io::Result<()> {
+    let entry = &removal.entry;
     let gone = |r: io::Result<()>| match r {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     };
-    if l.whole {
-        entry.state().file = None;
-        // what has its name in another process's folder is not it
+    if removal.whole {
+        core.files.close(entry);
+        // a file with its name in another process's folder is not this blob
         let ours = core.lock.still_ours();
         let remove = |path: &std::path::Path| if ours { core.disk.remove(path) } else { Ok(()) };
-        gone(remove(&entry.path())).and_then(|()| gone(remove(&entry.checksums_path())))
+        gone(remove(&entry.path())).and_then(|()| gone(remove(&entry.sidecar_path())))
     } else if !core.disk.holes() {
         Err(io::ErrorKind::Unsupported.into())
     } else {
         let punched = trust::changing(core, entry, || {
-            let open = core.file(entry, true)?;
-            l.punches.iter().try_for_each(|r| open.file.punch(r.start(), r.len()))
+            let open = core.files.open(entry, true)?;
+            removal.punches.iter().try_for_each(|r| open.file.punch(r.start(), r.len()))
         });
-        commit::note(core, entry, 0);
+        core.dirty.add(entry, 0);
         match punched {
-            // gone or cut: nothing there to take
+            // gone or cut: nothing there to free
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             other => gone(other),
         }
     }
 }
 
-/// Gives the space back in the books, if the bytes are gone.
-fn account(core: &Arc<Core>, l: Removal, done: io::Result<()>) -> u64 {
-    let entry = &l.entry;
+/// Counts the space as free, if the bytes are gone.
+fn account(core: &Arc<Core>, removal: Removal, done: io::Result<()>) -> u64 {
+    let entry = &removal.entry;
     let mut s = entry.state();
-    let mut freed = l.cost;
+    let mut freed = removal.cost;
     if let Err(e) = &done {
         // it still takes its space: counted until the file goes or is seen to be smaller
         tracing::warn!(blob = %entry.key(), error = %e, "space was not given back");
-        s.excess += l.cost;
+        s.excess += removal.cost;
         freed = 0;
     }
-    for i in &l.segments {
-        s.segments[*i as usize].leaving -= 1;
-    }
-    let mut space = core.accounting.lock();
-    space.data -= freed;
-    if l.whole {
+    s.end_removal(&removal.segments);
+    let mut accounting = core.accounting.lock();
+    accounting.data -= freed;
+    if removal.whole {
         s.removing = false;
         s.row = None;
-        s.unnamed = false;
-        (s.examined, s.stamp, s.stamp_kept) = (false, None, None);
+        s.name_unsynced = false;
+        (s.examined, s.stamp, s.indexed_stamp) = (false, None, None);
         s.overclaimed = false;
         if done.is_ok() {
             let excess = std::mem::take(&mut s.excess);
-            space.data -= excess;
+            accounting.data -= excess;
             freed += excess + entry.overhead.total();
         }
-        space.remove_overhead(&entry.overhead);
+        accounting.remove_overhead(&entry.overhead);
     }
-    drop(space);
+    drop(accounting);
     drop(s);
-    core.blobs.lock().forget_if_unused(entry);
+    if removal.whole {
+        // opened meanwhile: it would keep the removed file's space
+        core.files.close_if_removed(entry);
+    }
+    core.table.remove_if_unused(entry);
     freed
 }
 
-/// Makes it present again: its bytes were not touched.
-fn restore(core: &Core, l: Removal) {
-    let mut s = l.entry.state();
-    for run in &l.runs {
-        s.add(&l.entry.layout, *run);
+/// Makes the parts present again: their bytes were not touched.
+fn restore(core: &Core, removal: Removal) {
+    let entry = &removal.entry;
+    let mut s = entry.state();
+    for run in &removal.runs {
+        s.add(&entry.layout, *run);
     }
-    for run in &l.unproven {
+    for run in &removal.unproven {
         s.unproven.set(*run);
     }
-    if l.whole {
+    if removal.whole {
         s.removing = false;
     }
-    for i in &l.segments {
-        s.segments[*i as usize].leaving -= 1;
-    }
-    let used: Vec<_> = l.segments.iter().map(|i| (*i, s.segments[*i as usize].used)).collect();
+    s.end_removal(&removal.segments);
+    let used: Vec<_> =
+        removal.segments.iter().map(|i| (*i, s.segments[*i as usize].used)).collect();
     drop(s);
-    list(core, &l.entry, used);
+    core.recency.list(entry, used);
 }
 
-/// Absent in memory, but the index could not be told: its bytes and space stay as they are.
-fn leave_behind(core: &Core, l: Removal) {
-    let mut s = l.entry.state();
-    s.excess += l.cost;
+/// Leaves the parts absent in memory, although the index still claims them: bytes and space stay.
+fn stay_absent(removal: Removal) {
+    let mut s = removal.entry.state();
+    s.excess += removal.cost;
     s.overclaimed = true;
-    if l.whole {
+    if removal.whole {
         s.removing = false;
     }
-    for i in &l.segments {
-        s.segments[*i as usize].leaving -= 1;
-    }
-    drop(s);
-    let _ = core;
+    s.end_removal(&removal.segments);
 }
 
 /// Drops parts that are not what they should be; the data bytes that were dropped.
-pub fn drop_wrong(
+pub fn invalidate(
     core: &Arc<Core>,
     entry: &Arc<BlobEntry>,
     parts: &[PartRange],
 ) -> Result<u64, StoreError> {
-    let Some(leaving) = claim_wrong(core, entry, parts) else { return Ok(0) };
-    let bytes = leaving.runs.iter().map(|r| entry.layout.file_range(*r).len()).sum();
-    execute(core, vec![leaving], false)?;
+    let Some(removal) = begin_invalid(core, entry, parts) else { return Ok(0) };
+    let bytes = removal.runs.iter().map(|r| entry.layout.file_range(*r).len()).sum();
+    execute(core, vec![removal], OnFailure::StayAbsent)?;
     Ok(bytes)
 }
 
-/// Undoes a write that failed: the bytes that may be there go. `runs` were absent and being
-/// written by the caller, within `writing`, and their `cost` is counted as data; none if nothing
-/// was written yet.
+/// Drops all of a blob whose file is gone or was cut.
+pub fn invalidate_all(core: &Arc<Core>, entry: &Arc<BlobEntry>) {
+    tracing::warn!(blob = %entry.key(), "another program removed or cut a cached file: it is dropped");
+    core.files.close(entry);
+    if let Err(e) = invalidate(core, entry, &[entry.layout.all_parts()]) {
+        tracing::error!(error = %e, "dropping a blob that is gone");
+    }
+}
+
+/// Undoes a write that failed: bytes that may be there go. `runs` were absent and being written by the
+/// caller, within `writing`, and their `cost` is counted as data; none if nothing was written yet.
 pub fn rollback(
     core: &Arc<Core>,
     entry: &Arc<BlobEntry>,
@@ -333,13 +340,13 @@ pub fn rollback(
     cost: u64,
 ) {
     let mut s = entry.state();
-    s.written(writing);
+    s.end_write(writing);
     let segments: Vec<u32> = entry.segments_of(writing).collect();
-    if let Some(l) = begin(core, entry, s, segments, runs.to_vec(), cost) {
-        if l.whole {
-            let _ = execute(core, vec![l], false);
+    if let Some(removal) = mark(core, entry, s, segments, runs.to_vec(), cost) {
+        if removal.whole {
+            let _ = execute(core, vec![removal], OnFailure::StayAbsent);
         } else {
-            finish(core, l);
+            finish(core, removal);
         }
     }
 }

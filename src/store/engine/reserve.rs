@@ -1,26 +1,32 @@
-//! Promises of space, and finding it.
+//! Finding space: promises of it, and commits and evictions in the order that makes it.
 //!
-//! Invariant: what was promised is counted as used until it became data or was given back.
-//! Concurrency: whoever finds another thread evicting waits for it and looks again.
+//! Invariant: what was promised is counted as used until it became data or was given back. This alone
+//! knows both `commit` and `eviction`: what an eviction cannot free before its commit is committed first,
+//! and a commit that found more to be taken is followed by an eviction.
+//! Concurrency: a thread that finds another one evicting waits for it and looks again.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::units::ByteSize;
-use crate::store::engine::commit;
-use crate::store::engine::core::Core;
-use crate::store::engine::eviction::{self, EvictionOutcome};
+use super::core::Core;
+use super::eviction::{self, EvictionOutcome, Shortfall};
+use super::index_growth::{self, GrowthPromise};
+use super::{collection, commit};
+use crate::model::ContentKey;
 use crate::store::error::StoreError;
+use crate::store::state::accounting::Accounting;
+use crate::store::types::Evicted;
 
 /// Tries before giving up. Each follows an eviction, a commit or a short wait; more means that
 /// others take the space as fast as it is freed.
 const ROUNDS: u32 = 256;
-/// Of them, waits for segments that are only being read, written or taken away this instant: a
-/// tenth of a second in all.
+/// Of them, waits for segments that are being read, written or removed this instant: a tenth of a second
+/// in all.
 const WAITS: u32 = 50;
 const WAIT: Duration = Duration::from_millis(2);
 
-/// Accounting promised to a fetch; what was not used is given back when it is dropped.
+/// Space promised to a fetch; what was not used is given back when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     core: Arc<Core>,
@@ -44,16 +50,11 @@ impl Reservation {
 
     /// Makes so many of them data; they must be left.
     pub(super) fn take_data(&mut self, bytes: u64) {
-        self.left -= bytes;
-        self.core.accounting.lock().take_data(bytes);
+        self.convert(bytes, |accounting| accounting.take_data(bytes));
     }
 
     /// Makes so many of them something else, which `f` counts.
-    pub(super) fn convert(
-        &mut self,
-        bytes: u64,
-        f: impl FnOnce(&mut crate::store::state::accounting::Accounting),
-    ) {
+    pub(super) fn convert(&mut self, bytes: u64, f: impl FnOnce(&mut Accounting)) {
         self.left -= bytes;
         f(&mut self.core.accounting.lock());
     }
@@ -65,43 +66,98 @@ impl Drop for Reservation {
     }
 }
 
+/// Makes everything written so far durable and marked, and gives back what turned out to be too much.
+pub fn commit(core: &Arc<Core>) -> Result<(), StoreError> {
+    let done = commit::commit(core);
+    let enforced = eviction::enforce_limit(core);
+    index_growth::fill_headroom(core);
+    done.and(enforced)
+}
+
 /// Promises space, evicting the oldest if need be.
 pub fn reserve(core: &Arc<Core>, bytes: u64) -> Result<Reservation, StoreError> {
     if !core.accounting.lock().could_fit(bytes) {
-        return Err(full(core, bytes));
+        return Err(core.full(bytes));
     }
     let promised = make_room(core, bytes, || {
-        let mut space = core.accounting.lock();
-        space.try_reserve(bytes).then(|| Reservation { core: core.clone(), left: bytes })
+        let fits = core.accounting.lock().try_reserve(bytes);
+        fits.then(|| Reservation { core: core.clone(), left: bytes })
     })?;
-    if room_on_disk(core)? { Ok(promised) } else { Err(full(core, bytes)) }
+    if make_room_on_disk(core)? { Ok(promised) } else { Err(core.full(bytes)) }
 }
 
-/// Sees to it that the disk has what was promised, where it has less than the limit allows: a write
-/// that fails half-way would take away what was only just read ahead. Whether it has.
-fn room_on_disk(core: &Arc<Core>) -> Result<bool, StoreError> {
+/// Promises that the index may grow by so much. What nothing needs any more goes before data does.
+pub fn promise_growth(core: &Arc<Core>, growth: u64) -> Result<GrowthPromise, StoreError> {
+    if let Some(promise) = index_growth::try_promise(core, growth) {
+        return Ok(promise);
+    }
+    if let Err(error) = collection::collect_if_due(core) {
+        tracing::warn!(%error, "deleting unneeded names and documents");
+    }
+    let bytes = index_growth::with_log(growth);
+    make_room(core, bytes, || index_growth::try_promise(core, growth))
+}
+
+/// Evicts these blobs, with `force` pinned ones too.
+pub fn evict(core: &Arc<Core>, keys: &[ContentKey], force: bool) -> Result<Evicted, StoreError> {
+    // what cannot be committed, on a disk that is full or fails, is kept as busy; the rest can go
+    if let Err(error) = commit(core) {
+        tracing::warn!(%error, "evicting although not everything could be committed");
+    }
+    eviction::blobs(core, keys, force)
+}
+
+/// Runs a write; if the disk turns out to be full, which has less than the limit says, makes room for
+/// what is lacking and runs it once more.
+pub(super) fn write_or_make_room(
+    core: &Arc<Core>,
+    cost: u64,
+    write: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let full = match write() {
+        Err(e) if is_full(&e) => e,
+        other => return other,
+    };
+    match evict_committed(core, cost, Shortfall::FreeAll) {
+        Ok(EvictionOutcome::Freed) => write(),
+        _ => Err(full),
+    }
+}
+
+/// Whether an error says that the disk or a quota is full.
+pub(super) fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Evicts the oldest, after a commit if that is what they wait for.
+fn evict_committed(
+    core: &Arc<Core>,
+    lacking: u64,
+    shortfall: Shortfall,
+) -> Result<EvictionOutcome, StoreError> {
+    match eviction::oldest(core, lacking, shortfall)? {
+        EvictionOutcome::Uncommitted => {
+            commit(core)?;
+            eviction::oldest(core, lacking, shortfall)
+        }
+        other => Ok(other),
+    }
+}
+
+/// Makes room on the disk for what was promised, where it has less than the limit allows: a write that
+/// fails half-way would take away what was only just read ahead. Whether there is room.
+fn make_room_on_disk(core: &Arc<Core>) -> Result<bool, StoreError> {
     // unknown: the write will tell
     let Ok(free) = core.disk.free() else { return Ok(true) };
     let lacking = core.accounting.lock().reserved.saturating_sub(free);
     if lacking == 0 {
         return Ok(true);
     }
-    let evict = || {
-        let _evicting = core.eviction_lock.lock();
-        eviction::oldest(core, lacking, false)
-    };
-    let made = match evict()? {
-        EvictionOutcome::Uncommitted => {
-            commit::commit(core)?;
-            evict()?
-        }
-        other => other,
-    };
-    Ok(made == EvictionOutcome::Freed)
+    Ok(evict_committed(core, lacking, Shortfall::FreeNothing)? == EvictionOutcome::Freed)
 }
 
-/// Gives what `promise` gives, which it does once there is room by the books: the oldest goes.
-pub fn make_room<T>(
+/// Evicts the oldest until `promise` gives something, which it does once `bytes` fit by the accounting.
+fn make_room<T>(
     core: &Arc<Core>,
     bytes: u64,
     promise: impl Fn() -> Option<T>,
@@ -111,42 +167,17 @@ pub fn make_room<T>(
         if let Some(promised) = promise() {
             return Ok(promised);
         }
-        let evicting = core.eviction_lock.lock();
-        let lacking = core.accounting.lock().lacking(bytes);
-        if lacking == 0 {
-            continue;
-        }
-        let room = eviction::oldest(core, lacking, false)?;
-        drop(evicting);
-        match room {
-            EvictionOutcome::Freed => {}
-            EvictionOutcome::Uncommitted => commit::commit(core)?,
-            EvictionOutcome::InUse if waits < WAITS => {
+        match eviction::make_fit(core, bytes)? {
+            None | Some(EvictionOutcome::Freed) => {}
+            Some(EvictionOutcome::Uncommitted) => commit(core)?,
+            Some(EvictionOutcome::InUse) if waits < WAITS => {
                 waits += 1;
                 std::thread::sleep(WAIT);
             }
-            EvictionOutcome::InUse | EvictionOutcome::Nothing => return Err(full(core, bytes)),
+            Some(EvictionOutcome::InUse | EvictionOutcome::Nothing) => {
+                return Err(core.full(bytes));
+            }
         }
     }
-    Err(full(core, bytes))
-}
-
-/// Why there is no room for so much.
-pub fn full(core: &Core, bytes: u64) -> StoreError {
-    let wanted = ByteSize(bytes);
-    let usage = core.usage();
-    let by_disk = core.disk_room();
-    let (room, lacking) = {
-        let space = core.accounting.lock();
-        (ByteSize(space.room()), space.lacking(bytes))
-    };
-    if wanted > room {
-        return StoreError::TooLarge { wanted, room, limit: usage.limit };
-    }
-    if lacking == 0 || bytes > by_disk {
-        let (path, free) = (core.root.clone(), usage.disk_free);
-        return StoreError::DiskFull { path, wanted, free };
-    }
-    let in_use = ByteSize(usage.used.0.saturating_sub(usage.pinned.0));
-    StoreError::NoSpace { wanted, limit: usage.limit, pinned: usage.pinned, in_use }
+    Err(core.full(bytes))
 }

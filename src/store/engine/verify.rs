@@ -1,23 +1,18 @@
-//! Re-hashing what is stored against what it hashed to when it was written.
+//! Comparing stored parts with the checksums that were recorded when they were written.
 //!
 //! Invariant: what does not match, or cannot be read, is dropped before this returns. Reads like
-//! any reader: nothing is held between two parts, and what is read is not kept in the page cache.
+//! any reader: nothing is held between two parts, and what is only checked is not kept in the page cache.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::base::units::ByteSize;
-use crate::model::hash;
-use crate::model::{ContentKey, PartRange};
-use crate::store::blob::{READ, Use, handle};
+use super::core::Core;
+use super::reader::{self, Purpose, READ};
+use super::{checksums, removal, reserve, trust};
+use crate::model::{ContentKey, PartRange, hash};
 use crate::store::disk::Access;
-use crate::store::engine::checksums;
-use crate::store::engine::commit;
-use crate::store::engine::core::Core;
-use crate::store::engine::removal;
-use crate::store::engine::trust;
 use crate::store::error::StoreError;
-use crate::store::state::entry::BlobEntry;
+use crate::store::state::entry::{BlobEntry, BlobState};
 use crate::store::types::{ReadState, Verified};
 
 /// Verifies these blobs; `progress` gets (bytes done, bytes in all) and says whether to go on.
@@ -26,11 +21,8 @@ pub fn verify(
     keys: &[ContentKey],
     progress: &dyn Fn(u64, u64) -> bool,
 ) -> Result<Verified, StoreError> {
-    commit::commit(core)?;
-    let entries: Vec<Arc<BlobEntry>> = {
-        let blobs = core.blobs.lock();
-        keys.iter().filter_map(|k| blobs.by_key.get(k).cloned()).collect()
-    };
+    reserve::commit(core)?;
+    let entries: Vec<_> = keys.iter().filter_map(|key| core.table.get(key)).collect();
     let all: u64 = entries.iter().map(|c| c.state().data).sum();
     let mut out = Verified::default();
     let mut done = 0;
@@ -46,25 +38,25 @@ pub fn verify(
         })?;
         out.checked.0 += checked;
         if !wrong.is_empty() {
-            let dropped = removal::drop_wrong(core, &entry, &wrong)?;
+            let dropped = removal::invalidate(core, &entry, &wrong)?;
             tracing::error!(
                 blob = %entry.key(), bytes = dropped,
                 "cached bytes are not what was stored; they are dropped and will be fetched again"
             );
-            out.dropped = ByteSize(out.dropped.0 + dropped);
+            out.dropped.0 += dropped;
             out.damaged.push(entry.key());
         }
     }
     Ok(out)
 }
 
-/// What came of comparing parts with their checksums.
+/// The result of comparing parts with their checksums.
 #[derive(Debug, Default)]
-pub struct Compared {
+struct Compared {
     /// Those that do not match, or cannot be read.
-    pub wrong: Vec<PartRange>,
+    wrong: Vec<PartRange>,
     /// Bytes that were compared.
-    pub checked: u64,
+    checked: u64,
 }
 
 fn check(
@@ -76,7 +68,7 @@ fn check(
     let all = entry.layout.all_parts();
     let committed = entry.state().committed(all).runs(all, true);
     let out = compare(core, entry, &committed, progress)?;
-    if let Some(open) = entry.state().file.clone() {
+    if let Some(open) = core.files.get(entry) {
         open.file.forget(0, entry.layout.len());
     }
     Ok(out)
@@ -84,7 +76,7 @@ fn check(
 
 /// Compares committed parts with their checksums, until `progress`, which is told how many bytes each
 /// had, wants no more. Those that match are proven. Nothing is dropped yet.
-pub fn compare(
+fn compare(
     core: &Arc<Core>,
     entry: &Arc<BlobEntry>,
     runs: &[PartRange],
@@ -92,11 +84,10 @@ pub fn compare(
 ) -> Result<Compared, StoreError> {
     // what is compared from here on is of the file as it looks now; one that is gone reads as wrong
     let _ = trust::examine(core, entry);
-    let (blob, _) = handle(core, &entry.layout);
     let mut out = Compared::default();
-    let cannot = || StoreError::disk(&core.full(&entry.checksums_path()), "read the checksums");
+    let cannot = || StoreError::disk(&core.full_path(&entry.sidecar_path()), "read the checksums");
     // without checksums nothing matches; checksums that cannot be read say nothing
-    let sidecar = match core.disk.open(&entry.checksums_path(), Access::Read) {
+    let sidecar = match core.disk.open(&entry.sidecar_path(), Access::Read) {
         Ok(file) => Some(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(cannot()(e)),
@@ -114,8 +105,9 @@ pub fn compare(
             let file = entry.layout.part(part).file;
             let one = PartRange { start: part.0, end: part.0 + 1 };
             buf.resize(file.len() as usize, 0);
-            let mut read = || blob.read_or_fail(file.start(), &mut buf, Use::No);
-            // trouble with the medium may pass
+            let mut read =
+                || reader::read_or_fail(core, entry, file.start(), &mut buf, Purpose::Check);
+            // an error of the medium may be temporary
             let state = read().or_else(|_| read());
             let good = match state {
                 // evicted meanwhile
@@ -145,11 +137,40 @@ pub fn compare(
         }
     }
     let s = entry.state();
-    let believable = s.unproven.is_empty() && s.stamp != s.stamp_kept;
+    let believable = s.unproven.is_empty() && s.stamp != s.indexed_stamp;
     drop(s);
     if believable {
         // the index may say from now on that the file is as it looks
-        commit::note(core, entry, 0);
+        core.dirty.add(entry, 0);
     }
     Ok(out)
+}
+
+/// Makes sure that what is present of these parts is believed: what does not match its checksum is
+/// dropped. Returns at once where nothing is unproven.
+pub fn prove(core: &Arc<Core>, entry: &Arc<BlobEntry>, parts: PartRange) -> Result<(), StoreError> {
+    if !entry.state().unproven.any(parts) {
+        return Ok(());
+    }
+    // A file that is gone is noticed by the read that follows.
+    let _ = trust::examine(core, entry);
+    let _proving = entry.proof_lock.lock();
+    let unproven = |s: &BlobState| s.unproven.runs(parts, true);
+    if entry.state().unproven.any(parts) && entry.state().waits(parts) {
+        // Checksums are on the disk from their commit on.
+        reserve::commit(core)?;
+    }
+    let runs = unproven(&entry.state());
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let compared = compare(core, entry, &runs, &mut |_| true)?;
+    if !compared.wrong.is_empty() {
+        let dropped = removal::invalidate(core, entry, &compared.wrong)?;
+        tracing::error!(
+            blob = %entry.key(), bytes = dropped,
+            "cached bytes do not match their checksum; they are dropped and will be fetched again"
+        );
+    }
+    Ok(())
 }

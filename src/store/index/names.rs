@@ -3,6 +3,7 @@
 //! Functions of a connection; the caller decides on transaction and durability. A manifest
 //! certifies itself by its hash, so it is checked when read.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::blob::ZeroBlob;
@@ -198,8 +199,8 @@ pub fn pins(conn: &Connection) -> rusqlite::Result<Vec<Pin>> {
     .collect()
 }
 
-/// Every pinned blob, once per pin.
-pub fn pinned_blobs(conn: &Connection) -> rusqlite::Result<Vec<ContentKey>> {
+/// Every pinned blob.
+pub fn pinned_blobs(conn: &Connection) -> rusqlite::Result<HashSet<ContentKey>> {
     conn.prepare_cached("SELECT key FROM pin_blobs")?
         .query_map([], |r| Ok(ContentKey::new(Digest::from_bytes(r.get(0)?))))?
         .collect()

@@ -16,8 +16,8 @@ use super::{
     with_suffix,
 };
 use crate::store::disk::Disk;
-use crate::store::engine::trust::{self, Evidence, Left};
 use crate::store::error::StoreError;
+use crate::store::evidence::{Evidence, PreviousRun};
 
 const NAME: &str = "index.db";
 /// What names of set-aside indexes begin with.
@@ -63,8 +63,8 @@ struct Before {
 }
 
 impl Before {
-    fn left(&self, epochs: Epochs, boot: Option<i64>) -> Left {
-        Left {
+    fn run(self, epochs: Epochs, boot: Option<i64>) -> PreviousRun {
+        PreviousRun {
             same_epoch: epochs.last.is_some() && epochs.last == self.epoch,
             clean: self.clean,
             same_boot: boot.is_some() && boot == self.boot,
@@ -92,8 +92,8 @@ pub fn open<T>(
             Ok(Tried::Sound(conn, before, read)) => {
                 let (disk, conn) = (disk.clone(), Mutex::new(conn));
                 let boot = disk.boot();
-                let left = before.left(epochs, boot);
-                let evidence = trust::evidence(left);
+                let previous = before.run(epochs, boot);
+                let evidence = previous.evidence();
                 let index = Index { path: path.clone(), disk, conn, damaged: false.into() };
                 // from here on the disk may run ahead of the index
                 index.write(Durability::Full, |tx| {
@@ -110,7 +110,7 @@ pub fn open<T>(
                 })?;
                 // in the database itself: without its log it must not look as if closed well
                 index.fold()?;
-                let agrees = left.clean && left.same_epoch;
+                let agrees = previous.clean && previous.same_epoch;
                 return Ok((Opened { index, agrees, evidence }, read));
             }
             Ok(Tried::Newer(found)) => {

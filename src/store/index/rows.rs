@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::hash;
 use crate::model::{BlobLayout, ContentKey, Digest, SegmentIx};
-use crate::store::engine::trust::Stamp;
+use crate::store::evidence::Stamp;
 use crate::store::state::part_set::PartSet;
 
 /// A segment as the index has it.

@@ -1,8 +1,7 @@
 //! Which segments were used longest ago.
 //!
 //! Invariant: every segment listed has exactly one stamp, and stamps are distinct. A segment is
-//! listed iff it has something present and nobody pinned its blob. Pure values; the store keeps
-//! one behind one lock, which readers take at most once a second per segment.
+//! listed iff it has something present and its blob is not pinned. Pure values; `recency` guards them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,13 +15,13 @@ pub struct SegmentId {
 }
 
 /// When, in seconds, and a count that keeps the order within a second.
-pub type Stamp = (u32, u64);
+pub type LastUse = (u32, u64);
 
 /// Segments by last use. (Not the `lru` crate: after a restart or an unpin, segments come back
 /// with the last use that they had, which is not the front of the list.)
 #[derive(Debug, Default)]
 pub struct Lru {
-    order: BTreeMap<Stamp, SegmentId>,
+    order: BTreeMap<LastUse, SegmentId>,
     stamps: HashMap<u32, Stamps>,
     /// Used since the last [`Lru::take_touched`].
     touched: HashSet<SegmentId>,
@@ -33,17 +32,17 @@ pub struct Lru {
 #[derive(Debug, Default)]
 struct Stamps {
     /// A count of 0: not listed.
-    all: Vec<Stamp>,
+    all: Vec<LastUse>,
     listed: u32,
 }
 
 impl Stamps {
-    fn get(&self, segment: u32) -> Option<Stamp> {
+    fn get(&self, segment: u32) -> Option<LastUse> {
         self.all.get(segment as usize).copied().filter(|stamp| stamp.1 > 0)
     }
 
     /// The stamp that it replaces.
-    fn set(&mut self, segment: u32, stamp: Stamp) -> Option<Stamp> {
+    fn set(&mut self, segment: u32, stamp: LastUse) -> Option<LastUse> {
         let old = self.get(segment);
         let at = segment as usize;
         if self.all.len() <= at {
@@ -102,7 +101,7 @@ impl Lru {
     }
 
     /// Up to `n` segments, oldest first, from just after `after` on.
-    pub fn oldest(&self, after: Option<Stamp>, n: usize) -> Vec<(Stamp, SegmentId)> {
+    pub fn oldest(&self, after: Option<LastUse>, n: usize) -> Vec<(LastUse, SegmentId)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.order.range((from, Unbounded)).take(n).map(|(k, v)| (*k, *v)).collect()

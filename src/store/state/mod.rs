@@ -1,9 +1,13 @@
 //! What the store knows in memory: blobs, their parts, their order of use, what everything takes.
 //!
-//! No I/O: it imports neither `engine` nor `index` nor `disk`. Invariants and locks: see each file.
+//! No I/O: nothing here imports `engine`, `index` or `disk`. Each file names its invariant and its locks.
 
 pub mod accounting;
+pub mod collector;
+pub mod dirty;
 pub mod entry;
 pub mod lru;
 pub mod part_set;
 pub mod plan;
+pub mod recency;
+pub mod table;

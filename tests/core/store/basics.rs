@@ -302,7 +302,7 @@ fn bytes_of_an_object_are_found_in_other_blobs_and_shared() {
     let to = BlobLayout::new([(object.check, object.object, 9 * LEAF, cut)]).unwrap();
     put(&store, &store.blob(from.clone()).unwrap(), 1, parts(1, 6)).unwrap();
     for digest in [object.object, object.identity()] {
-        let found = store.local_sources(&[digest], ObjectRange::new(3 * LEAF, 9 * LEAF)).unwrap();
+        let found = store.local_copies(&[digest], ObjectRange::new(3 * LEAF, 9 * LEAF)).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].object, ObjectRange::new(3 * LEAF, 6 * LEAF));
         let source = &found[0];
@@ -320,9 +320,7 @@ fn bytes_of_an_object_are_found_in_other_blobs_and_shared() {
         drop(found);
         assert!(store.evict(&[to.key()], false).unwrap().freed.0 > 0);
     }
-    assert!(
-        store.local_sources(&[hash::sha256(b"no")], ObjectRange::new(0, 9)).unwrap().is_empty()
-    );
+    assert!(store.local_copies(&[hash::sha256(b"no")], ObjectRange::new(0, 9)).unwrap().is_empty());
 }
 
 #[test]

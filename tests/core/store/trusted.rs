@@ -162,7 +162,7 @@ fn a_part_that_does_not_match_is_not_copied_into_another_blob() {
     let layout = file(1);
     let part = layout.part(PartIx(4));
     let object = layout.pieces()[part.piece].object;
-    let found = store.local_sources(&[object], part.object).unwrap();
+    let found = store.local_copies(&[object], part.object).unwrap();
     let source = found.first().expect("the index claims it");
     // the copy shares blocks where the disk can; it looks at nothing but what is proven
     let other = pieces(1, u64::from(PARTS) * LEAF, LEAF);
