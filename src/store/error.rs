@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::units::ByteSize;
 use crate::store::types::Holder;
 
-/// Why the store could not.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has the store.

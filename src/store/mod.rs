@@ -6,14 +6,18 @@
 //! `epoch` (which index was used with this folder last).
 //! `docs/store-format.md` describes them.
 //!
-//! Invariants: (1) a part is readable here only after its bytes were verified, and a part that an
-//! earlier process verified only while there is evidence that it is still the same (`trust`); (2) the index never
-//! claims what is not durable: data is synced before the transaction that marks it, and the mark is
-//! gone durably before its bytes are (on a disk so full that not even that can be written, the bytes
-//! go first, and the index has no stamp of that blob); (3) `used <= limit` at every instant: space is reserved first.
+//! From the top: `store` (the face), `blob` (handles), `engine` (what is done), `state` (what is known in
+//! memory, no I/O), `index` (SQLite), `disk` (files). Each imports only those after it.
+//!
+//! Invariants: (1) a part is readable here only after its bytes were verified, and a part that an earlier
+//! process verified only while there is evidence that it is still the same (`engine::trust`); (2) the
+//! index never claims what is not durable: data is synced before the transaction that marks it, and the
+//! mark is gone durably before its bytes are (on a disk so full that not even that can be written, the
+//! bytes go first, and the index has no stamp of that blob); (3) `used <= limit` at every instant: space
+//! is reserved first.
 //!
 //! Concurrency: every method may be called from any thread and may block on the disk; none waits
-//! for a network. No lock is held across I/O on blobs.
+//! for a network. No lock that readers need is held across I/O on blobs.
 
 mod blob;
 pub mod disk;

@@ -11,18 +11,18 @@ use crate::model::{ContentKey, Digest, VersionRef};
 pub struct StoreOptions {
     /// Its folder, made if it is not there.
     pub root: PathBuf,
-    /// The most bytes that it takes on disk, index included. None: what it was last opened with,
-    /// else the default of 50 GiB (for commands that only look).
+    /// Maximum bytes on disk, index included. `None`: the limit that it was last opened with, or the
+    /// default of 50 GiB (for commands that only look).
     pub limit: Option<ByteSize>,
     /// Written bytes after which a group is committed even if `commit_after` has not passed.
     pub commit_bytes: ByteSize,
-    /// The longest time that a written part waits for its commit.
+    /// Maximum time that a written part waits for its commit.
     pub commit_after: Duration,
 }
 
 impl StoreOptions {
-    /// The usual ones: the limit as last time; groups of at most 256 MiB, a second or two of a fast
-    /// link, and 2 s, what a crash may cost.
+    /// The defaults: the limit of last time; a commit after 256 MiB, which a fast link brings in a
+    /// second or two, or after 2 s, which is what a crash may cost.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -111,13 +111,13 @@ pub struct Pin {
 /// How full the store is. All in bytes on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
-    /// The most that may be used.
+    /// The limit.
     pub limit: ByteSize,
     /// Blobs, reserved space, index and allowances: what counts against the limit.
     pub used: ByteSize,
-    /// Of it: cannot be evicted because somebody pinned it.
+    /// Of `used`: pinned, so not evicted.
     pub pinned: ByteSize,
-    /// Of it: promised to fetches under way.
+    /// Of `used`: promised to fetches under way.
     pub reserved: ByteSize,
     /// Bytes of model data present.
     pub data: ByteSize,
@@ -134,7 +134,7 @@ pub struct Usage {
 pub struct Evicted {
     /// Freed on disk.
     pub freed: ByteSize,
-    /// Kept because somebody pinned it.
+    /// Kept because it is pinned.
     pub kept_pinned: ByteSize,
     /// Kept because it is being read or open by passthrough.
     pub kept_busy: ByteSize,
@@ -143,7 +143,7 @@ pub struct Evicted {
 /// What [`Store::verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verified {
-    /// Data bytes that were re-hashed.
+    /// Data bytes that were compared with their checksums.
     pub checked: ByteSize,
     /// Data bytes that did not match or were gone, and were dropped.
     pub dropped: ByteSize,
@@ -151,18 +151,18 @@ pub struct Verified {
     pub damaged: Vec<ContentKey>,
 }
 
-/// What became of a written part.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// It can be read now and will be committed.
     Stored,
     /// It was there already.
     Present,
-    /// Its place is just being evicted: serve it from memory.
+    /// Its place is being evicted: serve it from memory.
     Skipped,
 }
 
-/// What became of a read.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadState {
     /// The buffer is filled.

@@ -1,8 +1,8 @@
 //! The headroom file: blocks of the disk that are kept for the index.
 //!
 //! It takes what the index is promised and does not use yet, and is cut when the index needs it or
-//! the disk is full. Invariant: index and file together take no more than the books count for the
-//! index. Concurrency: one lock, held while the file changes; the books are a leaf below it.
+//! the disk is full. Invariant: index and file together take no more than the accounting counts for
+//! the index. Concurrency: one lock, held while the file changes; the accounting's is taken inside it.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::{File, OpenOptions};
@@ -22,7 +22,7 @@ pub struct Headroom {
     len: Mutex<u64>,
 }
 
-/// The right to change it: while it lives, nobody is promised anything of the headroom.
+/// The right to change it: while it lives, nothing of the headroom is promised to others.
 pub struct Change<'a> {
     path: &'a Path,
     len: MutexGuard<'a, u64>,

@@ -20,7 +20,7 @@ const BETWEEN: Duration = Duration::from_millis(5);
 /// The most that is read of it: paths are a few thousand bytes at most.
 const MOST: u64 = 64 << 10;
 
-/// The lock, held.
+/// The lock, while it is held.
 #[derive(Debug)]
 pub struct StoreLock {
     path: PathBuf,
@@ -31,8 +31,8 @@ fn path_of(root: &Path) -> PathBuf {
     root.join("lock")
 }
 
-/// Whoever may write in the folder must not lead us elsewhere, nor keep us waiting at a pipe.
-fn no_link(options: &mut OpenOptions) {
+/// A link in the place of the lock must not lead elsewhere, nor a pipe keep us waiting.
+fn refuse_links(options: &mut OpenOptions) {
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
@@ -43,14 +43,14 @@ fn no_link(options: &mut OpenOptions) {
     let _ = options;
 }
 
-fn said_in(file: &mut File) -> Holder {
+fn read_holder(file: &mut File) -> Holder {
     let mut text = Vec::new();
     // a holder that has not written yet is unknown: 0
     let _ = file.rewind().and_then(|()| file.take(MOST).read_to_end(&mut text));
     Holder::parse(&text).unwrap_or_default()
 }
 
-fn say_in(file: &mut File, holder: &Holder) -> std::io::Result<()> {
+fn write_holder(file: &mut File, holder: &Holder) -> std::io::Result<()> {
     let mut text = serde_json::to_string(holder).expect("paths and numbers are JSON");
     // in one write and never shorter: who reads meanwhile finds the old or the new, not nothing
     let before = file.metadata()?.len().min(MOST) as usize;
@@ -91,7 +91,7 @@ impl StoreLock {
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        no_link(&mut options);
+        refuse_links(&mut options);
         let mut file = options.open(&path).map_err(StoreError::disk(&path, "open the lock"))?;
         for left in (0..TRIES).rev() {
             match file.try_lock() {
@@ -100,7 +100,7 @@ impl StoreLock {
                 Err(TryLockError::WouldBlock) => {
                     return Err(StoreError::Locked {
                         root: root.to_owned(),
-                        holder: said_in(&mut file),
+                        holder: read_holder(&mut file),
                     });
                 }
                 Err(TryLockError::Error(e)) => {
@@ -136,7 +136,7 @@ impl StoreLock {
 
     /// Writes who has it.
     pub fn say(&self, holder: &Holder) -> Result<(), StoreError> {
-        say_in(&mut self.file.lock(), holder)
+        write_holder(&mut self.file.lock(), holder)
             .map_err(StoreError::disk(&self.path, "write the lock"))
     }
 
@@ -171,7 +171,7 @@ impl StoreLock {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut new = options.open(&self.path)?;
         new.try_lock()?;
-        say_in(&mut new, &said_in(file))?;
+        write_holder(&mut new, &read_holder(file))?;
         *file = new;
         tracing::warn!(path = %self.path.display(), "the cache folder was emptied; it is used again");
         Ok(())
@@ -187,10 +187,10 @@ impl Holder {
     /// Who holds the store at `root` now; `None` if nobody does (asked by trying the lock).
     pub fn of(root: &Path) -> Option<Holder> {
         let mut options = OpenOptions::new();
-        no_link(options.read(true));
+        refuse_links(options.read(true));
         let mut file = options.open(path_of(root)).ok()?;
         match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => Some(said_in(&mut file)),
+            Err(TryLockError::WouldBlock) => Some(read_holder(&mut file)),
             _ => None,
         }
     }

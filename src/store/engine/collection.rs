@@ -86,7 +86,7 @@ pub fn collect_if_due(core: &Arc<Core>) -> Result<(), StoreError> {
 /// Gives what became free in the index back to the disk.
 fn give_back(core: &Arc<Core>) -> Result<(), StoreError> {
     let mut promised = None;
-    let given = core.index.give_back(|bytes| {
+    let given = core.index.shrink(|bytes| {
         promised = try_promise(core, bytes);
         promised.is_some()
     });

@@ -1,6 +1,6 @@
 //! The rows of names and documents that may go, and giving their space back to the disk.
 //!
-//! Functions of a connection; what may go is decided by `store::collect`.
+//! Functions of a connection; `engine::collection` decides what may go.
 
 use rusqlite::{Connection, params};
 
@@ -126,7 +126,7 @@ pub fn prepare(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Writes the index anew, without its free pages and such that later ones can be given back.
-pub fn write_anew(conn: &Connection) -> rusqlite::Result<()> {
+pub fn rewrite(conn: &Connection) -> rusqlite::Result<()> {
     // what it sorts by has no other place that a confined process may write to
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     prepare(conn)?;
@@ -175,7 +175,7 @@ mod tests {
         let mut conn = Connection::open(&path).unwrap();
         let (all, free) = mostly_garbage(&mut conn);
         assert!(!gives_back(&conn).unwrap());
-        write_anew(&conn).unwrap();
+        rewrite(&conn).unwrap();
         assert!(gives_back(&conn).unwrap());
         let (now, none) = pages(&conn).unwrap();
         assert!(now <= all - free + 2 && none == 0, "{now} of {all} pages, {none} free");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a transaction that marks or unmarks parts returns only when it is durable
 //! (`synchronous=FULL`); what may be lost without harm does not wait (`NORMAL`). Concurrency: one
-//! connection behind one lock; whoever holds it may take a blob's lock, never the other way round.
+//! connection behind one lock, inside which a blob's lock may be taken, never the other way round.
 
 pub mod garbage;
 pub mod names;
@@ -33,7 +33,7 @@ const PAGE: u64 = 4 << 10;
 /// Free pages that are given back in one transaction: each moves a page and changes another or two,
 /// which stays within what the log is counted for.
 const GIVEN_BACK: u32 = 32;
-/// More statements than the store has.
+/// Prepared statements that are cached: more than the store has.
 const STATEMENTS: usize = 64;
 
 /// Whether a transaction must outlive a power cut once it returned.
@@ -51,8 +51,7 @@ pub struct Index {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     conn: Mutex<Connection>,
-    /// SQLite said at least once that it is damaged, or it claims what is gone: look closely at the
-    /// next start.
+    /// SQLite reported at least once that it is damaged: it is checked at the next start.
     damaged: AtomicBool,
 }
 
@@ -70,7 +69,7 @@ pub fn is_damage(e: &rusqlite::Error) -> bool {
 }
 
 /// Tells the disk that the index is about to change.
-fn tell(disk: &dyn Disk, durability: Durability) -> rusqlite::Result<()> {
+fn announce(disk: &dyn Disk, durability: Durability) -> rusqlite::Result<()> {
     disk.index_changes(durability == Durability::Full).map_err(|e| {
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
         rusqlite::Error::SqliteFailure(code, Some(e.to_string()))
@@ -103,16 +102,16 @@ fn error_of(e: &rusqlite::Error, path: &Path, disk: &dyn Disk) -> StoreError {
 }
 
 impl Index {
-    fn said(&self, e: &rusqlite::Error) -> StoreError {
+    fn error(&self, e: &rusqlite::Error) -> StoreError {
         if is_damage(e) {
-            self.doubt();
+            self.mark_damaged();
             tracing::error!(error = %e, "the index is damaged; it is rebuilt at the next start");
         }
         error_of(e, &self.path, self.disk.as_ref())
     }
 
-    /// It is not to be closed as one that is just right.
-    pub fn doubt(&self) {
+    /// Has the next start check it as after a crash.
+    fn mark_damaged(&self) {
         self.damaged.store(true, Ordering::Relaxed);
     }
 
@@ -124,7 +123,7 @@ impl Index {
     ) -> Result<T, StoreError> {
         let mut conn = self.conn.lock();
         let run = |conn: &mut Connection| {
-            tell(self.disk.as_ref(), durability)?;
+            announce(self.disk.as_ref(), durability)?;
             let level = if durability == Durability::Full { "FULL" } else { "NORMAL" };
             conn.pragma_update(None, "synchronous", level)?;
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -132,7 +131,7 @@ impl Index {
             tx.commit()?;
             Ok(out)
         };
-        run(&mut conn).map_err(|e| self.said(&e))
+        run(&mut conn).map_err(|e| self.error(&e))
     }
 
     /// Reads.
@@ -140,47 +139,44 @@ impl Index {
         &self,
         f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        f(&self.conn.lock()).map_err(|e| self.said(&e))
+        f(&self.conn.lock()).map_err(|e| self.error(&e))
     }
 
-    /// Gives free pages back to the disk: a few at a time, so that the log stays small. An index of
-    /// an earlier program is written anew first, if `anew` allows what that takes in the log.
-    pub fn give_back(&self, anew: impl FnOnce(u64) -> bool) -> Result<(), StoreError> {
+    /// Gives free pages back to the disk: a few at a time, so that the log stays small. An index of an
+    /// earlier program is rewritten first, if `may_rewrite` allows what that takes in the log.
+    pub fn shrink(&self, may_rewrite: impl FnOnce(u64) -> bool) -> Result<(), StoreError> {
         let (all, free) = self.read(garbage::pages)?;
         if free == 0 {
             return Ok(());
         }
         if !self.read(garbage::gives_back)? {
             // most of it has to be garbage for that to be worth it
-            if free > all / 4 && anew((all - free) * PAGE) {
-                self.write_alone(garbage::write_anew)?;
+            if free > all / 4 && may_rewrite((all - free) * PAGE) {
+                self.run(garbage::rewrite)?;
             }
         } else {
             for _ in 0..free.div_ceil(u64::from(GIVEN_BACK)) {
-                self.write_alone(|conn| garbage::give_back(conn, GIVEN_BACK))?;
+                self.run(|conn| garbage::give_back(conn, GIVEN_BACK))?;
             }
         }
-        self.fold()
+        self.checkpoint()
     }
 
-    /// Runs what makes its own transaction.
-    fn write_alone(
-        &self,
-        f: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    ) -> Result<(), StoreError> {
+    /// Runs what needs no transaction or makes its own.
+    fn run(&self, f: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), StoreError> {
         let conn = self.conn.lock();
-        tell(self.disk.as_ref(), Durability::Normal)
+        announce(self.disk.as_ref(), Durability::Normal)
             .and_then(|()| conn.pragma_update(None, "synchronous", "NORMAL"))
             .and_then(|()| f(&conn))
-            .map_err(|e| self.said(&e))
+            .map_err(|e| self.error(&e))
     }
 
-    /// Folds the log into the database.
-    fn fold(&self) -> Result<(), StoreError> {
+    /// Moves the log into the database.
+    fn checkpoint(&self) -> Result<(), StoreError> {
         let conn = self.conn.lock();
-        tell(self.disk.as_ref(), Durability::Full)
+        announce(self.disk.as_ref(), Durability::Full)
             .and_then(|()| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
-            .map_err(|e| self.said(&e))
+            .map_err(|e| self.error(&e))
     }
 
     /// What the index takes, and may take before this is asked again: folding the log into the
@@ -190,7 +186,7 @@ impl Index {
         len(&self.path) + 2 * len(&with_suffix(&self.path, "-wal")).max(LOG_BYTES)
     }
 
-    /// Notes that it was closed in good order, unless SQLite ever complained.
+    /// Marks it as closed cleanly, unless it was found to be damaged.
     pub fn close(&self) -> Result<(), StoreError> {
         if !self.damaged.load(Ordering::Relaxed) {
             self.write(Durability::Full, |tx| rows::set_meta(tx, "clean", 1))?;

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    Durability, Index, configure, error_of, garbage, is_damage, names, rows, schema, tell,
+    Durability, Index, announce, configure, error_of, garbage, is_damage, names, rows, schema,
     with_suffix,
 };
 use crate::store::disk::Disk;
@@ -36,13 +36,13 @@ const STEP: u64 = 128 << 10;
 pub struct Opened {
     /// The index.
     pub index: Index,
-    /// It was closed in good order and the disk is just as it says.
+    /// It was closed cleanly and the disk is just as it says.
     pub agrees: bool,
     /// What makes a part that it claims believable.
     pub evidence: Evidence,
 }
 
-/// The numbers of this and the last use of a folder (see `store::epoch`).
+/// The numbers of this and the last use of a folder (see `disk::epoch`).
 #[derive(Debug, Clone, Copy)]
 pub struct Epochs {
     /// What the folder says; none: nothing.
@@ -54,7 +54,7 @@ pub struct Epochs {
 /// What an index says of the last time that it was used.
 #[derive(Debug, Clone, Copy, Default)]
 struct Before {
-    /// It was closed in good order.
+    /// It was closed cleanly.
     clean: bool,
     /// Its epoch.
     epoch: Option<i64>,
@@ -109,7 +109,7 @@ pub fn open<T>(
                     }
                 })?;
                 // in the database itself: without its log it must not look as if closed well
-                index.fold()?;
+                index.checkpoint()?;
                 let agrees = previous.clean && previous.same_epoch;
                 return Ok((Opened { index, agrees, evidence }, read));
             }
@@ -196,7 +196,7 @@ fn try_open<T>(
     if found && !before.clean {
         quick_check(&conn)?;
     }
-    schema::migrate(&mut conn, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
+    schema::migrate(&mut conn, schema::MIGRATIONS, &|| announce(disk, Durability::Full))?;
     let read = sound(&conn)?;
     Ok(Tried::Sound(conn, before, read))
 }
@@ -302,8 +302,8 @@ fn start_anew(root: &Path, disk: &dyn Disk, to: &Path) -> Result<(), StoreError>
         // no log yet: a file without one can be renamed
         let mut new = Connection::open(&new)?;
         garbage::prepare(&new)?;
-        schema::migrate(&mut new, schema::MIGRATIONS, &|| tell(disk, Durability::Full))?;
-        tell(disk, Durability::Full)?;
+        schema::migrate(&mut new, schema::MIGRATIONS, &|| announce(disk, Durability::Full))?;
+        announce(disk, Durability::Full)?;
         let tx = new.transaction()?;
         let saved = names::salvage(&old, &tx);
         tx.commit()?;

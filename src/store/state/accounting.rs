@@ -1,7 +1,8 @@
 //! What everything takes on disk, and what is promised: the arithmetic of `used <= limit`.
 //!
-//! Invariant: nothing is ever counted for less than it can take; a promise is only given when it
-//! fits; names and documents have a headroom that data never gets. Pure values; the store keeps one `Accounting` behind one short lock.
+//! Invariant: nothing is ever counted for less than it can take; a promise is only given when it fits;
+//! names and documents have a headroom that data never gets. Pure values; the engine keeps one
+//! `Accounting` behind one short lock.
 
 use crate::base::FileRange;
 use crate::model::{BlobLayout, PartIx, PartRange};
@@ -18,7 +19,7 @@ const LEAST_DATA: u64 = 4 << 20;
 /// The smallest limit: it leaves room for data beside the index and its headroom.
 pub const MIN_LIMIT: u64 =
     (SKELETON + INDEX_FLOOR + LEAST_HEADROOM + LEAST_DATA).next_multiple_of(1 << 20);
-/// The folder, `blobs/`, the lock and the epoch: a block each, and one to spare.
+/// The folder, `blobs/`, the lock and the epoch: a block each, and one spare.
 const SKELETON: u64 = 5 * BLOCK;
 /// The least that the index is counted for: an empty one with its log at its usual full size.
 const INDEX_FLOOR: u64 = 2 << 20;
@@ -84,7 +85,7 @@ pub fn punch_range(
 /// What a blob takes beside its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Overhead {
-    /// Directory entries, sums file, the file system's map of a sparse file.
+    /// Directory entries, sidecar, the file system's map of a sparse file.
     pub files: u64,
     /// Of it: that map, counted within the blob file's own blocks.
     pub map: u64,
@@ -93,8 +94,8 @@ pub struct Overhead {
 }
 
 impl Overhead {
-    /// Of a blob with this layout and a sums file of that length.
-    pub fn of(layout: &BlobLayout, sums_len: u64) -> Self {
+    /// Of a blob with this layout and a sidecar of that length.
+    pub fn of(layout: &BlobLayout, sidecar_len: u64) -> Self {
         let parts = u64::from(layout.part_count());
         let pieces = layout.pieces().len() as u64;
         let segments = u64::from(layout.segment_count());
@@ -102,7 +103,7 @@ impl Overhead {
         // 12 bytes an extent, in blocks, with a block for their root
         let map = if layout.len() <= 4 * BLOCK { 0 } else { BLOCK + up(16 * parts) };
         // two names of 64 and 69 bytes in a folder whose blocks may be half empty: under a block
-        let files = BLOCK + up(sums_len) + map;
+        let files = BLOCK + up(sidecar_len) + map;
         // measured rows: blob 200 + layout, segment 40 + bitmap, object 50; pages may be half empty
         let index = 512 + 2 * (65 * pieces + 48 * segments + parts / 8) + 2 * pieces * 112;
         Self { files, map, index }
@@ -114,10 +115,10 @@ impl Overhead {
     }
 }
 
-/// The books.
+/// What is counted, in bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Accounting {
-    /// What may be taken in all.
+    /// The limit of everything together.
     pub limit: u64,
     /// Parts, each at its cost, and what the disk was seen to take beyond.
     pub data: u64,

@@ -1,6 +1,6 @@
 //! The blobs that wait for a commit, and the wake-up of the thread that commits them.
 //!
-//! Invariant: whoever makes a part dirty, or changes a file's stamp, adds its blob afterwards.
+//! Invariant: code that makes a part dirty, or changes a file's stamp, adds its blob afterwards.
 //! Concurrency: one lock, inside which nothing else is taken.
 
 use std::collections::HashMap;

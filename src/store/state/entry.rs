@@ -239,7 +239,8 @@ impl BlobEntry {
         Some((ReadGuard { entry: self, segments }, new_use))
     }
 
-    /// Waits until nobody reads these segments. Whoever begins to read them finds their parts absent.
+    /// Waits until nobody reads these segments. The caller has made their parts absent, so no new read
+    /// of them begins.
     pub fn wait_for_readers(&self, segments: &[u32]) {
         let mut s = self.state();
         while segments.iter().any(|i| s.segments[*i as usize].reading > 0) {

@@ -1,7 +1,7 @@
 //! Sets of parts as bitmaps: which are present, which wait for their commit.
 //!
 //! Invariant: a bit beyond what was ever set is 0; the set grows by itself, so an empty one takes
-//! no memory. Pure values; whoever owns one guards it.
+//! no memory. Pure values; the owner guards it.
 
 use crate::model::PartRange;
 

@@ -1,6 +1,6 @@
 //! What to evict: a value, made before anything is destroyed.
 //!
-//! Pure: oldest first; nothing that is in use, pinned or not yet committed.
+//! Invariant: oldest first; nothing that is in use, pinned or not yet committed. Pure values.
 
 use crate::store::state::lru::SegmentId;
 
@@ -11,18 +11,18 @@ pub enum Evictability {
     Evictable,
     /// A part of it waits for its commit.
     Uncommitted,
-    /// Somebody reads or writes it this instant, or it is leaving already.
+    /// It is being read, written or removed this instant.
     InUse,
-    /// Somebody holds it for long.
+    /// It is held, for however long.
     Held,
 }
 
-/// A segment that might go.
+/// A segment that might be evicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
     /// Which.
     pub segment: SegmentId,
-    /// What its going gives back.
+    /// Bytes that evicting it frees.
     pub frees: u64,
     /// What stands against it.
     pub evictability: Evictability,
@@ -33,11 +33,11 @@ pub struct Candidate {
 pub struct EvictionPlan {
     /// These, oldest first.
     pub victims: Vec<SegmentId>,
-    /// What that gives back.
+    /// Bytes that this frees.
     pub frees: u64,
-    /// There is more once it is committed.
+    /// More can be freed after a commit.
     pub uncommitted: bool,
-    /// There is more in a moment.
+    /// More can be freed in a moment.
     pub in_use: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The LRU list behind its lock, as the engine uses it.
 //!
-//! Invariant: a segment is listed iff it has something present and its blob is not pinned; whoever
-//! changes either says so here. Concurrency: one lock, inside which nothing else is taken; readers take
+//! Invariant: a segment is listed iff it has something present and its blob is not pinned; code that
+//! changes either calls this. Concurrency: one lock, inside which nothing else is taken; readers take
 //! it at most once a second per segment.
 
 use std::collections::HashSet;
