@@ -12,9 +12,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::control::types::Event;
-use crate::daemon::Ready;
 use crate::error::{Failure, Kind};
 use crate::paths;
+use crate::ready::Ready;
 
 /// Set for the child: its standard output is the pipe to who started it. An environment variable
 /// and no flag, so that the command line stays the user's.

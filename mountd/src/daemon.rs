@@ -25,6 +25,7 @@ use crate::control::answers::DaemonStatus;
 use crate::control::ops::{Keeper, Live, Ops, blocking, rfc3339};
 use crate::control::server;
 use crate::error::{Failure, Kind};
+use crate::ready::Ready;
 use crate::scrub::Scrub;
 use crate::service;
 use crate::signals::Signals;
@@ -50,18 +51,6 @@ pub struct Options {
     pub fetch: FetchOptions,
     /// The file that the log goes to, if it does.
     pub log: Option<PathBuf>,
-}
-
-/// What is told when the mount is ready.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub struct Ready {
-    /// The daemon.
-    pub daemon: DaemonStatus,
-    /// The registry, without credentials.
-    pub registry: String,
-    /// Why it offers what was last seen, if it does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
 }
 
 /// Where commands come from.

@@ -6,6 +6,7 @@ mod background;
 mod cli;
 mod daemon;
 mod logging;
+mod ready;
 mod scrub;
 mod signals;
 mod supervisor;

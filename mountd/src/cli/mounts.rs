@@ -20,9 +20,10 @@ use crate::control::client::Client;
 use crate::control::ops::blocking;
 use crate::control::peer::Peer;
 use crate::control::types::{Event, GetStatus, Restart, Unmount};
-use crate::daemon::{self, Ready};
+use crate::daemon;
 use crate::error::{Failure, Kind};
 use crate::identity::{self, Identity};
+use crate::ready::Ready;
 use crate::supervisor::messages::Locations;
 use crate::{background, paths, scrub, service, supervisor};
 

@@ -12,7 +12,7 @@ use modelfs::model::{Digest, LeftOut};
 use modelfs::store::Usage;
 use serde::{Deserialize, Serialize};
 
-use super::types::Ref;
+use super::reference::Ref;
 use crate::confine::Confinement;
 
 /// How daemon and cache are.

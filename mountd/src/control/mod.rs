@@ -14,6 +14,7 @@ pub mod look;
 pub mod ops;
 pub mod peer;
 pub mod prefetch;
+pub mod reference;
 pub mod server;
 mod suggest;
 pub mod trace;

@@ -10,9 +10,9 @@ use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Open, RequestNumber};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::Ready;
 use crate::error::Failure;
 use crate::identity::User;
+use crate::ready::Ready;
 
 /// The protocol of this program. Another number: the other one cannot be talked to.
 pub const PROTOCOL: u32 = 2;

@@ -30,11 +30,11 @@ use modelfs::store::{Holder, StoreLock};
 
 use crate::control::ops::{blocking, rfc3339};
 use crate::control::server::{self, Bound};
-use crate::daemon::Ready;
 use crate::error::Failure;
 use crate::handover;
 use crate::identity::Identity;
 use crate::paths;
+use crate::ready::Ready;
 use crate::signals::{Asked, Signals};
 pub use fd_store::Inheritance;
 use fd_store::{Left, TakenUp};
