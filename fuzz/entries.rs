@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::{ByteSize, parse_duration};
+use modelfs::manager::Ref;
 use modelfs::model::hash::sha256;
 use modelfs::model::tensors::{self, Header};
 use modelfs::model::trace::TraceDoc;
@@ -20,10 +21,7 @@ use modelfs::model::{
 };
 use modelfs::registry::xprim::{self, Entry, ManifestDoc};
 use modelfs::store::Holder;
-use modelfs_mountd::control::types::{
-    Call, Evict, GetInfo, GetList, GetPath, GetStatus, Pin, Prefetch, Ref, Refresh, Restart,
-    Unmount, Unpin, Verify,
-};
+use modelfs_mountd::control::routes::{self, Route, Visitor};
 
 /// A function that takes any bytes.
 pub type Entrance = fn(&[u8]);
@@ -239,40 +237,41 @@ pub fn leaf_list(data: &[u8]) {
 
 /// A control request: its path on the first line, its body after that.
 pub fn control(data: &[u8]) {
+    struct Request<'a> {
+        path: &'a str,
+        body: &'a [u8],
+    }
+    impl Visitor for Request<'_> {
+        fn visit<R: Route>(&mut self) {
+            if R::PATH == self.path {
+                requested::<R>(self.body);
+            }
+        }
+    }
     let end = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
     let body = data.get(end + 1..).unwrap_or_default();
-    match std::str::from_utf8(&data[..end]).unwrap_or_default() {
-        GetStatus::PATH => asked::<GetStatus>(body, |_| None),
-        GetList::PATH => asked::<GetList>(body, |_| None),
-        GetInfo::PATH => asked::<GetInfo>(body, |c| Some(c.reference.clone())),
-        GetPath::PATH => asked::<GetPath>(body, |c| Some(c.reference.clone())),
-        Prefetch::PATH => asked::<Prefetch>(body, |c| Some(c.reference.clone())),
-        Verify::PATH => asked::<Verify>(body, |c| c.reference.clone()),
-        Pin::PATH => asked::<Pin>(body, |c| Some(c.reference.clone())),
-        Unpin::PATH => asked::<Unpin>(body, |c| Some(c.reference.clone())),
-        Evict::PATH => asked::<Evict>(body, |c| c.reference.clone()),
-        Refresh::PATH => asked::<Refresh>(body, |_| None),
-        Restart::PATH => asked::<Restart>(body, |_| None),
-        Unmount::PATH => asked::<Unmount>(body, |_| None),
-        _ => {}
-    }
+    let path = std::str::from_utf8(&data[..end]).unwrap_or_default();
+    routes::visit_all(&mut Request { path, body });
 }
 
-fn asked<C: Call>(body: &[u8], reference: impl Fn(&C) -> Option<Ref>) {
-    let call: C = match modelfs_mountd::control::types::parse(body) {
-        Ok(call) => call,
+fn requested<R: Route>(body: &[u8]) {
+    let request: R = match routes::parse(body) {
+        Ok(request) => request,
         Err(failure) => {
             assert_eq!(failure.exit_code, 2);
             return one_short_line(&failure);
         }
     };
-    let text = serde_json::to_vec(&call).expect("plain data");
-    let again: C = serde_json::from_slice(&text).expect("what is written can be read");
+    let text = serde_json::to_vec(&request).expect("plain data");
+    let again: R = serde_json::from_slice(&text).expect("what is written can be read");
     assert_eq!(serde_json::to_vec(&again).ok().as_deref(), Some(&text[..]));
-    let Some(said) = reference(&call) else { return };
+    let fields: serde_json::Value = serde_json::from_slice(&text).expect("what is written is JSON");
+    let reference = fields.get("reference").filter(|reference| !reference.is_null());
+    let Some(said) = reference.cloned() else { return };
+    let said: Ref = serde_json::from_value(said).expect("the reference that was read");
     match said.parse() {
         Ok(found) => assert_eq!(Ref::from(&found), said, "a reference means what it says"),
-        Err(failure) => one_short_line(&failure),
+        Err(error) => one_short_line(&error),
     }
 }
 

@@ -3,11 +3,13 @@
 //! This crate is the part that knows no mount: it builds on every system. Layers, each importing
 //! only those below it (`docs/architecture.md` has the picture):
 //!
-//! `vfs` → `fetch` → `registry` | `store` → `model`, `base`; `publish` writes what `registry` reads.
+//! `vfs` → `fetch` → `registry` | `store` → `model`, `base`; `publish` writes what `registry` reads;
+//! `manager` is what commands do with all of it.
 #![warn(missing_docs)]
 
 pub mod base;
 pub mod fetch;
+pub mod manager;
 pub mod model;
 pub mod publish;
 pub mod registry;

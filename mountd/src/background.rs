@@ -1,9 +1,9 @@
-//! `mount --background`: this program once more, in a session of its own, with a pipe on which it
-//! says that it is ready or why not.
+//! `mount --background`: starts this program again in a session of its own, with a pipe on which it
+//! reports that it is ready, or why not.
 //!
 //! Invariant: the command ends with 0 only when the mount is ready, else with the daemon's own
-//! error and exit code. A daemon whose starter went away before that takes itself down. No fork:
-//! the child is started as any program is, and detaches itself.
+//! error and exit code. A daemon whose parent goes away before that unmounts and ends. No fork: the child is
+//! started as any program is, and detaches itself. One task.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -11,16 +11,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::control::types::Event;
+use crate::control::event::Event;
 use crate::error::{Failure, Kind};
 use crate::paths;
 use crate::ready::Ready;
 
-/// Set for the child: its standard output is the pipe to who started it. An environment variable
-/// and no flag, so that the command line stays the user's.
+/// Set for the child: its standard output is the pipe to its parent. An environment variable and no flag, so
+/// that the command line stays the user's.
 const CHILD: &str = "MODELFS_BACKGROUND_CHILD";
 
-/// A log larger than this is put aside at the next start; one old log is kept.
+/// A log larger than this is renamed at the next start; one old log is kept.
 const MAX_LOG: u64 = 16 << 20;
 
 /// Whether this process is the child.
@@ -65,7 +65,7 @@ pub fn start(root: &Path) -> Result<Ready, Failure> {
 fn open_log(path: &Path) -> Result<File, Failure> {
     if path.metadata().is_ok_and(|m| m.len() > MAX_LOG) {
         std::fs::rename(path, path.with_extension("log.old"))
-            .map_err(|e| Failure::storage(path, "putting the old log aside", &e))?;
+            .map_err(|e| Failure::storage(path, "renaming the old log", &e))?;
     }
     OpenOptions::new()
         .create(true)
@@ -75,21 +75,21 @@ fn open_log(path: &Path) -> Result<File, Failure> {
         .map_err(|e| Failure::storage(path, "opening the log", &e))
 }
 
-/// In the child: leaves the terminal and the folder it was started in.
+/// In the child: leaves the terminal and the working directory.
 pub fn detach() {
     // Fails only for the leader of a process group, which a child just started never is.
     if let Err(error) = rustix::process::setsid() {
-        tracing::warn!(%error, "no session of its own");
+        tracing::warn!(%error, "cannot start a session of its own");
     }
     if let Err(error) = std::env::set_current_dir("/") {
-        tracing::warn!(%error, "cannot leave the folder it was started in");
+        tracing::warn!(%error, "cannot leave the working directory");
     }
 }
 
-/// In the child: tells who started it, and lets go of the pipe.
+/// In the child: reports the outcome to the parent and closes the pipe.
 pub fn tell(outcome: &Event<&Ready>) -> Result<(), Failure> {
     let gone = |e: std::io::Error| {
-        Failure::new(Kind::Interrupted, format!("who started the daemon went away: {e}"))
+        Failure::new(Kind::Interrupted, format!("the process that started the daemon is gone: {e}"))
     };
     let mut line = serde_json::to_vec(outcome).expect("plain data with string keys");
     line.push(b'\n');
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_grown_large_is_put_aside_once() {
+    fn a_large_log_is_renamed_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.log");
         File::create(&path).unwrap().set_len(MAX_LOG + 1).unwrap();

@@ -1,9 +1,9 @@
-//! What a worker gives up before it reads the first byte of anybody's: its user, if that is root,
-//! capabilities, the way to get them back, and every file that is not its business.
+//! What a worker gives up before it reads foreign data: its user, if that is root, its capabilities, the
+//! ways to get them back, and access to every file that it does not need.
 //!
-//! Invariant: called before threads are started, since most of it is the calling thread's alone.
-//! What the kernel lacks is told, not an error: it is a second wall. A user that cannot be taken on
-//! is an error.
+//! Invariant: called before threads are started, since most of this applies to the calling thread only.
+//! What the kernel lacks is reported and is no error, since it is a second line of defence. A user that
+//! cannot be taken on is an error.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
+use modelfs::manager::Confinement;
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
@@ -20,79 +21,64 @@ use crate::error::Failure;
 use crate::identity::{self, User};
 use crate::reach::CERTIFICATES;
 
-/// The newest rules that this program knows; older kernels take what they know of them.
+/// The newest rules that this program knows; older kernels apply those that they know.
 const RULES: ABI = ABI::V5;
 /// What name resolution, certificates, time zones and the like are read from.
 /// The last tells whether the machine has restarted since the store was used.
 const SYSTEM: [&str; 6] =
     ["/etc", "/usr", "/lib", "/lib64", "/proc/self", "/proc/sys/kernel/random/boot_id"];
-/// Where else a resolver's configuration may really lie.
+/// Where else a resolver's configuration may be.
 const RESOLVERS: [&str; 2] = ["/run/systemd/resolve", "/run/resolvconf"];
 /// What is written as well as read beside the cache.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/urandom", "/dev/random"];
 
-/// What came of it, for `status`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Confinement {
-    /// Whether the process has no capabilities and cannot get any.
-    pub unprivileged: bool,
-    /// Whether it reaches no files but its own.
-    pub landlock: bool,
-    /// The number of its user; none: not said by that version.
-    #[serde(default)]
-    pub user: Option<u32>,
-    /// What is missing, and why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub missing: Option<String>,
-}
-
-impl Confinement {
-    /// None, as was asked for.
-    pub fn off() -> Self {
-        let missing = Some("switched off with --keep-privileges".to_owned());
-        Self { unprivileged: false, landlock: false, user: ours(), missing }
-    }
+/// A worker that keeps its privileges, as was asked for.
+pub fn unconfined() -> Confinement {
+    let missing = Some("switched off with --keep-privileges".to_owned());
+    Confinement { unprivileged: false, landlock: false, user: ours(), missing }
 }
 
 fn ours() -> Option<u32> {
     Some(rustix::process::geteuid().as_raw())
 }
 
-/// Gives up what a worker does not need. `own`: folders that it writes to; `read`: that it reads;
-/// `user`: who it is from now on, if somebody else.
+/// Gives up what a worker does not need. `own`: folders that it writes; `read`: folders that it reads;
+/// `user`: the user that it becomes, if another one.
 pub fn confine(own: &[&Path], read: &[&Path], user: Option<&User>) -> Result<Confinement, Failure> {
     let mut missing = Vec::new();
-    let forsworn = forswear().inspect_err(|e| missing.push(format!("privileges: {e}")));
-    // In between: forswearing takes privileges, and so does becoming somebody else.
+    let gave_up = give_up_privileges().inspect_err(|e| missing.push(format!("privileges: {e}")));
+    // In between: both this and giving up privileges need privileges.
     if let Some(user) = user {
         user.assume()?;
     }
     let dropped = drop_capabilities().inspect_err(|e| missing.push(format!("capabilities: {e}")));
-    let landlock = fence(own, read).inspect_err(|e| missing.push(format!("Landlock: {e}")));
+    let landlock =
+        restrict_files(own, read).inspect_err(|e| missing.push(format!("Landlock: {e}")));
     if ours() == Some(0) {
-        missing.push(format!("a user of its own: {}", rootly()));
+        missing.push(runs_as_root());
     }
     Ok(Confinement {
-        unprivileged: forsworn.is_ok() && dropped.is_ok(),
+        unprivileged: gave_up.is_ok() && dropped.is_ok(),
         landlock: landlock.is_ok(),
         user: ours(),
         missing: (!missing.is_empty()).then(|| missing.join("; ")),
     })
 }
 
-/// What to do about a worker with root's number.
-pub fn rootly() -> String {
+/// What is missing where the worker runs as root, and what to do about it.
+pub fn runs_as_root() -> String {
     format!(
-        "it has root's number, without capabilities; have a user {} ({}) or give --worker-user, and mount again",
+        "worker runs as root without capabilities; create user '{}' to isolate it ({}) or give \
+         --worker-user, and mount again",
         identity::USUAL,
         identity::MAKE
     )
 }
 
-/// Gives up the ways to get more.
-fn forswear() -> Result<(), rustix::io::Errno> {
+/// Gives up the ways to get privileges back.
+fn give_up_privileges() -> Result<(), rustix::io::Errno> {
     set_no_new_privs(true)?;
-    // From the bounding set first, while we may: then no program that we became could have them.
+    // From the bounding set first, while this is allowed: then no program that is executed can have them.
     for capability in CapabilitySet::all().iter() {
         match remove_capability_from_bounding_set(capability) {
             // Not privileged to begin with, or a capability that this kernel does not know.
@@ -100,7 +86,7 @@ fn forswear() -> Result<(), rustix::io::Errno> {
             Err(error) => return Err(error),
         }
     }
-    // Root's number must not bring them back by an exec.
+    // An exec as root must not bring them back.
     let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
     match rustix::thread::set_capabilities_secure_bits(bits) {
         Ok(()) | Err(rustix::io::Errno::PERM) => {}
@@ -114,7 +100,7 @@ fn drop_capabilities() -> Result<(), rustix::io::Errno> {
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
-fn fence(own: &[&Path], read: &[&Path]) -> Result<(), String> {
+fn restrict_files(own: &[&Path], read: &[&Path]) -> Result<(), String> {
     let brought = CERTIFICATES.iter().filter_map(std::env::var_os).map(PathBuf::from);
     let readable: Vec<PathBuf> = SYSTEM
         .iter()
@@ -139,14 +125,14 @@ fn fence(own: &[&Path], read: &[&Path]) -> Result<(), String> {
     })();
     match status {
         Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
-            Err("this kernel does not have it".to_owned())
+            Err("this kernel does not support it".to_owned())
         }
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Whether this kernel has Landlock, switched on: asked by making rules that are never applied.
+/// Whether this kernel has Landlock enabled: tested by making rules that are never applied.
 pub fn landlock_is_there() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -155,7 +141,7 @@ pub fn landlock_is_there() -> bool {
         .is_ok()
 }
 
-/// Lets a path in, if it is there.
+/// Allows a path, if it exists.
 fn allow(
     rules: landlock::RulesetCreated,
     path: &Path,
@@ -171,9 +157,9 @@ fn allow(
 mod tests {
     use super::*;
 
-    /// On a thread of its own: rules and capabilities are a thread's, and cannot be taken back.
+    /// On a thread of its own: rules and capabilities apply to a thread and cannot be undone.
     #[test]
-    fn what_is_given_up_is_gone() {
+    fn privileges_that_are_given_up_are_gone() {
         let dir = tempfile::tempdir().unwrap();
         let (own, other) = (dir.path().join("own"), dir.path().join("other"));
         std::fs::create_dir(&own).unwrap();

@@ -1,16 +1,18 @@
 //! How a command fails: one kind per exit code, one line of text, one hint.
 //!
-//! Invariant: the exit code follows from the kind alone, in the one match of [`Kind::exit_code`];
-//! the daemon's failures reach the command line unchanged. Plain values.
+//! Invariant: the exit code follows from the kind alone, in the one match of [`Kind::exit_code`]; every
+//! library error becomes a failure here, in one place; the daemon's failures reach the command line
+//! unchanged. Plain values.
 
 use modelfs::fetch::FetchError;
+use modelfs::manager::{ErrorKind, ManagerError};
 use modelfs::model::ReferenceError;
 use modelfs::registry::RegistryError;
 use modelfs::store::StoreError;
 use modelfs_platform::MountError;
 use serde::{Deserialize, Serialize};
 
-/// What sort of failure it is.
+/// Of what kind a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -18,17 +20,17 @@ pub enum Kind {
     General,
     /// The user stopped it.
     Interrupted,
-    /// The command line is wrong, or needs one thing more.
+    /// The command line is wrong or incomplete.
     Usage,
     /// The registry has no such model or version.
     NotFound,
-    /// Nothing of it is here: not mounted, not cached, not pinned.
+    /// It is not here: not mounted, not cached, not pinned.
     NotCached,
     /// The registry could not be reached or gave no sensible answer.
     Network,
     /// Bytes did not match their digest.
     Verification,
-    /// The cache folder or its index failed, or somebody else holds it.
+    /// The cache folder or its index failed, or another process holds it.
     Storage,
 }
 
@@ -49,11 +51,14 @@ impl Kind {
     }
 }
 
+/// What to do where a registry is needed and none is given.
+const GIVE_REGISTRY: &str = "give --registry URL|FOLDER, or set MODELFS_REGISTRY";
+
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What sort it is.
+    /// Of what kind it is.
     pub kind: Kind,
     /// One line: what and where.
     pub message: String,
@@ -75,7 +80,7 @@ impl Failure {
         Self::new(Kind::Usage, message)
     }
 
-    /// The same with a word on what to do.
+    /// Adds what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -83,8 +88,7 @@ impl Failure {
 
     /// A registry is needed, and none was given.
     pub fn no_registry(what: &str) -> Self {
-        Self::usage(format!("{what} needs a registry, and none was given"))
-            .hint("give --registry URL|FOLDER, or set MODELFS_REGISTRY")
+        ManagerError::NoRegistry { action: what.to_owned() }.into()
     }
 
     /// Something of the cache folder failed.
@@ -93,60 +97,79 @@ impl Failure {
     }
 }
 
+impl From<ManagerError> for Failure {
+    fn from(error: ManagerError) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::InvalidRequest => Kind::Usage,
+            ErrorKind::NotFound => Kind::NotFound,
+            ErrorKind::NotCached => Kind::NotCached,
+            ErrorKind::Network => Kind::Network,
+            ErrorKind::Verification => Kind::Verification,
+            ErrorKind::Storage => Kind::Storage,
+            ErrorKind::Internal => Kind::General,
+        };
+        let failure = Self::new(kind, error.to_string());
+        match advice(&error) {
+            Some(advice) => failure.hint(advice),
+            None => failure,
+        }
+    }
+}
+
+/// What a user of the command line can do about an error.
+fn advice(error: &ManagerError) -> Option<String> {
+    let meant = |suggestions: &[String]| match suggestions {
+        [] => String::new(),
+        names => format!("did you mean {}? ", names.join(" or ")),
+    };
+    Some(match error {
+        ManagerError::InvalidOwner { .. } => {
+            "write a name of at most 64 bytes, without commas".to_owned()
+        }
+        ManagerError::NoRegistry { .. } => GIVE_REGISTRY.to_owned(),
+        ManagerError::Ambiguous { .. } => "say which with --registry".to_owned(),
+        ManagerError::NotInRegistry { suggestions, .. } => {
+            let meant = meant(suggestions);
+            format!("{meant}`modelfs list --remote` shows all that the registry offers")
+        }
+        ManagerError::NotCached { suggestions, .. } => {
+            format!("{}`modelfs list` shows what is cached", meant(suggestions))
+        }
+        ManagerError::NothingCached { .. } => "`modelfs list` shows what is cached".to_owned(),
+        ManagerError::NotPinned { pinned_by, .. } if !pinned_by.is_empty() => {
+            format!("it is pinned by {}: say whose pin with --owner", pinned_by.join(", "))
+        }
+        ManagerError::VersionNotMounted { .. } => {
+            "mount it: modelfs mount MOUNTPOINT --registry URL|FOLDER --background".to_owned()
+        }
+        ManagerError::NoTrace { .. } => {
+            "a load is recorded when a program reads the version for the first time".to_owned()
+        }
+        other => other.store_error()?.next_step()?.to_owned(),
+    })
+}
+
 impl From<ReferenceError> for Failure {
     fn from(error: ReferenceError) -> Self {
-        Self::usage(error.to_string())
+        ManagerError::from(error).into()
     }
 }
 
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
-        let kind = match &error {
-            RegistryError::Unreachable { .. }
-            | RegistryError::NoFolder { .. }
-            | RegistryError::Busy { .. }
-            | RegistryError::Refused { .. }
-            // A proxy's login page is the usual cause: trouble on the way, not damage.
-            | RegistryError::Invalid { .. } => Kind::Network,
-            RegistryError::Missing { .. } => Kind::NotFound,
-            RegistryError::WrongBytes { .. } => Kind::Verification,
-            RegistryError::BadName { .. } => Kind::Usage,
-        };
-        Self::new(kind, error.to_string())
+        ManagerError::from(error).into()
     }
 }
 
 impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
-        let kind = match &error {
-            FetchError::Registry(inner) => return inner.clone().into(),
-            FetchError::Corrupt { .. } => Kind::Verification,
-            FetchError::TimedOut { .. } => Kind::Network,
-            FetchError::Store(inner) => {
-                let failure = Self::new(Kind::Storage, error.to_string());
-                return match inner.next_step() {
-                    Some(step) => failure.hint(step),
-                    None => failure,
-                };
-            }
-            FetchError::NotKnown { .. } => Kind::NotCached,
-            // The daemon ends; the user of this command stopped nothing.
-            FetchError::Stopped => Kind::General,
-        };
-        Self::new(kind, error.to_string())
+        ManagerError::from(error).into()
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let failure = match error {
-            StoreError::Limit { .. } => Self::usage(error.to_string()),
-            _ => Self::new(Kind::Storage, error.to_string()),
-        };
-        match error.next_step() {
-            Some(step) => failure.hint(step),
-            None => failure,
-        }
+        ManagerError::from(error).into()
     }
 }
 

@@ -1,9 +1,10 @@
-//! What daemon and command line are made of, apart from the two themselves: the control API, the
-//! ways to fail, where things lie, how the parts are put together.
+//! What daemon and command line share: the control API, failures and their exit codes, paths, users and
+//! their rights, how the parts are wired together.
 //!
-//! A library, so that tests and fuzz targets reach the types that requests are read into. `main.rs`
-//! uses it; nothing here knows of command lines or mounts.
+//! A library, so that tests and fuzz targets reach the code that reads requests. `main.rs` uses it;
+//! nothing here knows of command lines or mounts.
 
+pub mod blocking;
 pub mod confine;
 pub mod control;
 pub mod error;
@@ -12,4 +13,4 @@ pub mod identity;
 pub mod ownership;
 pub mod paths;
 pub mod reach;
-pub mod service;
+pub mod wiring;

@@ -4,19 +4,19 @@
 
 mod background;
 mod cli;
-mod daemon;
 mod logging;
 mod ready;
 mod scrub;
 mod signals;
 mod supervisor;
+mod supervisor_link;
 mod worker;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use modelfs_mountd::{confine, control, error, handover, identity, paths, reach, service};
+use modelfs_mountd::{blocking, confine, control, error, handover, identity, paths, reach, wiring};
 
 use cli::output;
 use error::{Failure, Kind};
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     };
     logging::start(cli.quiet, cli.verbose, matches!(cli.command, cli::Command::Mount(_)));
     let json = cli.json;
-    if worker::is_worker() {
+    if supervisor_link::is_worker() {
         return work(cli);
     }
     match run(cli, inherited) {
@@ -61,23 +61,24 @@ fn work(cli: cli::Cli) -> ExitCode {
         tracing::debug!(%error, "the worker has no name");
     }
     let outcome = (|| {
-        let (joined, locations) =
-            worker::join(|| cli::mounts::locations(&args).inspect_err(worker::cannot))?;
-        let options = cli::mounts::worker_options(&args, locations);
+        let (joined, locations) = supervisor_link::join(|| {
+            cli::mount::locations(&args).inspect_err(supervisor_link::cannot)
+        })?;
+        let options = cli::mount::worker_options(&args, locations);
         let confinement = match args.keep_privileges {
-            true => confine::Confinement::off(),
+            true => confine::unconfined(),
             false => {
-                let registry = service::registry_folder(&options.registry)
+                let registry = wiring::registry_folder(&options.registry)
                     .filter(|_| !joined.welcome.registry_hangs);
                 confine::confine(
                     &[&options.root],
                     &registry.as_deref().into_iter().collect::<Vec<_>>(),
                     joined.welcome.user.as_ref(),
                 )
-                .inspect_err(worker::cannot)?
+                .inspect_err(supervisor_link::cannot)?
             }
         };
-        runtime()?.block_on(daemon::run(options, joined, confinement))
+        runtime()?.block_on(worker::run(options, joined, confinement))
     })();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

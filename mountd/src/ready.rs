@@ -3,7 +3,7 @@
 //!
 //! Invariant: no credentials. Plain values.
 
-use crate::control::answers::DaemonStatus;
+use modelfs::manager::DaemonStatus;
 
 /// What is told when the mount is ready.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]

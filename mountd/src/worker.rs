@@ -1,295 +1,308 @@
-//! The worker's end of the link to its supervisor: joining, and asking it for what needs privileges.
+//! The worker: wires the parts together, serves until it is told to end, shuts them down.
 //!
-//! Invariant: a worker serves only what its supervisor sent it, and ends with it. Concurrency: one
-//! thread receives and hands on; anybody sends. Only the thread for opens waits for an answer.
+//! Invariant: "ready" is reported only when the first read would be answered. The worker owns neither the
+//! mount nor the control socket nor the store's lock: its supervisor does, and ends it. A panic anywhere
+//! ends the process before it answers another request. One task waits for the end; everything else runs
+//! beside it.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use modelfs::store::StoreLock;
-use modelfs::vfs::{Handle, Ino};
-use modelfs_platform::{BackingNumber, MountBroker, Open};
-use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+use futures_util::future::BoxFuture;
+use modelfs::base::clock::rfc3339;
+use modelfs::base::units::ByteSize;
+use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, Manager};
+use modelfs::registry::{HttpTimeouts, Registry, Unanswering};
+use modelfs::store::Store;
+use modelfs::vfs::{Vfs, VfsError, VfsOptions};
+use modelfs_platform::{MountOptions, Serving, Task};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::blocking::blocking;
+use crate::control::server;
 use crate::error::{Failure, Kind};
-use crate::supervisor::link::Link;
-use crate::supervisor::messages::{FromWorker, Locations, PROTOCOL, ToWorker, Welcome};
+use crate::ready::Ready;
+use crate::scrub::Scrub;
+use crate::signals::Signals;
+use crate::supervisor::messages::FromWorker;
+use crate::supervisor_link::{Assignment, Joined, Supervisor, Told, Wish};
+use crate::wiring;
 
-/// Set for a worker: its standard input is the link.
-pub const VARIABLE: &str = "MODELFS_WORKER";
+/// How long a start may take before the log says what it waits for: users wonder after a moment.
+const REPORT_AFTER: Duration = Duration::from_secs(2);
 
-/// Whether this process is a worker.
-pub fn is_worker() -> bool {
-    std::env::var_os(VARIABLE).is_some()
+/// What to serve, and how. All paths are absolute.
+pub struct Options {
+    /// How to mount.
+    pub mount: MountOptions,
+    /// The cache folder.
+    pub root: PathBuf,
+    /// The registry, as given: may hold credentials.
+    pub registry: String,
+    /// The cache's limit; none: unchanged.
+    pub limit: Option<ByteSize>,
+    /// Bytes per second that the scrub reads; 0: never.
+    pub scrub_rate: ByteSize,
+    /// How to fetch.
+    pub fetch: FetchOptions,
+    /// The log file, if there is one.
+    pub log: Option<PathBuf>,
 }
 
-/// What a worker was given.
-pub struct Joined {
-    /// What it was told.
-    pub welcome: Welcome,
-    /// The store's lock.
-    pub lock: StoreLock,
-    /// The control socket.
-    pub listener: UnixListener,
-    /// The supervisor.
-    pub supervisor: Arc<Supervisor>,
-    /// Whose the daemon is: the supervisor's user, who may ask for things.
-    pub owner: u32,
+/// Where commands arrive.
+struct Listener {
+    socket: std::os::unix::net::UnixListener,
+    /// The user who may send commands, besides root.
+    owner: u32,
 }
 
-/// A connection to serve.
-pub struct Assignment {
-    pub device: OwnedFd,
-    pub offer: Vec<u8>,
-    pub open: Vec<Open>,
-    pub takes_over: bool,
-    pub no_passthrough: Option<String>,
+/// Everything that is served.
+struct Parts {
+    store: Store,
+    fetcher: Arc<Fetcher>,
+    vfs: Arc<Vfs>,
 }
 
-/// What the supervisor wants at some time.
-#[derive(Debug)]
-pub enum Wish {
-    /// Commit and end without a word to the kernel.
-    Retire,
-    /// The restart that was asked for came to this.
-    Restarted(Result<(), String>),
-    /// Nothing more: it has died.
-    Orphaned,
-}
-
-/// Answers that somebody waits for.
-#[derive(Default)]
-struct Waiting {
-    answered: Option<mpsc::Sender<Result<(), String>>>,
-    registered: HashMap<u64, mpsc::Sender<Result<u32, i32>>>,
-    /// Asked for and given up: until it is answered nothing more is asked for.
-    late: Option<u64>,
-    /// Nobody will answer any more.
-    orphaned: bool,
-}
-
-/// The supervisor, as its worker sees it.
-pub struct Supervisor {
-    link: Link,
-    waiting: Mutex<Waiting>,
-    asks: AtomicU64,
-}
-
-fn broken(error: &io::Error) -> Failure {
-    Failure::new(Kind::General, format!("the supervisor cannot be talked to: {error}"))
-}
-
-/// What the supervisor sends to a worker that listens.
-pub struct Told {
-    /// The store is ours from now on.
-    pub begin: oneshot::Receiver<()>,
-    /// The connection.
-    pub assigned: oneshot::Receiver<Assignment>,
-    /// All else.
-    pub wishes: tokio_mpsc::UnboundedReceiver<Wish>,
-}
-
-/// How long an open waits for the supervisor before the file is read through us: one that is well
-/// answers at once.
-const ANSWERS: Duration = Duration::from_secs(1);
-
-/// Says who we are and waits until we may begin; also returns where things are. `locations`: the same
-/// by our own arguments, for a supervisor that does not say it.
-pub fn join(
-    locations: impl FnOnce() -> Result<Locations, Failure>,
-) -> Result<(Joined, Locations), Failure> {
-    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|e| broken(&e))?;
-    let link = Link::of(stdin);
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    link.send(&FromWorker::Hello { protocol: PROTOCOL, version }, &[]).map_err(|e| broken(&e))?;
-    let owner = link.owner().map_err(|e| broken(&e))?;
-    let gone = || Failure::new(Kind::Interrupted, "the supervisor does not want this worker");
-    let (message, beside) = link.receive().map_err(|e| broken(&e))?.ok_or_else(gone)?;
-    let mut beside = beside.into_iter();
-    let (ToWorker::Welcome(mut welcome), Some(lock), Some(listener)) =
-        (message, beside.next(), beside.next())
-    else {
-        return Err(Failure::new(Kind::General, "the supervisor does not begin with a welcome"));
-    };
-    let locations = welcome.locations.take().map_or_else(locations, Ok)?;
-    let joined = Joined {
-        welcome,
-        lock: StoreLock::inherit(&locations.cache, File::from(lock)),
-        listener: UnixListener::from(listener),
-        supervisor: Arc::new(Supervisor {
-            link,
-            waiting: Mutex::default(),
-            asks: AtomicU64::new(0),
-        }),
-        owner,
-    };
-    Ok((joined, locations))
-}
-
-/// Says why we cannot even join.
-pub fn cannot(failure: &Failure) {
-    if let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() {
-        let _ = Link::of(stdin).send(&FromWorker::Failed(failure.clone()), &[]);
-    }
-}
-
-impl Supervisor {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells it something.
-    pub fn say(&self, message: &FromWorker) {
-        if let Err(error) = self.link.send(message, &[]) {
-            tracing::debug!(%error, "the supervisor does not listen");
-        }
-    }
-
-    /// Tells it something that it may miss: no waiting for one that is stopped.
-    pub fn tell(&self, message: &FromWorker) {
-        if let Err(error) = self.link.try_send(message) {
-            tracing::debug!(%error, "the supervisor does not listen");
-        }
-    }
-
-    /// Starts to listen, and to answer pings. Within the tokio runtime, whose health a pong tells of.
-    pub fn listen(self: &Arc<Self>) -> Result<Told, Failure> {
-        let (begins, begin) = oneshot::channel();
-        let (assign, assigned) = oneshot::channel();
-        let (wish, wishes) = tokio_mpsc::unbounded_channel();
-        let (this, runtime) = (Arc::clone(self), tokio::runtime::Handle::current());
-        std::thread::Builder::new()
-            .name("supervisor".into())
-            .spawn(move || this.receive(begins, assign, &wish, &runtime))
-            .map_err(|e| broken(&e))?;
-        Ok(Told { begin, assigned, wishes })
-    }
-
-    fn receive(
-        self: &Arc<Self>,
-        begin: oneshot::Sender<()>,
-        assign: oneshot::Sender<Assignment>,
-        wish: &tokio_mpsc::UnboundedSender<Wish>,
-        runtime: &tokio::runtime::Handle,
-    ) {
-        let (mut begin, mut assign, mut open) = (Some(begin), Some(assign), Vec::new());
+/// Serves what the supervisor assigns until the connection ends or the supervisor wants it.
+pub async fn run(
+    options: Options,
+    joined: Joined,
+    confinement: Confinement,
+) -> Result<(), Failure> {
+    // Signals are for the supervisor; a service manager sends them to every process.
+    let mut signals = Signals::new(true)?;
+    tokio::spawn(async move {
         loop {
-            let (message, mut beside) = match self.link.receive() {
-                Ok(Some(received)) => received,
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::error!(%error, "the supervisor cannot be understood");
-                    break;
-                }
-            };
-            match message {
-                ToWorker::Open(files) => open.extend(files.into_iter().map(Open::from)),
-                ToWorker::Serve { offer, takes_over, no_passthrough } => {
-                    if let (Some(assign), Some(device)) = (assign.take(), beside.pop()) {
-                        let open = std::mem::take(&mut open);
-                        let _ = assign.send(Assignment {
-                            device,
-                            offer,
-                            open,
-                            takes_over,
-                            no_passthrough,
-                        });
-                    }
-                }
-                ToWorker::Answered(outcome) => {
-                    if let Some(who) = self.waiting().answered.take() {
-                        let _ = who.send(outcome);
-                    }
-                }
-                ToWorker::Registered { ask, number } => {
-                    let mut waiting = self.waiting();
-                    waiting.late.take_if(|late| *late == ask);
-                    if let Some(who) = waiting.registered.remove(&ask) {
-                        let _ = who.send(number);
-                    }
-                }
-                ToWorker::Restarted(outcome) => drop(wish.send(Wish::Restarted(outcome))),
-                ToWorker::Retire => drop(wish.send(Wish::Retire)),
-                // On a thread of the pool: that is what must not hang.
-                ToWorker::Ping => {
-                    let this = Arc::clone(self);
-                    drop(runtime.spawn(async move { this.tell(&FromWorker::Pong) }));
-                }
-                ToWorker::Begin => drop(begin.take().map(|begin| begin.send(()))),
-                ToWorker::Welcome(_) => tracing::debug!("welcome twice"),
-            }
+            signals.next().await;
         }
-        // Whoever still waits hears that nobody answers.
-        *self.waiting() = Waiting { orphaned: true, ..Waiting::default() };
-        let _ = wish.send(Wish::Orphaned);
+    });
+    let supervisor = Arc::clone(&joined.supervisor);
+    let served = serve(&options, joined, confinement).await;
+    match &served {
+        Ok(()) => supervisor.say(&FromWorker::Ended),
+        Err(failure) => {
+            supervisor.say(&FromWorker::Failed(failure.clone()));
+            // Nothing is shut down: a request dropped on the way would be answered with an error, where
+            // the next worker has the right answer.
+            std::process::exit(failure.exit_code.into());
+        }
+    }
+    served
+}
+
+async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> Result<(), Failure> {
+    let Joined { welcome, lock, listener, supervisor, owner } = joined;
+    let Told { begin, assigned, mut wishes } = supervisor.listen()?;
+    let stopped = || Failure::new(Kind::Interrupted, "stopped before the mount was ready");
+    let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
+    let mut registry = modelfs::registry::open_with(&options.registry, timeouts)?;
+    if welcome.registry_hangs {
+        // Looking at it may hang this worker, too. Waiting readers are answered by the worker that takes
+        // over when the folder answers again.
+        let why = "the registry's folder does not answer";
+        registry = Arc::new(Unanswering::new(registry.name(), why));
+    }
+    let how = wiring::store_options(&options.root, options.limit);
+    // The former worker may still hold the store: errors are found before it ends.
+    let checked = how.clone();
+    blocking(move || Ok(Store::check(&checked)?)).await?;
+    supervisor.say(&FromWorker::Checked);
+    begin.await.map_err(|_| stopped())?;
+    let store = blocking(move || Ok(Store::open_locked(how, lock)?)).await?;
+    let parts = prepare(options, registry, store, welcome.since.is_some()).await?;
+    supervisor.say(&FromWorker::Prepared);
+    let assignment = assigned.await.map_err(|_| stopped())?;
+    let (vfs, keeper, threads) = (parts.vfs.clone(), supervisor.clone(), options.mount.threads);
+    let serving = blocking(move || {
+        let Assignment { device, offer, open, takes_over, no_passthrough } = assignment;
+        let task = Task { device, offer, open, takes_over, no_passthrough, threads };
+        modelfs_platform::serve(vfs, task, keeper)
+            .map_err(|e| Failure::new(Kind::General, format!("talking to the kernel: {e}")))
+    })
+    .await?;
+    if welcome.since.is_some() {
+        parts.vfs.tell_all();
+    }
+    let agreed = serving.agreed();
+    let status = DaemonStatus {
+        pid: welcome.supervisor,
+        worker: std::process::id(),
+        restarts: welcome.restarts,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        mountpoint: options.mount.mountpoint.clone(),
+        socket: welcome.socket,
+        since: welcome.since.unwrap_or_else(|| rfc3339(std::time::SystemTime::now())),
+        passthrough: agreed.passthrough,
+        why_no_passthrough: agreed.why_not,
+        max_read: agreed.max_read,
+        confinement,
+        failed_restart: welcome.failed_restart,
+        log: options.log.clone(),
+    };
+    let listener = Listener { socket: listener, owner };
+    live(options, parts, status, serving, listener, supervisor, &mut wishes).await
+}
+
+/// Wires the parts together. A worker that takes a mount over needs cache and index, but no registry: what
+/// is cached is served at once, and the registry is asked meanwhile.
+async fn prepare(
+    options: &Options,
+    registry: Arc<dyn Registry>,
+    store: Store,
+    takes_over: bool,
+) -> Result<Parts, Failure> {
+    let fetcher = wiring::fetcher(registry.clone(), &store, &options.fetch);
+    let how = VfsOptions { passthrough: options.mount.passthrough };
+    let vfs = match takes_over {
+        true => Vfs::resume(fetcher.clone(), how).await,
+        false => {
+            tokio::select! {
+                first = wiring::first_catalog(&*registry, fetcher.source()) => first?,
+                never = report_waiting(fetcher.source()) => match never {},
+            }
+            Vfs::new(fetcher.clone(), how).await
+        }
+    };
+    Ok(Parts { store, vfs: vfs.map_err(unprepared)?, fetcher })
+}
+
+/// Logs once what is being waited for, if the first answer takes long. Never ends.
+async fn report_waiting(source: &Source) -> Infallible {
+    tokio::time::sleep(REPORT_AFTER).await;
+    if let Some(wait) = source.waiting() {
+        let (registry, left) = (source.name(), wait.left.min(wiring::FIRST_CONTACT).as_secs());
+        tracing::warn!("waiting for {registry}, for at most {left}s more: {}", wait.why);
+    }
+    std::future::pending().await
+}
+
+fn unprepared(error: VfsError) -> Failure {
+    let kind = match error {
+        VfsError::Unavailable { .. } | VfsError::TimedOut { .. } => Kind::Network,
+        VfsError::Corrupt { .. } => Kind::Verification,
+        VfsError::NotFound
+        | VfsError::NotFolder
+        | VfsError::IsFolder
+        | VfsError::NoAttribute
+        | VfsError::NoAttributes
+        | VfsError::Stale => Kind::General,
+    };
+    Failure::new(kind, format!("preparing the tree: {error}"))
+}
+
+/// From the first request to the end.
+async fn live(
+    options: &Options,
+    parts: Parts,
+    status: DaemonStatus,
+    serving: Serving,
+    listener: Listener,
+    supervisor: Arc<Supervisor>,
+    wishes: &mut mpsc::UnboundedReceiver<Wish>,
+) -> Result<(), Failure> {
+    let Parts { store, fetcher, vfs } = parts;
+    let general =
+        |what: &str, e: std::io::Error| Failure::new(Kind::General, format!("{what}: {e}"));
+    let ready = Ready {
+        daemon: status.clone(),
+        registry: fetcher.source().name().to_owned(),
+        trouble: fetcher.source().trouble(),
+    };
+    let daemon =
+        Arc::new(Control { status, supervisor: supervisor.clone(), restarts: Mutex::default() });
+    let manager = Manager::new(store.clone(), options.fetch.clone())
+        .with_fetcher(fetcher.clone())
+        .with_daemon(daemon.clone());
+    let Listener { socket, owner } = listener;
+    socket.set_nonblocking(true).map_err(|e| general("the control socket", e))?;
+    let socket = UnixListener::from_std(socket).map_err(|e| general("the control socket", e))?;
+    let (quit, quitting) = oneshot::channel::<()>();
+    let control = tokio::spawn(server::serve(socket, owner, manager, async {
+        let _ = quitting.await;
+    }));
+    let scrub = Scrub::start(store.clone(), options.scrub_rate)
+        .map_err(|e| general("starting the scrub", e))?;
+    if let Some(trouble) = &ready.trouble {
+        tracing::warn!("the registry cannot be reached; serving what was last seen: {trouble}");
+    }
+    supervisor.say(&FromWorker::Ready(Box::new(ready)));
+    let retires = loop {
+        tokio::select! {
+            () = serving.ended() => break false,
+            wish = wishes.recv() => match wish {
+                Some(Wish::Restarted(outcome)) => daemon.restarted(outcome),
+                Some(Wish::Retire) => break true,
+                Some(Wish::Orphaned) | None => {
+                    tracing::error!("the supervisor died: ending");
+                    break true;
+                }
+            },
+        }
+    };
+    // Requests are answered until the end; the next worker answers the rest.
+    drop(quit);
+    let _ = control.await;
+    let committed = blocking(move || {
+        drop(scrub);
+        fetcher.keep_traces();
+        Ok(store.commit()?)
+    })
+    .await;
+    if retires {
+        // Without shutting anything down: a request dropped on the way would be answered with an error.
+        std::process::exit(committed.map_or_else(|failure| failure.exit_code.into(), |()| 0));
+    }
+    vfs.close();
+    committed
+}
+
+/// What commands ask of the daemon, passed on to the supervisor.
+struct Control {
+    status: DaemonStatus,
+    supervisor: Arc<Supervisor>,
+    /// Commands that wait for a restart.
+    restarts: Mutex<Vec<oneshot::Sender<Result<(), String>>>>,
+}
+
+impl Control {
+    fn restarted(&self, outcome: Result<(), String>) {
+        let mut waiting = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        for command in waiting.drain(..) {
+            let _ = command.send(outcome.clone());
+        }
     }
 }
 
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the supervisor does not answer")
+impl DaemonControl for Control {
+    fn status(&self) -> DaemonStatus {
+        self.status.clone()
+    }
+
+    fn unmount(&self) {
+        self.supervisor.tell(&FromWorker::Unmount);
+    }
+
+    fn restart(&self) -> BoxFuture<'static, Result<(), String>> {
+        let (tell, told) = oneshot::channel();
+        self.restarts.lock().unwrap_or_else(PoisonError::into_inner).push(tell);
+        self.supervisor.tell(&FromWorker::Restart);
+        Box::pin(async move { told.await.unwrap_or_else(|_| Err("the daemon ends".to_owned())) })
+    }
 }
 
-fn alone() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor has died")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl MountBroker for Supervisor {
-    fn answered(&self, reply: &[u8]) -> io::Result<()> {
-        let (tell, told) = mpsc::channel();
-        {
-            let mut waiting = self.waiting();
-            if waiting.orphaned {
-                return Err(alone());
-            }
-            waiting.answered = Some(tell);
-        }
-        self.link.send(&FromWorker::Answered { reply: reply.to_vec() }, &[])?;
-        told.recv().map_err(|_| alone())?.map_err(io::Error::other)
-    }
-
-    fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber> {
-        let (tell, told) = mpsc::channel();
-        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut waiting = self.waiting();
-            if waiting.orphaned {
-                return Err(alone());
-            }
-            if waiting.late.is_some() {
-                return Err(late());
-            }
-            waiting.registered.insert(ask, tell);
-        }
-        self.link.send(&FromWorker::Register { ask, ino: ino.0 }, &[file.as_fd()])?;
-        match told.recv_timeout(ANSWERS) {
-            Ok(number) => number.map(BackingNumber).map_err(io::Error::from_raw_os_error),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(alone()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let mut waiting = self.waiting();
-                // It takes the number back when it hears how the file was opened.
-                if waiting.registered.remove(&ask).is_some() {
-                    waiting.late = Some(ask);
-                }
-                Err(late())
-            }
-        }
-    }
-
-    fn serves(&self) {
-        self.tell(&FromWorker::Served);
-    }
-
-    fn opened(&self, open: Open) {
-        self.say(&FromWorker::Opened(open.into()));
-    }
-
-    fn released(&self, ino: Ino, handle: Handle) {
-        self.say(&FromWorker::Released { ino: ino.0, handle: handle.0 });
+    #[test]
+    fn errors_of_the_tree_keep_their_kind() {
+        let reason = || "x".to_owned();
+        assert_eq!(unprepared(VfsError::Unavailable { reason: reason() }).exit_code, 5);
+        assert_eq!(unprepared(VfsError::Corrupt { reason: reason() }).exit_code, 6);
+        assert_eq!(unprepared(VfsError::Stale).exit_code, 1);
     }
 }

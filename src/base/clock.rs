@@ -25,3 +25,22 @@ impl Clock for SystemClock {
         SystemTime::now()
     }
 }
+
+/// A time as people and programs read it. A clock may stand before 1970, which this form cannot say:
+/// that is shown as 1970.
+pub fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at.max(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_utc_to_the_second() {
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_999);
+        assert_eq!(rfc3339(at), "2023-11-14T22:13:20Z");
+        let before = SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1);
+        assert_eq!(rfc3339(before), "1970-01-01T00:00:00Z");
+    }
+}

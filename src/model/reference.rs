@@ -3,6 +3,7 @@
 //! Plain values.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::name::{Name, NameError};
@@ -89,6 +90,12 @@ impl FromStr for VersionRef {
 }
 
 impl VersionRef {
+    /// Its folder in a tree of models that begins at `root`.
+    pub fn folder_in(&self, root: &Path) -> PathBuf {
+        let model = root.join(self.model.group.as_str()).join(self.model.model.as_str());
+        model.join(self.version.as_str())
+    }
+
     /// From the one or two words of a command line.
     pub fn from_words(words: &[String]) -> Result<Self, ReferenceError> {
         match words {

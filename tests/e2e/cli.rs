@@ -295,7 +295,7 @@ fn with_a_daemon_the_commands_say_the_same() {
     let info = place.run(["info", &below, "--json"]).json();
     assert_eq!((&info["complete"], &info["version"]), (&true.into(), &"v1".into()));
     assert_eq!(place.run(["list", "--json"]).json()["versions"][0]["cached"], SIZE + 2);
-    assert!(place.ok(["verify"]).contains("all of it right"));
+    assert!(place.ok(["verify"]).contains("no damage found"));
 
     let missing = place.run(["prefetch", "org/nett@v1"]);
     assert_eq!(missing.code, 3, "{missing:?}");

@@ -132,5 +132,5 @@ fn a_cache_of_an_earlier_program_is_taken_over_and_nothing_is_fetched_twice() {
     assert_eq!(sent, missing as u64, "{requests:#?}");
     assert_same_inodes(&daemon, &expected);
     daemon.stop();
-    assert!(place.ok(["verify"]).contains("all of it right"));
+    assert!(place.ok(["verify"]).contains("no damage found"));
 }

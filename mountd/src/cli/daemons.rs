@@ -1,24 +1,22 @@
-//! The mounts of this machine, and the daemons among them that this user may ask.
+//! The mounts of this machine, and the status of those daemons that this user may ask.
 //!
-//! Invariant: no mount is touched to list it: its daemon may be dead. Only sockets in folders of this
-//! user are asked. Plain values, made of what was looked at by a pure function.
+//! Invariant: listing a mount does not access it: its daemon may be dead. Only sockets in folders of this
+//! user are asked. Plain values, merged by a pure function.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use modelfs::manager::{GetStatus, Status, no_progress};
 use modelfs_platform::MountPoint;
 use serde::Serialize;
 
 use super::table::{Column, table};
-use crate::control::answers::Status;
-use crate::control::backend;
 use crate::control::client::Client;
-use crate::control::types::GetStatus;
 use crate::paths;
 
-/// How long a daemon that is only asked who it is may take.
-pub const ASK: Duration = Duration::from_secs(2);
+/// How long a daemon may take to answer with its status.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,18 +35,18 @@ pub struct Mounted {
     pub cache: Option<PathBuf>,
 }
 
-/// What this user's daemons say, of whatever cache.
+/// The status of this user's daemons, whatever their caches.
 pub async fn of_user() -> Vec<Status> {
     let sockets = paths::socket_folders().into_iter().filter_map(|f| std::fs::read_dir(f).ok());
     let sockets = sockets.flat_map(|entries| entries.flatten()).map(|entry| entry.path());
     let asked = sockets.map(|socket| async move {
-        let (client, call, quiet) = (Client::new(&socket), GetStatus {}, backend::none());
-        tokio::time::timeout(ASK, client.call(&call, &quiet)).await.ok()?.ok()
+        let (client, call, quiet) = (Client::new(&socket), GetStatus {}, no_progress());
+        tokio::time::timeout(TIMEOUT, client.call(&call, &quiet)).await.ok()?.ok()
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// Every mount that this user may see, by its place.
+/// Every mount that this user may see, by its mount point.
 pub async fn mounts() -> Vec<Mounted> {
     merged(modelfs_platform::mounts(), &of_user().await)
 }
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_cannot_be_asked_is_listed_all_the_same() {
+    fn a_mount_whose_daemon_cannot_be_reached_is_listed_as_well() {
         let point = |path: &str, user| MountPoint { path: path.into(), user: Some(user) };
         let all = merged(vec![point("/b", 5), point("/a", 0), point("/a", 0)], &[]);
         let places: Vec<_> = all.iter().map(|m| m.mountpoint.to_str().unwrap()).collect();

@@ -1,18 +1,19 @@
 //! `modelfs doctor`: what this machine can and cannot do, and what to do about it.
 //!
-//! Invariant: it only looks; what it says is what a mount would meet. Findings are plain values, made
-//! from what was looked at by pure functions.
+//! Invariant: nothing changes; a mount would meet what is reported. Findings are plain values, made by pure
+//! functions.
 
 use std::path::Path;
 
+use clap::Args;
+use modelfs::manager::{GetStatus, no_progress};
 use serde::Serialize;
 
-use super::args::Doctor as DoctorArgs;
+use super::args::Cache;
 use super::output::Out;
 use super::table::{Column, table};
 use crate::control::backend;
 use crate::control::client::Client;
-use crate::control::types::GetStatus;
 use crate::error::{Failure, Kind};
 use crate::identity::Identity;
 use crate::{confine, paths, reach};
@@ -20,7 +21,7 @@ use crate::{confine, paths, reach};
 /// Passthrough, and requests sent again to the next worker.
 const NEEDED: (u32, u32) = (6, 9);
 
-/// How it is.
+/// How good a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
@@ -32,7 +33,7 @@ enum Verdict {
     Bad,
 }
 
-/// One thing looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Finding {
     what: &'static str,
@@ -44,9 +45,20 @@ fn finding(what: &'static str, verdict: Verdict, text: impl Into<String>) -> Fin
     Finding { what, verdict, text: text.into() }
 }
 
-/// `modelfs doctor`
-pub async fn doctor(out: Out, args: DoctorArgs) -> Result<(), Failure> {
-    let root = paths::cache_root(args.cache_dir.as_deref())?;
+/// Check what this machine can do, and say how to fix what it cannot
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelfs doctor
+  modelfs doctor --json")]
+pub struct Doctor {
+    #[command(flatten)]
+    cache: Cache,
+}
+
+/// Runs the command.
+pub async fn run(out: Out, args: Doctor) -> Result<(), Failure> {
+    let root = paths::cache_root(args.cache.cache_dir.as_deref())?;
     let mut findings = vec![
         kernel(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
         device(std::fs::metadata("/dev/fuse").is_ok()),
@@ -69,11 +81,11 @@ pub async fn doctor(out: Out, args: DoctorArgs) -> Result<(), Failure> {
             };
             vec![f.what.to_owned(), verdict.to_owned(), super::output::printable(&f.text)]
         });
-        let columns = [Column::Left("WHAT"), Column::Left("HOW"), Column::Left("WHY")];
+        let columns = [Column::Left("CHECK"), Column::Left("RESULT"), Column::Left("DETAILS")];
         table(&columns, rows.collect())
     })?;
     match bad {
-        true => Err(Failure::new(Kind::General, "this machine cannot mount as it is")),
+        true => Err(Failure::new(Kind::General, "this machine cannot mount")),
         false => Ok(()),
     }
 }
@@ -89,7 +101,7 @@ fn kernel(release: &str) -> Finding {
             "kernel",
             Verdict::Weaker,
             format!(
-                "Linux {release}: no passthrough, and a mount ends with its worker; {needed} has both"
+                "Linux {release} has no passthrough, and a mount ends with its worker; {needed} has both"
             ),
         ),
     }
@@ -97,22 +109,24 @@ fn kernel(release: &str) -> Finding {
 
 fn device(there: bool) -> Finding {
     match there {
-        true => finding("/dev/fuse", Verdict::Good, "there"),
+        true => finding("/dev/fuse", Verdict::Good, "present"),
         false => finding(
             "/dev/fuse",
             Verdict::Bad,
-            "not there: modprobe fuse; in a container, pass the device in",
+            "missing: run modprobe fuse; in a container, pass the device in",
         ),
     }
 }
 
 fn rights(root: bool, helper: bool) -> Finding {
     match (root, helper) {
-        (true, _) => finding("rights", Verdict::Good, "root: the kernel reads cached files itself"),
+        (true, _) => {
+            finding("rights", Verdict::Good, "root: the kernel reads cached files by itself")
+        }
         (false, true) => finding(
             "rights",
             Verdict::Weaker,
-            "fusermount3 mounts; cached files are read through the daemon: passthrough needs root",
+            "fusermount3 mounts; cached files are read through the daemon, since passthrough needs root",
         ),
         (false, false) => finding(
             "rights",
@@ -124,11 +138,13 @@ fn rights(root: bool, helper: bool) -> Finding {
 
 fn landlock(there: bool) -> Finding {
     match there {
-        true => finding("Landlock", Verdict::Good, "the worker reaches no files but its own"),
+        true => {
+            finding("Landlock", Verdict::Good, "the worker can open only the files that it needs")
+        }
         false => finding(
             "Landlock",
             Verdict::Weaker,
-            "this kernel has it not or not switched on (lsm=landlock,…): the worker reaches what its user may",
+            "this kernel missing it or has it disabled (lsm=landlock,…): the worker can open all files of its user",
         ),
     }
 }
@@ -136,10 +152,12 @@ fn landlock(there: bool) -> Finding {
 fn worker(identity: &Identity) -> Finding {
     match identity {
         Identity::Other(user) => {
-            let text = format!("it becomes the user {}, who gets the cache folder", user.name);
+            let text = format!("it becomes the user {}, who will own the cache folder", user.name);
             finding("worker", Verdict::Good, text)
         }
-        Identity::Bare | Identity::Kept => finding("worker", Verdict::Weaker, confine::rootly()),
+        Identity::Bare | Identity::Kept => {
+            finding("worker", Verdict::Weaker, confine::runs_as_root())
+        }
     }
 }
 
@@ -150,7 +168,7 @@ fn cache(root: &Path, identity: &Identity) -> Finding {
         let hint = failure.hint.unwrap_or_default();
         return finding("cache", Verdict::Bad, format!("{}: {hint}", failure.message));
     }
-    // Where it is to be made, if it is not there yet.
+    // Where it would be created, if it does not exist yet.
     let there = root.ancestors().find(|p| p.exists()).unwrap_or(root);
     let at = root.display();
     match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
@@ -161,7 +179,7 @@ fn cache(root: &Path, identity: &Identity) -> Finding {
         Err(error) => finding(
             "cache",
             Verdict::Bad,
-            format!("{at}: {error}: give another one with --cache-dir"),
+            format!("{at}: {error}: choose another folder with --cache-dir"),
         ),
     }
 }
@@ -174,19 +192,19 @@ async fn daemon(root: &Path) -> Result<Finding, Failure> {
         return Ok(finding("daemon", Verdict::Bad, trouble));
     }
     let Some(socket) = holder.socket else {
-        let text = format!("another command, process {}, has the cache", holder.pid);
+        let text = format!("another command, process {}, uses the cache", holder.pid);
         return Ok(finding("daemon", Verdict::Good, text));
     };
-    let status = Client::new(&socket).call(&GetStatus {}, &backend::none()).await?;
+    let status = Client::new(&socket).call(&GetStatus {}, &no_progress()).await?;
     let Some(daemon) = status.daemon else {
-        return Ok(finding("daemon", Verdict::Bad, "what answers is no daemon"));
+        return Ok(finding("daemon", Verdict::Bad, "the process that answers is not a daemon"));
     };
-    let lacks = [daemon.why_no_passthrough, daemon.confinement.missing];
-    let lacks: Vec<_> = lacks.into_iter().flatten().collect();
+    let missing = [daemon.why_no_passthrough, daemon.confinement.missing];
+    let missing: Vec<_> = missing.into_iter().flatten().collect();
     let at = format!("process {} at {}", daemon.pid, daemon.mountpoint.display());
-    Ok(match lacks.is_empty() {
+    Ok(match missing.is_empty() {
         true => finding("daemon", Verdict::Good, at),
-        false => finding("daemon", Verdict::Weaker, format!("{at}: {}", lacks.join("; "))),
+        false => finding("daemon", Verdict::Weaker, format!("{at}: {}", missing.join("; "))),
     })
 }
 

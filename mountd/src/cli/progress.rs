@@ -1,24 +1,24 @@
-//! How far a command is: a bar on a terminal, lines of JSON where promised; and what it waits for.
+//! How far a command is: a bar on a terminal, lines of JSON where promised; and what it is waiting for.
 //!
-//! Invariant: standard output is touched only with `--json`. Nothing is drawn before there is something
-//! to show. Where there is no terminal, an outage is said once. Shared by threads; a line of JSON is
+//! Invariant: standard output is used only with `--json`. Nothing is drawn before there is something
+//! to show. Without a terminal, an outage is reported once. Shared by threads; a line of JSON is
 //! printed at most every [`EVERY`].
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use modelfs::manager::{Progress, ProgressSink, Waiting};
 
 use super::output::{Out, print_json, printable};
-use crate::control::answers::Waiting;
-use crate::control::types::{Event, Progress, ProgressSink};
+use crate::control::event::Event;
 
-/// Between two lines of JSON: as often as people look, too seldom to fill a log.
+/// Between two lines of JSON: often enough for a reader, too seldom to fill a log.
 const EVERY: Duration = Duration::from_millis(500);
 
 const TEMPLATE: &str = "{msg} [{bar:30}] {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
 
-/// In the bar's place while nothing comes.
+/// Replaces the bar while nothing arrives.
 const WAITING: &str = "{wide_msg}";
 
 /// Shows how far something is.
@@ -33,13 +33,13 @@ pub struct Meter {
 #[derive(Default)]
 struct State {
     started: bool,
-    /// Whether it was said that something is waited for.
+    /// Whether an outage was reported.
     waiting: bool,
     printed: Option<Instant>,
 }
 
 impl Meter {
-    /// For a command that does `what`; `lines`: with `--json`, a line of JSON now and then.
+    /// For a command that does `what`; `lines`: with `--json`, print a line of JSON now and then.
     pub fn new(out: Out, what: &'static str, lines: bool) -> Self {
         let bar = match out.json || out.quiet {
             true => ProgressBar::hidden(),
@@ -52,7 +52,7 @@ impl Meter {
         Self { out, what, bar, json: out.json && lines, state: Arc::default() }
     }
 
-    /// Shows what is being waited for at this moment, of which registry; or that nothing is.
+    /// Shows the request that is being waited for at this moment and its registry; none: nothing is.
     pub fn waits(&self, waiting: Option<(String, Waiting)>) {
         let Ok(mut state) = self.state.lock() else { return };
         let said = std::mem::replace(&mut state.waiting, waiting.is_some());
@@ -74,7 +74,7 @@ impl Meter {
         }
     }
 
-    /// What is to be told.
+    /// Receives the progress that is shown.
     pub fn sink(&self) -> ProgressSink {
         let (bar, json, state) = (self.bar.clone(), self.json, self.state.clone());
         Arc::new(move |p| {
@@ -82,7 +82,7 @@ impl Meter {
             if !state.started {
                 state.started = true;
                 bar.set_length(p.total);
-                // What was there before was not brought at this speed.
+                // What was there before was not fetched at this speed.
                 bar.set_position(p.at_start);
                 bar.reset_eta();
             }
@@ -94,7 +94,7 @@ impl Meter {
         })
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,17 +1,19 @@
-//! `modelfs publish`: a folder becomes a version in a registry's folder.
+//! `modelfs publish`: a folder becomes a version in a registry folder.
 //!
-//! Invariant: touches neither the cache nor a daemon.
+//! Invariant: neither the cache nor a daemon is used.
 
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
 use modelfs::base::units::ByteSize;
-use modelfs::model::{ModelRef, VersionRef};
+use modelfs::manager::{Progress, Ref};
+use modelfs::model::{HashAlgorithm, ModelRef, Name, VersionRef};
 use modelfs::publish::{PublishError, PublishRequest, Published, publish as write};
 use serde::Serialize;
 
-use super::args::{LeafSize, Publish as Args};
-use super::output::Out;
+use super::output::{Out, printable};
 use super::progress::Meter;
-use crate::control::ops::blocking;
-use crate::control::types::{Progress, Ref};
+use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::paths;
 
@@ -32,8 +34,96 @@ struct Done {
     left_out: Vec<String>,
 }
 
-/// `modelfs publish`
-pub async fn publish(out: Out, args: Args) -> Result<(), Failure> {
+/// [`modelfs::publish::CHUNK_SIZE`] as help shows it.
+const CHUNK: &str = "10MiB";
+
+/// [`modelfs::publish::LEAF_SIZE`] as help shows it.
+const LEAF: &str = "128KiB";
+
+/// Publish a folder as a version in a registry folder
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelfs publish ./my-model org/my-model v1 --registry /srv/models
+  modelfs publish ./my-model org/my-model v1 --registry /srv/models --meta license=apache-2.0
+  modelfs publish ./my-model org/my-model latest --registry /srv/models --alias-of v1 --replace")]
+pub struct Publish {
+    /// Folder whose files make up the version
+    dir: PathBuf,
+    /// Model to publish
+    #[arg(value_name = "GROUP/MODEL")]
+    model: ModelRef,
+    /// Name of the version
+    #[arg(value_parser = name)]
+    version: Name,
+    /// Registry folder; created if it does not exist
+    #[arg(long, value_name = "FOLDER", env = "MODELFS_REGISTRY", hide_env_values = true)]
+    registry: Option<String>,
+    /// Maximum chunk size
+    #[arg(long, value_name = "SIZE", default_value = CHUNK)]
+    chunk_size: ByteSize,
+    /// Size of a leaf, the unit of verification; none: readers verify whole chunks
+    #[arg(long, value_name = "SIZE|none", default_value = LEAF, value_parser = leaf_size)]
+    leaf_size: LeafSize,
+    /// Hash algorithm of the leaves
+    #[arg(long, value_name = "KIND", default_value = "blake3")]
+    leaf_digest: LeafKind,
+    /// Metadata of the version in the catalog; can be repeated
+    #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = meta)]
+    metadata: Vec<(String, String)>,
+    /// Publish as another name for this version; the folder must have the same content
+    #[arg(long, value_name = "VERSION", value_parser = name)]
+    alias_of: Option<Name>,
+    /// Cut chunks of one size across file boundaries, as the plain format does
+    #[arg(long)]
+    fixed_chunks: bool,
+    /// Replace a version of that name that has other content
+    #[arg(long)]
+    replace: bool,
+}
+
+/// Size of a leaf; none: there are no leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LeafSize(Option<ByteSize>);
+
+/// Hash algorithm of leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LeafKind {
+    /// Many times as fast as SHA-256
+    Blake3,
+    /// For readers that support nothing else
+    Sha256,
+}
+
+impl From<LeafKind> for HashAlgorithm {
+    fn from(kind: LeafKind) -> Self {
+        match kind {
+            LeafKind::Blake3 => Self::Blake3,
+            LeafKind::Sha256 => Self::Sha256,
+        }
+    }
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|why| format!("the name {why}"))
+}
+
+fn leaf_size(text: &str) -> Result<LeafSize, String> {
+    match text {
+        "none" => Ok(LeafSize(None)),
+        _ => text.parse().map(|size| LeafSize(Some(size))).map_err(|e| format!("{e}, or none")),
+    }
+}
+
+fn meta(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, for example license=apache-2.0".to_owned()),
+    }
+}
+
+/// Runs the command.
+pub async fn run(out: Out, args: Publish) -> Result<(), Failure> {
     let request = request(args)?;
     let reference = Ref::from(&request.version);
     let meter = Meter::new(out, "publishing", false);
@@ -48,26 +138,26 @@ pub async fn publish(out: Out, args: Args) -> Result<(), Failure> {
         end = work => end,
         _ = tokio::signal::ctrl_c() => Err(Failure::new(
             Kind::Interrupted,
-            "stopped; the catalog is as it was, and the next attempt finds what was written",
+            "stopped; the catalog is unchanged, and the next attempt reuses what was written",
         )),
     };
     meter.finish();
     let done = done(reference, end?);
     for path in &done.left_out {
-        out.warn(&format!("left out: {}", super::output::printable(path)));
+        out.warn(&format!("left out: {}", printable(path)));
     }
     for path in &done.skipped_empty_folders {
-        out.warn(&format!("left out, an empty folder: {}", super::output::printable(path)));
+        out.warn(&format!("left out, an empty folder: {}", printable(path)));
     }
     out.say(&done, text)
 }
 
-fn request(args: Args) -> Result<PublishRequest, Failure> {
+fn request(args: Publish) -> Result<PublishRequest, Failure> {
     let registry = args.registry.filter(|r| !r.is_empty());
     let registry = registry.ok_or_else(|| Failure::no_registry("publish"))?;
     if modelfs::registry::is_url(&registry) {
-        return Err(Failure::usage("a version can only be published into a registry's folder")
-            .hint("publish into a folder and serve that, or copy it to where the URL leads"));
+        return Err(Failure::usage("a version can only be published into a registry folder")
+            .hint("publish into a folder, then serve it or copy it to the server behind the URL"));
     }
     let ModelRef { group, model } = args.model;
     let version = VersionRef { model: ModelRef { group, model }, version: args.version };
@@ -95,7 +185,7 @@ fn failure(error: PublishError) -> Failure {
         | PublishError::NotAlias(_) => Failure::usage(text),
         PublishError::Io { .. } | PublishError::Refused { .. } => Failure::new(Kind::Storage, text),
         PublishError::Changed(_) => {
-            Failure::new(Kind::General, text).hint("publish again when nobody writes there")
+            Failure::new(Kind::General, text).hint("publish again when no program writes there")
         }
         PublishError::Catalog(error) => error.into(),
         PublishError::Taken { .. } => Failure::new(Kind::General, text).hint("use --replace"),
@@ -121,12 +211,12 @@ fn done(reference: Ref, p: Published) -> Done {
 
 fn text(d: &Done) -> String {
     let what = match (d.already_there, d.replaced) {
-        (true, _) => "was there already",
-        (_, true) => "is published, in place of another content",
+        (true, _) => "was already published",
+        (_, true) => "is published, replacing other content",
         (false, false) => "is published",
     };
     format!(
-        "{} {what}: {} files, {}, of it {} new ({} of {} chunks)\n  manifest {}",
+        "{} {what}: {} files, {}, of which {} new ({} of {} chunks)\n  manifest {}",
         d.reference,
         d.files,
         ByteSize(d.bytes),
@@ -140,6 +230,22 @@ fn text(d: &Done) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_is_cut_at_the_first_equals_sign() {
+        assert_eq!(meta("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(meta("a="), Ok(("a".into(), String::new())));
+        assert!(meta("a").is_err() && meta("=b").is_err());
+    }
+
+    #[test]
+    fn leaves_have_a_size_or_are_not() {
+        assert_eq!(leaf_size("none"), Ok(LeafSize(None)));
+        assert_eq!(leaf_size("64KiB"), Ok(LeafSize(Some(ByteSize::kib(64)))));
+        assert!(leaf_size("some").unwrap_err().contains("none"));
+        assert_eq!(leaf_size(LEAF), Ok(LeafSize(Some(ByteSize(modelfs::publish::LEAF_SIZE)))));
+        assert_eq!(CHUNK.parse(), Ok(ByteSize(modelfs::publish::CHUNK_SIZE)));
+    }
 
     #[test]
     fn failures_have_their_exit_codes() {

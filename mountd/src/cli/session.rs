@@ -1,30 +1,28 @@
-//! What the commands share: finding the backend and the reference, saying what is waited for, stopping
-//! on Ctrl-C.
+//! What the commands share: finding the backend and the reference, showing what is being waited for,
+//! stopping on Ctrl-C.
 //!
-//! Invariant: a command that was stopped leaves what it has done, committed. One that waits for a
-//! registry says so within moments. Where there is no cache, only a command that keeps something in it
-//! makes one.
+//! Invariant: what a stopped command has done is committed. A command that waits for a registry says so
+//! within moments. Where there is no cache, only a command that keeps something in it creates one.
 
 use std::convert::Infallible;
 use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
+use modelfs::manager::{Lookup, MountedPath, ProgressSink, Ref, no_progress};
 use modelfs::model::VersionRef;
 
 use super::args::Places;
 use super::output::Out;
 use super::progress::Meter;
-use crate::control::answers::MountedPath;
-use crate::control::backend::{self, Absent, Backend};
-use crate::control::ops::{Ask, Run};
-use crate::control::types::{ProgressSink, Ref};
+use crate::control::backend::{self, Backend, IfAbsent};
+use crate::control::routes::Route;
 use crate::error::{Failure, Kind};
-use crate::{paths, service};
+use crate::{paths, wiring};
 
-/// How often it is looked what is being waited for: the eye sees seconds count down.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the display of what is being waited for is updated: it counts seconds.
+const UPDATE: Duration = Duration::from_secs(1);
 
-/// A command's store, wherever it lives.
+/// A command's store, in this process or in the daemon.
 pub struct Session {
     out: Out,
     backend: Backend,
@@ -32,48 +30,53 @@ pub struct Session {
 }
 
 impl Places {
-    /// The registry, if one was given; an empty variable is none.
+    /// The registry, if one was given; an empty variable counts as none.
     pub fn registry(&self) -> Result<Option<String>, Failure> {
         let given = self.registry.as_deref().filter(|r| !r.is_empty());
         given.map(paths::registry).transpose()
     }
 
-    /// What answers call that registry: without credentials.
+    /// The name of that registry in answers, without credentials.
     pub fn registry_name(&self) -> Result<Option<String>, Failure> {
         let name = |given: String| Ok(modelfs::registry::open(&given)?.name().to_owned());
         self.registry()?.map(name).transpose()
     }
 
-    /// Opens the store for a command that leaves nothing new in it.
-    pub async fn open(&self, out: Out, ask: Ask) -> Result<Session, Failure> {
-        let session = self.connect(out, ask, Absent::IsEmpty).await?;
+    /// Opens the store for a command that keeps nothing new in it.
+    pub async fn open(&self, out: Out, lookup: Lookup) -> Result<Session, Failure> {
+        let session = self.connect(out, lookup, IfAbsent::TreatAsEmpty).await?;
         self.check_registry(session).await
     }
 
-    /// Opens the store, or makes it, for a command that keeps something in it.
-    pub async fn open_or_make(&self, out: Out, ask: Ask) -> Result<Session, Failure> {
-        let session = self.connect(out, ask, Absent::Make).await?;
+    /// Opens the store, or creates it, for a command that keeps something in it.
+    pub async fn open_or_create(&self, out: Out, lookup: Lookup) -> Result<Session, Failure> {
+        let session = self.connect(out, lookup, IfAbsent::Create).await?;
         self.check_registry(session).await
     }
 
     /// Opens the store, whatever registry its daemon serves.
-    pub async fn connect(&self, out: Out, ask: Ask, absent: Absent) -> Result<Session, Failure> {
-        let root = paths::cache_root(self.cache_dir.as_deref())?;
-        let backend = Backend::open(&root, self.registry()?.as_deref(), ask, absent).await?;
+    pub async fn connect(
+        &self,
+        out: Out,
+        lookup: Lookup,
+        if_absent: IfAbsent,
+    ) -> Result<Session, Failure> {
+        let root = paths::cache_root(self.cache.cache_dir.as_deref())?;
+        let backend = Backend::open(&root, self.registry()?.as_deref(), lookup, if_absent).await?;
         let mounted = match &backend {
             Backend::Local(_) => None,
             Backend::Daemon(_) => backend::holder(&root).await?.and_then(|h| h.mountpoint),
         };
         let mounted = mounted.map(|path| MountedPath { path });
         let session = Session { out, backend, mounted };
-        let (meter, most) = (Meter::new(out, "", false), Some(service::FIRST_CONTACT));
+        let (meter, most) = (Meter::new(out, "", false), Some(wiring::FIRST_CONTACT));
         session.attend(session.backend.first_catalog(), &meter, most).await?;
         Ok(session)
     }
 
     async fn check_registry(&self, session: Session) -> Result<Session, Failure> {
         if let Some(registry) = self.registry()? {
-            session.backend.serves(&registry).await?;
+            session.backend.check_registry(&registry).await?;
         }
         Ok(session)
     }
@@ -97,20 +100,20 @@ impl Session {
         (!words.is_empty()).then(|| self.reference(words)).transpose()
     }
 
-    /// Asks for something short.
-    pub async fn ask<C: Run>(&self, call: C) -> Result<C::Answer, Failure> {
+    /// Runs a short command.
+    pub async fn ask<R: Route>(&self, command: R) -> Result<R::Answer, Failure> {
         let meter = Meter::new(self.out, "", false);
-        self.attend(self.backend.call(call, backend::none()), &meter, None).await
+        self.attend(self.backend.call(command, no_progress()), &meter, None).await
     }
 
-    /// Asks for something long, and shows how far it is.
-    pub async fn follow<C: Run>(&self, call: C, meter: &Meter) -> Result<C::Answer, Failure> {
+    /// Runs a long command and shows how far it is.
+    pub async fn follow<R: Route>(&self, command: R, meter: &Meter) -> Result<R::Answer, Failure> {
         let sink: ProgressSink = meter.sink();
-        self.attend(self.backend.call(call, sink), meter, None).await
+        self.attend(self.backend.call(command, sink), meter, None).await
     }
 
-    /// Waits for something that may take its time, for at most `most` if that is known: says what it
-    /// waits for, and Ctrl-C stops it.
+    /// Waits for work that may take long, for at most `most` if that is known: shows what is being waited
+    /// for, and Ctrl-C stops it.
     async fn attend<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -121,7 +124,7 @@ impl Session {
             end = work => end,
             never = self.watch(meter, most) => match never {},
             _ = tokio::signal::ctrl_c() => {
-                Err(Failure::new(Kind::Interrupted, "stopped; what was done until now is kept"))
+                Err(Failure::new(Kind::Interrupted, "stopped; what was done so far is kept"))
             }
         };
         meter.finish();
@@ -131,9 +134,9 @@ impl Session {
     async fn watch(&self, meter: &Meter, most: Option<Duration>) -> Infallible {
         let begun = Instant::now();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(UPDATE).await;
             // A daemon that does not answer at once does not say what it waits for.
-            let asked = tokio::time::timeout(LOOK, self.backend.waiting()).await;
+            let asked = tokio::time::timeout(UPDATE, self.backend.waiting()).await;
             let mut waiting = asked.ok().flatten();
             if let (Some((_, waiting)), Some(most)) = (&mut waiting, most) {
                 let left = most.saturating_sub(begun.elapsed()).as_secs();

@@ -1,94 +1,103 @@
 //! `modelfs trace`: recorded loads.
 //!
-//! Invariant: what is exported can be imported; a file is written whole or not at all.
+//! Invariant: what is exported can be imported; a file is written completely or not at all.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use modelfs::base::units::ByteSize;
+use modelfs::manager::{ForgetTrace, GetTrace, ImportTrace, Lookup, Trace as Answer};
 use modelfs::model::trace::MAX_DOCUMENT;
 use serde::Serialize;
 
-use super::args::{One, Places};
+use super::args::{Places, Version};
 use super::output::{Out, print_json};
 use super::table::{Column, table};
-use crate::control::answers::Traced;
-use crate::control::ops::{Ask, blocking};
-use crate::control::types::{ForgetTrace, GetTrace, ImportTrace};
+use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 
 /// How many steps are shown: a screen.
 const SHOWN: usize = 20;
 
-/// `modelfs trace`
+/// Show, export, import or forget the order in which a program loaded a version
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelfs trace show org/my-model@v1
+  modelfs trace export org/my-model@v1 --output load.json
+  modelfs trace import load.json
+  modelfs trace forget org/my-model@v1
+
+The first load of a version is recorded. When a later load finds the version uncached, here or on a \
+machine that imported the record, it is prefetched in that order.")]
 pub struct Trace {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Show in which order a load touched a version
-    Show(One),
+enum Action {
+    /// Show the order in which a load read a version
+    Show(Version),
     /// Write a recorded load for another machine
     Export(Export),
-    /// Take a load that was recorded on another machine
+    /// Import a load that was recorded on another machine
     Import(Import),
-    /// Forget a recorded load: the next one is recorded anew
-    Forget(One),
+    /// Forget a recorded load; the next one is recorded again
+    Forget(Version),
 }
 
 #[derive(Debug, Args)]
 struct Export {
     #[command(flatten)]
-    one: One,
-    /// The file to write [default: standard output]
+    version: Version,
+    /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct Import {
-    /// The exported file; -: standard input
+    /// Exported file; -: standard input
     file: PathBuf,
     #[command(flatten)]
     places: Places,
 }
 
-/// Does it.
-pub async fn trace(out: Out, args: Trace) -> Result<(), Failure> {
-    match args.what {
-        What::Show(one) => out.say(&get(out, one).await?, shown),
-        What::Export(args) => export(out, args).await,
-        What::Import(args) => import(out, args).await,
-        What::Forget(one) => {
-            let session = one.places.open(out, Ask::Memory).await?;
-            let reference = session.reference(&one.words)?;
+/// Runs the command.
+pub async fn run(out: Out, args: Trace) -> Result<(), Failure> {
+    match args.action {
+        Action::Show(version) => out.say(&get(out, version).await?, shown),
+        Action::Export(args) => export(out, args).await,
+        Action::Import(args) => import(out, args).await,
+        Action::Forget(Version { words, places }) => {
+            let session = places.open(out, Lookup::Offline).await?;
+            let reference = session.reference(&words)?;
             let answer = session.ask(ForgetTrace { reference }).await?;
             session.close().await?;
-            out.say(&answer, |a| format!("the recorded load of {} is forgotten", a.reference))
+            out.say(&answer, |a| format!("the recorded load of {} was forgotten", a.reference))
         }
     }
 }
 
-async fn get(out: Out, one: One) -> Result<Traced, Failure> {
-    let session = one.places.open(out, Ask::Memory).await?;
-    let reference = session.reference(&one.words)?;
-    let traced = session.ask(GetTrace { reference }).await?;
+async fn get(out: Out, version: Version) -> Result<Answer, Failure> {
+    let Version { words, places } = version;
+    let session = places.open(out, Lookup::Offline).await?;
+    let reference = session.reference(&words)?;
+    let trace = session.ask(GetTrace { reference }).await?;
     session.close().await?;
-    Ok(traced)
+    Ok(trace)
 }
 
-fn counted(traced: &Traced) -> String {
-    let (files, steps) = (traced.files, traced.steps);
-    format!("{files} files, {steps} steps, {}", ByteSize(traced.bytes))
+fn counted(trace: &Answer) -> String {
+    let (files, steps) = (trace.files, trace.steps);
+    format!("{files} files, {steps} steps, {}", ByteSize(trace.bytes))
 }
 
-fn shown(traced: &Traced) -> String {
-    let whose = traced.reference.as_ref().map_or_else(String::new, |r| format!("{r}: "));
-    let rows = (1..).zip(traced.document.listed()).take(SHOWN).map(|(n, (file, start, len))| {
+fn shown(trace: &Answer) -> String {
+    let whose = trace.reference.as_ref().map_or_else(String::new, |r| format!("{r}: "));
+    let rows = (1..).zip(trace.document.listed()).take(SHOWN).map(|(n, (file, start, len))| {
         vec![n.to_string(), file.as_str().to_owned(), start.to_string(), ByteSize(len).to_string()]
     });
     let columns = [
@@ -97,9 +106,9 @@ fn shown(traced: &Traced) -> String {
         Column::Right("from byte"),
         Column::Right("size"),
     ];
-    let mut text = format!("{whose}{}\n{}", counted(traced), table(&columns, rows.collect()));
-    if traced.document.listed().len() > SHOWN {
-        text += &format!("… and {} more (--json has all)", traced.document.listed().len() - SHOWN);
+    let mut text = format!("{whose}{}\n{}", counted(trace), table(&columns, rows.collect()));
+    if trace.document.listed().len() > SHOWN {
+        text += &format!("… and {} more (--json has all)", trace.document.listed().len() - SHOWN);
     }
     text
 }
@@ -107,17 +116,17 @@ fn shown(traced: &Traced) -> String {
 #[derive(Serialize)]
 struct Exported {
     #[serde(flatten)]
-    traced: Traced,
+    trace: Answer,
     file: PathBuf,
 }
 
 async fn export(out: Out, args: Export) -> Result<(), Failure> {
-    let traced = get(out, args.one).await?;
-    let Some(file) = args.output else { return print_json(&traced.document) };
-    let (body, to) = (traced.document.to_json(), file.clone());
+    let trace = get(out, args.version).await?;
+    let Some(file) = args.output else { return print_json(&trace.document) };
+    let (body, to) = (trace.document.to_json(), file.clone());
     blocking(move || write(&to, &body)).await?;
-    out.say(&Exported { traced, file }, |e| {
-        format!("{} written to {}", counted(&e.traced), e.file.display())
+    out.say(&Exported { trace, file }, |e| {
+        format!("{} written to {}", counted(&e.trace), e.file.display())
     })
 }
 
@@ -133,12 +142,13 @@ fn write(file: &Path, body: &[u8]) -> Result<(), Failure> {
 async fn import(out: Out, args: Import) -> Result<(), Failure> {
     let file = args.file.clone();
     let body = blocking(move || read(&file)).await?;
-    let document = serde_json::from_slice(&body)
-        .map_err(|e| Failure::usage(format!("{} is no exported load: {e}", args.file.display())))?;
-    let session = args.places.open_or_make(out, Ask::Memory).await?;
-    let traced = session.ask(ImportTrace { document }).await?;
+    let document = serde_json::from_slice(&body).map_err(|e| {
+        Failure::usage(format!("{} is not an exported load: {e}", args.file.display()))
+    })?;
+    let session = args.places.open_or_create(out, Lookup::Offline).await?;
+    let trace = session.ask(ImportTrace { document }).await?;
     session.close().await?;
-    out.say(&traced, |t| format!("{} taken over for manifest {}", counted(t), t.hash))
+    out.say(&trace, |t| format!("{} imported for manifest {}", counted(t), t.hash))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {

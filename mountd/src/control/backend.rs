@@ -1,57 +1,59 @@
 //! Where a command runs: in the daemon that holds the store, else here on the store itself.
 //!
-//! Invariant: a store has one user at a time; who holds it is asked of its lock, never guessed. Where
-//! there is no store, nothing is made unless the command is to keep something.
+//! Invariant: one process at a time uses a store, and its lock says which. Where there is no store, none is
+//! created unless the command is to keep something in it. Shared between tasks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Source};
+use modelfs::manager::{
+    AbsentCache, GetStatus, Lookup, Manager, ProgressSink, Waiting, no_progress,
+};
 use modelfs::store::{Holder, Store, StoreError};
 
-use super::answers::Waiting;
 use super::client::Client;
-use super::look;
-use super::ops::{Ask, Ops, Run, Scratch, blocking};
-use super::types::{GetStatus, ProgressSink};
+use super::routes::Route;
+use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::handover::{self, TakeError};
-use crate::service;
+use crate::{paths, wiring};
 
-/// How often a store that another command holds is tried again, and for how long in all: commands
-/// on a store are short, and a daemon says where it listens within moments of its start.
-const AGAIN: Duration = Duration::from_millis(100);
-const TRIES: u32 = 30;
+/// The pause between attempts to open a store that another command holds, and how many there are: such
+/// commands are short, and a daemon announces its socket within moments of its start.
+const PAUSE: Duration = Duration::from_millis(100);
+const ATTEMPTS: u32 = 30;
 
-/// What is done where there is no cache.
+/// What to do where there is no cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absent {
-    /// Make one: the command is to keep something.
-    Make,
-    /// Take it for an empty one, and make nothing.
-    IsEmpty,
+pub enum IfAbsent {
+    /// Create one: the command is to keep something.
+    Create,
+    /// Treat it as empty and create nothing.
+    TreatAsEmpty,
 }
 
-/// Does what a command asks for.
+/// Carries out commands.
 pub enum Backend {
     /// On the store itself.
-    Local(Arc<Ops>),
+    Local(Manager),
     /// In the daemon.
     Daemon(Client),
 }
 
 impl Backend {
-    /// For the store at `root`; `registry` as given by the user, `ask` whether the command may
+    /// For the store at `root`. `registry` is as the user gave it; `lookup` says whether the command may
     /// have to ask it.
     pub async fn open(
         root: &Path,
         registry: Option<&str>,
-        ask: Ask,
-        absent: Absent,
+        lookup: Lookup,
+        if_absent: IfAbsent,
     ) -> Result<Self, Failure> {
         let mut last = None;
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             match holder(root).await? {
                 Some(Holder { trouble: Some(trouble), .. }) => {
                     return Err(Failure::new(Kind::General, trouble));
@@ -60,13 +62,13 @@ impl Backend {
                     return Ok(Self::Daemon(Client::new(&socket)));
                 }
                 Some(holder) => last = Some(holder),
-                None => match local(root, registry, ask, absent).await {
-                    Ok(ops) => return Ok(Self::Local(Arc::new(ops))),
+                None => match local(root, registry, lookup, if_absent).await {
+                    Ok(manager) => return Ok(Self::Local(manager)),
                     Err(Opening::Locked(holder)) => last = Some(holder),
                     Err(Opening::Failed(failure)) => return Err(failure),
                 },
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(PAUSE).await;
         }
         let pid = last.map_or_else(String::new, |h| format!(" by process {}", h.pid));
         Err(Failure::new(
@@ -76,58 +78,56 @@ impl Backend {
         .hint("wait until it has ended"))
     }
 
-    /// Does it.
-    pub async fn call<C: Run>(
+    /// Carries out a command.
+    pub async fn call<R: Route>(
         &self,
-        call: C,
+        command: R,
         progress: ProgressSink,
-    ) -> Result<C::Answer, Failure> {
+    ) -> Result<R::Answer, Failure> {
         match self {
-            Self::Local(ops) => call.run(ops.clone(), progress).await,
-            Self::Daemon(client) => client.call(&call, &progress).await,
+            Self::Local(manager) => Ok(command.run(manager.clone(), progress).await?),
+            Self::Daemon(client) => client.call(&command, &progress).await,
         }
     }
 
-    /// Makes sure that there is a catalog, where the command may ask for one here: this may wait.
+    /// Makes sure that there is a catalog where the command may ask the registry here. May wait.
     pub async fn first_catalog(&self) -> Result<(), Failure> {
-        let Self::Local(ops) = self else { return Ok(()) };
-        let Some(source) = ops.fetcher.as_ref().map(|f| f.source()) else { return Ok(()) };
+        let Self::Local(manager) = self else { return Ok(()) };
+        let Some(source) = manager.fetcher().map(|f| f.source()) else { return Ok(()) };
         match source.registry() {
-            Some(registry) => service::first_catalog(&*registry, source).await,
+            Some(registry) => wiring::first_catalog(&*registry, source).await,
             None => Ok(()),
         }
     }
 
-    /// What is being waited for at this moment, and from which registry.
+    /// The request that is being waited for at this moment, and the registry that it went to.
     pub async fn waiting(&self) -> Option<(String, Waiting)> {
         match self {
-            Self::Local(ops) => {
-                let source = ops.source.as_ref()?;
-                Some((source.name().to_owned(), look::waiting(source)?))
-            }
+            Self::Local(manager) => manager.waiting(),
             Self::Daemon(client) => {
-                let registry = client.call(&GetStatus {}, &none()).await.ok()?.registry?;
+                let status = client.call(&GetStatus {}, &no_progress()).await;
+                let registry = status.ok()?.registry?;
                 Some((registry.name, registry.waiting?))
             }
         }
     }
 
-    /// Fails if a daemon has the store that serves another registry than this one.
-    pub async fn serves(&self, registry: &str) -> Result<(), Failure> {
+    /// Fails if a daemon holds the store and serves another registry than this one.
+    pub async fn check_registry(&self, registry: &str) -> Result<(), Failure> {
         let Self::Daemon(client) = self else { return Ok(()) };
         same_registry(client, registry).await
     }
 
-    /// Makes durable what was done here, also of what was stopped half-way.
+    /// Makes durable what was done here, also what was stopped half-way.
     pub async fn close(self) -> Result<(), Failure> {
         match self {
-            Self::Local(ops) => blocking(move || Ok(ops.store.commit()?)).await,
+            Self::Local(manager) => Ok(manager.commit().await?),
             Self::Daemon(_) => Ok(()),
         }
     }
 }
 
-/// Who holds the store at `root`: asked of its lock.
+/// Who holds the store at `root`, as its lock says.
 pub async fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
     let root: PathBuf = root.to_owned();
     blocking(move || handover::holder(&root)).await
@@ -135,7 +135,7 @@ pub async fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
 
 async fn same_registry(client: &Client, given: &str) -> Result<(), Failure> {
     let given = modelfs::registry::open(given)?;
-    let status = client.call(&GetStatus {}, &none()).await?;
+    let status = client.call(&GetStatus {}, &no_progress()).await?;
     match status.registry {
         Some(theirs) if theirs.name != given.name() => Err(Failure::usage(format!(
             "the daemon that holds this cache serves {}, not {}",
@@ -145,11 +145,6 @@ async fn same_registry(client: &Client, given: &str) -> Result<(), Failure> {
         .hint("use another cache with --cache-dir, or leave out --registry")),
         _ => Ok(()),
     }
-}
-
-/// Nobody wants to know how far it is.
-pub fn none() -> ProgressSink {
-    Arc::new(|_| {})
 }
 
 enum Opening {
@@ -163,26 +158,28 @@ impl<E: Into<Failure>> From<E> for Opening {
     }
 }
 
-/// A store that lies somewhere else for a moment, where there is none.
-fn scratch(root: &Path) -> Result<(Store, Scratch), Failure> {
-    let failed = |e: std::io::Error| Failure::storage(&std::env::temp_dir(), "a folder in it", &e);
+/// An empty store in a temporary folder, which stands for the cache that does not exist at `root`.
+fn scratch(root: &Path) -> Result<(Store, AbsentCache), Failure> {
+    let failed =
+        |e: std::io::Error| Failure::storage(&std::env::temp_dir(), "creating a folder in it", &e);
     let folder = tempfile::Builder::new().prefix("modelfs.").tempdir().map_err(failed)?;
-    let store = Store::open(service::store_options(folder.path(), None))?;
-    Ok((store, Scratch { folder, instead_of: root.to_owned() }))
+    let store = Store::open(wiring::store_options(folder.path(), None))?;
+    let disk_free = ByteSize(paths::free_at(root).unwrap_or(0));
+    Ok((store, AbsentCache { folder: root.to_owned(), disk_free, scratch: Box::new(folder) }))
 }
 
 async fn local(
     root: &Path,
     registry: Option<&str>,
-    ask: Ask,
-    absent: Absent,
-) -> Result<Ops, Opening> {
-    let folder = registry.and_then(service::registry_folder);
+    lookup: Lookup,
+    if_absent: IfAbsent,
+) -> Result<Manager, Opening> {
+    let folder = registry.and_then(wiring::registry_folder);
     let registry = registry.map(modelfs::registry::open).transpose()?;
-    let options = service::store_options(root, None);
-    // The lock's error is kept apart from failures, so that the caller can try again.
+    let options = wiring::store_options(root, None);
+    // A held lock is kept apart from failures, so that the caller can try again.
     let opened = blocking(move || {
-        if absent == Absent::IsEmpty && !Store::is_at(&options.root)? {
+        if if_absent == IfAbsent::TreatAsEmpty && !Store::is_at(&options.root)? {
             let (store, scratch) = scratch(&options.root)?;
             return Ok(Ok((store, Some(scratch))));
         }
@@ -195,16 +192,15 @@ async fn local(
     });
     let (store, scratch) = opened.await?.map_err(Opening::Locked)?;
     let options = FetchOptions::default();
-    let (source, fetcher) = match registry {
-        None => (None, None),
-        Some(registry) if ask == Ask::Memory => {
-            let source = Source::new(registry.name(), None, store.clone(), &options);
-            (Some(Arc::new(source)), None)
+    let mut manager = Manager::new(store.clone(), options.clone());
+    if let Some(scratch) = scratch {
+        manager = manager.standing_for(scratch);
+    }
+    Ok(match registry {
+        None => manager,
+        Some(registry) if lookup == Lookup::Offline => {
+            manager.with_source(Arc::new(Source::new(registry.name(), None, store, &options)))
         }
-        Some(registry) => {
-            let fetcher = service::fetcher(registry, &store, &options);
-            (Some(fetcher.source().clone()), Some(fetcher))
-        }
-    };
-    Ok(Ops { store, source, fetcher, daemon: None, options, scratch })
+        Some(registry) => manager.with_fetcher(wiring::fetcher(registry, &store, &options)),
+    })
 }

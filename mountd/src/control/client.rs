@@ -1,8 +1,8 @@
 //! The commands' end of the control API: one request per connection to the daemon's socket.
 //!
-//! Invariant: the daemon's failures come out as they went in. Dropping a call closes its
-//! connection, which stops the work. An answer that is lost with the process that was to give it is
-//! asked for again: the next one has the same store.
+//! Invariant: the daemon's failures come out unchanged. Dropping a call closes its connection, which stops
+//! the work. When a worker dies before it has answered, its successor is asked again: it has the same
+//! store. A client is a plain value.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,23 +11,25 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use modelfs::manager::ProgressSink;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Call, Event, ProgressSink};
+use super::event::Event;
+use super::routes::{Route, Style};
 use crate::error::{Failure, Kind};
 
 /// How long a live daemon may take to accept: it does nothing else on that thread.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
-/// How often an answer may be lost before that is an error, and how long the next worker gets.
+/// How often an answer may be lost before that is an error, and the pause before the next attempt.
 const LOST: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// No answer: the connection broke after it was there.
+/// The connection was there and broke before the answer was complete.
 struct Lost(Failure);
 
-/// A daemon to ask.
+/// A daemon that can be asked.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
@@ -47,37 +49,39 @@ impl Client {
         .hint("`modelfs status` and the daemon's log may say more")
     }
 
-    /// Asks, and waits for the answer; `progress` hears of streamed calls how far they are.
-    pub async fn call<C: Call>(
+    /// Sends a command and waits for the answer; commands with a streamed answer report `progress`.
+    pub async fn call<R: Route>(
         &self,
-        call: &C,
+        command: &R,
         progress: &ProgressSink,
-    ) -> Result<C::Answer, Failure> {
+    ) -> Result<R::Answer, Failure> {
         let mut lost = 0;
         loop {
             let stream = tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket))
                 .await
                 .map_err(|e| self.broken(e))?
                 .map_err(|e| self.broken(e))?;
-            match self.ask(stream, call, progress).await {
+            match self.ask(stream, command, progress).await {
                 Ok(answer) => return answer,
-                Err(Lost(failure)) if C::ONCE || lost == LOST => return Err(failure),
+                Err(Lost(failure)) if R::STYLE == Style::Once || lost == LOST => {
+                    return Err(failure);
+                }
                 Err(Lost(_)) => lost += 1,
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn ask<C: Call>(
+    async fn ask<R: Route>(
         &self,
         stream: UnixStream,
-        call: &C,
+        command: &R,
         progress: &ProgressSink,
-    ) -> Result<Result<C::Answer, Failure>, Lost> {
-        let response = self.send(stream, call).await?;
+    ) -> Result<Result<R::Answer, Failure>, Lost> {
+        let response = self.send(stream, command).await?;
         let ok = response.status().is_success();
         let body = response.into_body();
-        if !ok || !C::STREAMED {
+        if !ok || R::STYLE != Style::Stream {
             let body = body.collect().await.map_err(|e| Lost(self.broken(e)))?.to_bytes();
             return Ok(match ok {
                 true => self.parse(&body),
@@ -87,19 +91,19 @@ impl Client {
         self.follow(body, progress).await
     }
 
-    async fn send<C: Call>(
+    async fn send<R: Route>(
         &self,
         stream: UnixStream,
-        call: &C,
+        command: &R,
     ) -> Result<Response<Incoming>, Lost> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| Lost(self.broken(e)))?;
         tokio::spawn(connection);
-        let body = serde_json::to_vec(call).expect("requests are plain data with string keys");
+        let body = serde_json::to_vec(command).expect("requests are plain data with string keys");
         let request = Request::builder()
             .method(Method::POST)
-            .uri(C::PATH)
+            .uri(R::PATH)
             .header(hyper::header::HOST, "modelfs")
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::<Bytes>::from(body))
@@ -124,13 +128,13 @@ impl Client {
                 }
             }
         }
-        Err(Lost(self.broken("it ended before it was done")))
+        Err(Lost(self.broken("it ended before it had finished")))
     }
 
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
         serde_json::from_slice(body).map_err(|e| {
-            self.broken(format!("its answer is not understood ({e})"))
-                .hint("is the daemon of another version? unmount and mount again")
+            self.broken(format!("its answer cannot be understood ({e})"))
+                .hint("the daemon may be of another version: unmount and mount again")
         })
     }
 }
@@ -168,9 +172,8 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_is_not_there_is_named() {
         let client = Client::new(Path::new("/nowhere/x.sock"));
-        let none: ProgressSink = std::sync::Arc::new(|_| {});
-        let call = crate::control::types::GetStatus {};
-        let failure = client.call(&call, &none).await.unwrap_err();
+        let quiet = modelfs::manager::no_progress();
+        let failure = client.call(&modelfs::manager::GetStatus {}, &quiet).await.unwrap_err();
         assert!(failure.message.contains("/nowhere/x.sock"), "{failure}");
     }
 }

@@ -1,21 +1,15 @@
-//! The control layer: what the commands do, here or in the daemon.
+//! The control API: how commands reach the process that holds the store.
 //!
-//! `types` and `answers` are the requests and answers, shared by server, client and `--json`; `ops` does the
-//! work on a store; `server` and `client` carry the same types over the daemon's socket, `guests` says
-//! who may stay there; `backend` picks between here and there. Children never import this file.
+//! What commands do is in the library (`modelfs::manager`); this layer transports their requests and
+//! answers over the daemon's socket. `routes` gives each command its path; `server` and `client` are the
+//! two ends; `connection_limit` and `write_timeout` guard the server; `peer` signals the process that
+//! listens; `backend` picks between the daemon and the store itself. Children never import this file.
 
-pub mod answers;
 pub mod backend;
 pub mod client;
-pub mod evict;
-mod guests;
-pub mod life;
-pub mod look;
-pub mod ops;
+mod connection_limit;
+pub mod event;
 pub mod peer;
-pub mod prefetch;
-pub mod reference;
+pub mod routes;
 pub mod server;
-mod suggest;
-pub mod trace;
-pub mod types;
+mod write_timeout;

@@ -1,9 +1,9 @@
 //! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
 //!
-//! Invariant: nobody but who started the daemon and root is answered, whoever the worker is; whoever asks is heard, whatever
-//! others do with their connections; the socket exists for as long as a [`Bound`] lives,
-//! whoever answers there. One task
-//! and one request per connection; a client that goes away stops what it asked for.
+//! Invariant: only root and the user who started the daemon are answered, whoever the worker is; every
+//! request is answered, whatever other clients do with their connections; the socket exists for as long
+//! as a [`Bound`] lives, whichever process answers there. One task and one request per connection; a
+//! client that goes away stops what it asked for.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,52 +20,51 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use modelfs::manager::{Manager, no_progress};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::guests::{Guest, Guests, MOST, Patient};
-use super::ops::{Ops, Run};
-use super::types::{
-    Call, Event, Evict, ForgetTrace, GetInfo, GetList, GetPath, GetStatus, GetTrace, ImportTrace,
-    Pin, Prefetch, Refresh, Restart, Unmount, Unpin, Verify, parse,
-};
+use super::connection_limit::{Connection, ConnectionLimit, MAX_CONNECTIONS};
+use super::event::Event;
+use super::routes::{self, Route, Style, Visitor, parse};
+use super::write_timeout::WriteTimeout;
 use crate::error::{Failure, Kind};
 use crate::paths;
 
 /// How long a request may take to arrive; clients are on the same machine.
-const ARRIVE: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest head of a request: a path and a few headers.
 const MAX_HEAD: usize = 16 << 10;
 
-/// What is told to whom there is no room for.
-const CROWDED: &str = "the daemon is answering too many other requests; try again";
+/// The answer to a client that is turned away.
+const OVERLOADED: &str = "the daemon is answering too many other requests; try again";
 
-/// What is told to everybody while the clock stands before 1970: hyper panics then.
-const CLOCK: &str = "this machine's clock stands before 1970: set it, then ask again";
+/// The answer to every client while the clock is before 1970: hyper panics then.
+const CLOCK: &str = "this machine's clock is before 1970: set it, then try again";
 
-/// How long answers under way may take to end when the daemon does.
+/// How long answers in progress may take when the daemon ends.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Progress lines that may wait for a slow client; more are left out, the last line is not.
 const PROGRESS_LINES: usize = 16;
 
-/// A socket that is listened on; dropping it removes it.
+/// A socket that this process listens on; dropping it removes it.
 pub struct Bound {
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
 }
 
 impl Bound {
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The listening descriptor, for those who answer.
+    /// The listening descriptor, for the process that answers.
     pub fn listener(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
@@ -79,7 +78,7 @@ impl Drop for Bound {
     }
 }
 
-/// Listens at `path`. Whoever calls this holds the store, so that a socket found there is stale.
+/// Listens at `path`. The caller holds the store, so a socket found there is stale.
 pub fn bind(path: &Path) -> Result<Bound, Failure> {
     let failed = |action: &str, e: std::io::Error| {
         Failure::new(Kind::General, format!("{}: {action}: {e}", path.display()))
@@ -102,16 +101,16 @@ pub fn bind(path: &Path) -> Result<Bound, Failure> {
     Ok(bound)
 }
 
-/// Answers `owner` and root until `stop` resolves, then lets answers under way end shortly.
+/// Answers `owner` and root until `stop` resolves, then gives answers in progress a moment to end.
 pub async fn serve(
     listener: UnixListener,
     owner: u32,
-    ops: Arc<Ops>,
+    manager: Manager,
     stop: impl Future<Output = ()>,
 ) {
-    let router = router(ops);
+    let router = router(manager);
     let mut connections = JoinSet::new();
-    let mut guests = Guests::default();
+    let mut limit = ConnectionLimit::default();
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -123,12 +122,12 @@ pub async fn serve(
             Ok((stream, _)) if may_ask(&stream, owner) => {
                 if SystemTime::now() < SystemTime::UNIX_EPOCH {
                     connections.spawn(turn_away(stream, CLOCK));
-                } else if guests.make_room() {
-                    let guest = Guest::default();
-                    let task = connections.spawn(converse(stream, router.clone(), guest.clone()));
-                    guests.add(guest, task);
-                } else if connections.len() < 2 * MOST {
-                    connections.spawn(turn_away(stream, CROWDED));
+                } else if limit.make_room() {
+                    let connection = Connection::default();
+                    let served = converse(stream, router.clone(), connection.clone());
+                    limit.add(connection, connections.spawn(served));
+                } else if connections.len() < 2 * MAX_CONNECTIONS {
+                    connections.spawn(turn_away(stream, OVERLOADED));
                 }
             }
             Ok(_) => tracing::warn!("refused a control connection of another user"),
@@ -149,7 +148,8 @@ fn may_ask(stream: &UnixStream, owner: u32) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0)
 }
 
-/// Says so as soon as there is a request, whatever it is: a client takes no answer before it has asked.
+/// Answers any request with an error. Waits for the request first: a client reads no answer before it has
+/// sent one.
 async fn turn_away(mut stream: UnixStream, why: &str) {
     tracing::warn!("{why}");
     let body = line(&Failure::new(Kind::General, why));
@@ -171,86 +171,80 @@ async fn turn_away(mut stream: UnixStream, why: &str) {
     let _ = tokio::time::timeout(DRAIN, said).await;
 }
 
-async fn converse(stream: UnixStream, router: Router, guest: Guest) {
-    let router = router.layer(Extension(guest));
+async fn converse(stream: UnixStream, router: Router, connection: Connection) {
+    let router = router.layer(Extension(connection));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(ARRIVE)
+        .header_read_timeout(ARRIVAL_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a control connection broke off");
     }
 }
 
-fn router(ops: Arc<Ops>) -> Router {
-    Router::new()
-        .route(GetStatus::PATH, route::<GetStatus>())
-        .route(GetList::PATH, route::<GetList>())
-        .route(GetInfo::PATH, route::<GetInfo>())
-        .route(GetPath::PATH, route::<GetPath>())
-        .route(Refresh::PATH, route::<Refresh>())
-        .route(Prefetch::PATH, route::<Prefetch>())
-        .route(Verify::PATH, route::<Verify>())
-        .route(Pin::PATH, route::<Pin>())
-        .route(Unpin::PATH, route::<Unpin>())
-        .route(Evict::PATH, route::<Evict>())
-        .route(GetTrace::PATH, route::<GetTrace>())
-        .route(ImportTrace::PATH, route::<ImportTrace>())
-        .route(ForgetTrace::PATH, route::<ForgetTrace>())
-        .route(Restart::PATH, route::<Restart>())
-        .route(Unmount::PATH, route::<Unmount>())
-        .fallback(async || failed(&Failure::usage("no such path in this API")))
-        .with_state(ops)
+fn router(manager: Manager) -> Router {
+    struct Table(Router<Manager>);
+    impl Visitor for Table {
+        fn visit<R: Route>(&mut self) {
+            self.0 = std::mem::take(&mut self.0).route(R::PATH, handler::<R>());
+        }
+    }
+    let mut table = Table(Router::new());
+    routes::visit_all(&mut table);
+    let unknown = async || failed(&Failure::usage("no such path in this API"));
+    table.0.fallback(unknown).with_state(manager)
 }
 
-fn route<C: Run>() -> MethodRouter<Arc<Ops>> {
-    match (C::STREAMED, C::READS) {
-        (true, _) => post(streamed::<C>),
-        (false, true) => post(plain::<C>).merge(get(plain::<C>)),
-        (false, false) => post(plain::<C>),
+fn handler<R: Route>() -> MethodRouter<Manager> {
+    match R::STYLE {
+        Style::Read => post(plain::<R>).merge(get(plain::<R>)),
+        Style::Change | Style::Once => post(plain::<R>),
+        Style::Stream => post(streamed::<R>),
     }
 }
 
-async fn read<C: Call>(request: Request) -> Result<C, Failure> {
-    let guest = request.extensions().get::<Guest>().cloned().unwrap_or_default();
-    let body = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), C::MOST))
+async fn read<R: Route>(request: Request) -> Result<R, Failure> {
+    let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
+    let body = axum::body::to_bytes(request.into_body(), R::MAX_BODY);
+    let body = tokio::time::timeout(ARRIVAL_TIMEOUT, body)
         .await
         .map_err(|_| Failure::usage("the request did not arrive in time"))?
         .map_err(|e| Failure::usage(format!("the request's body: {e}")))?;
-    match guest.has_asked() {
+    match connection.request_arrived() {
         true => parse(&body),
-        false => Err(Failure::new(Kind::General, CROWDED)),
+        false => Err(Failure::new(Kind::General, OVERLOADED)),
     }
 }
 
-async fn plain<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
-    let answer = async { read::<C>(request).await?.run(ops, Arc::new(|_| {})).await };
+async fn plain<R: Route>(State(manager): State<Manager>, request: Request) -> Response {
+    let answer =
+        async { Ok::<_, Failure>(read::<R>(request).await?.run(manager, no_progress()).await?) };
     match answer.await {
         Ok(answer) => json(StatusCode::OK, line(&answer)),
         Err(failure) => failed(&failure),
     }
 }
 
-async fn streamed<C: Run>(State(ops): State<Arc<Ops>>, request: Request) -> Response {
-    let call = match read::<C>(request).await {
-        Ok(call) => call,
+async fn streamed<R: Route>(State(manager): State<Manager>, request: Request) -> Response {
+    let command = match read::<R>(request).await {
+        Ok(command) => command,
         Err(failure) => return failed(&failure),
     };
     let (lines, mut out) = mpsc::channel::<Bytes>(PROGRESS_LINES);
     tokio::spawn(async move {
         let progress = lines.clone();
         let sink = Arc::new(move |p| {
-            let _ = progress.try_send(line(&Event::<C::Answer>::Progress(p)));
+            let _ = progress.try_send(line(&Event::<R::Answer>::Progress(p)));
         });
         let end = tokio::select! {
-            end = call.run(ops, sink) => end,
-            // Nobody listens any more: dropping the work stops it.
+            end = command.run(manager, sink) => end,
+            // The client has gone: dropping the work stops it.
             () = lines.closed() => return,
         };
-        let last = end.map_or_else(Event::Error, Event::Done);
+        let last = end.map_or_else(|error| Event::Error(error.into()), Event::Done);
         let _ = lines.send(line(&last)).await;
     });
     let body = futures_util::stream::poll_fn(move |cx| {
@@ -283,6 +277,7 @@ fn failed(failure: &Failure) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use modelfs::manager::GetStatus;
 
     #[tokio::test]
     async fn a_socket_replaces_a_stale_one_is_closed_to_others_and_goes_with_its_owner() {
@@ -298,18 +293,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_no_room_is_told_so() {
+    async fn a_client_that_is_turned_away_is_told_why() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let turns_away = async {
             let (stream, _) = listener.accept().await.unwrap();
-            turn_away(stream, CROWDED).await;
+            turn_away(stream, OVERLOADED).await;
         };
-        let none: crate::control::types::ProgressSink = Arc::new(|_| {});
         let client = crate::control::client::Client::new(&path);
-        let (failure, ()) = tokio::join!(client.call(&GetStatus {}, &none), turns_away);
-        assert_eq!(failure.unwrap_err().message, CROWDED);
+        let quiet = no_progress();
+        let (failure, ()) = tokio::join!(client.call(&GetStatus {}, &quiet), turns_away);
+        assert_eq!(failure.unwrap_err().message, OVERLOADED);
     }
 
     #[tokio::test]

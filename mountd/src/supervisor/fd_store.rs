@@ -17,7 +17,7 @@ use super::messages::OpenFile;
 use super::reaper::{Guard, Reaper};
 use super::service_manager;
 use super::unit::Unit;
-use crate::control::ops::blocking;
+use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 
 /// By which names the manager keeps them.

@@ -17,7 +17,7 @@ use super::machine::Mount;
 use super::messages::{FromWorker, ToWorker};
 use super::reaper::{Guard, Reaper};
 use super::refusing::Refusing;
-use crate::control::ops::blocking;
+use crate::blocking::blocking;
 use crate::error::Failure;
 
 /// The mount, once there is one.

@@ -26,9 +26,10 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
+use modelfs::base::clock::rfc3339;
 use modelfs::store::{Holder, StoreLock};
 
-use crate::control::ops::{blocking, rfc3339};
+use crate::blocking::blocking;
 use crate::control::server::{self, Bound};
 use crate::error::Failure;
 use crate::handover;

@@ -16,7 +16,7 @@ use super::messages::{FromWorker, ToWorker};
 use super::service_manager;
 use super::unit::Unit;
 use super::workers::{Heard, Inbox, Workers};
-use crate::control::ops::blocking;
+use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::signals::Signals;
 

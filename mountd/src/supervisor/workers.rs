@@ -20,7 +20,7 @@ use super::link::Link;
 use super::machine::{Generation, Which};
 use super::messages::{FromWorker, ToWorker};
 use crate::error::{Failure, Kind};
-use crate::worker;
+use crate::supervisor_link;
 
 /// How long a worker that hung up may take to end by itself.
 const LAST_BREATH: Duration = Duration::from_secs(2);
@@ -90,7 +90,7 @@ impl Program {
         let child = Command::new(&at)
             .arg0(&self.path)
             .args(std::env::args_os().skip(1))
-            .env(worker::VARIABLE, "1")
+            .env(supervisor_link::VARIABLE, "1")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             // The terminal's signals are for the supervisor.

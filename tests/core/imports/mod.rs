@@ -9,7 +9,7 @@ use std::path::Path;
 use graph::{Crate, Import};
 
 /// The library's layers. Each may import those that are named with it, and `crate` itself.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("base", &[]),
     ("model", &["base"]),
     ("store", &["model", "base"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("publish", &["registry", "model", "base"]),
     ("fetch", &["registry", "store", "model", "base"]),
     ("vfs", &["fetch", "registry", "store", "model", "base"]),
+    ("manager", &["vfs", "fetch", "registry", "store", "model", "base"]),
 ];
 
 /// The parts of the store, by the first name below `store`. Each may import those that are named with it.
@@ -37,6 +38,7 @@ const STORE: [(&str, &[&str]); 12] = [
 ];
 
 const CRATES: [&str; 4] =
+    ["src/lib.rs", "platform/src/lib.rs", "mountd/src/lib.rs", "mountd/src/main.rs"];
 
 fn read(root: &str) -> Crate {
     Crate::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(root))

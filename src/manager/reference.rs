@@ -1,13 +1,12 @@
-//! A version as the control API names it: group, model and version, each in a field of its own.
+//! A version as requests and answers name it: group, model and version, each in a field of its own.
 //!
-//! Invariant: unchecked until [`Ref::parse`]. Plain values.
+//! Invariant: its names are unchecked until [`Ref::parse`]. Plain values.
 
-use modelfs::model::VersionRef;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
+use crate::model::{ReferenceError, VersionRef, written};
 
-/// A version, in parts: no text form can be misread.
+/// A version by its three names, so that no separator can be misread.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ref {
     /// The group.
@@ -29,29 +28,31 @@ impl From<&VersionRef> for Ref {
 }
 
 impl Ref {
-    /// The checked reference.
-    pub fn parse(&self) -> Result<VersionRef, Failure> {
+    /// Checks the names.
+    pub fn parse(&self) -> Result<VersionRef, ReferenceError> {
         let model = format!("{}/{}", self.group, self.model);
-        Ok(VersionRef::from_words(&[model, self.version.clone()])?)
+        VersionRef::from_words(&[model, self.version.clone()])
     }
 }
 
 impl std::fmt::Display for Ref {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let model = format_args!("{}/{}", self.group, self.model);
-        f.write_str(&modelfs::model::written(&model, &self.version))
+        f.write_str(&written(&model, &self.version))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::{ErrorKind, ManagerError};
 
     #[test]
-    fn references_with_odd_signs_survive() {
+    fn references_with_separators_in_their_names_survive() {
         let r = Ref { group: "a".into(), model: "b@c".into(), version: "v@1".into() };
         assert_eq!(Ref::from(&r.parse().unwrap()), r);
         let bad = Ref { group: "..".into(), model: "b".into(), version: "c".into() };
-        assert_eq!(bad.parse().unwrap_err().exit_code, 2);
+        let error = ManagerError::from(bad.parse().unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     }
 }

@@ -1,6 +1,6 @@
-//! How the parts below are put together: one place for daemon and commands alike.
+//! How the library's parts are wired together: one place for the daemon and for commands.
 //!
-//! Invariant: every number that users cannot set has its reason here.
+//! Invariant: every number that users cannot set has its reason here. No state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use modelfs::store::{Store, StoreOptions};
 
 use crate::error::{Failure, Kind};
 
-/// One group commit for so many bytes: a crash loses a moment of fetching, a sync is well paid.
+/// Bytes per group commit: a crash loses a moment of fetching, and the cost of a sync is small against it.
 const COMMIT_BYTES: ByteSize = ByteSize::mib(64);
 
-/// And at the latest after so long, for slow lines.
+/// A commit is made at the latest after this time, for slow connections.
 const COMMIT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a first answer may be awaited before it is asked what keeps it: hiccups are over by
-/// then, and somebody who mistyped an address has not yet gone away.
+/// How long to wait for a first answer before one plain attempt decides: short disturbances are over by
+/// then, and a user who mistyped an address is still there.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
-/// The longest that [`first_catalog`] may take: then, the plain attempt has not connected for 10 s or has
-/// heard nothing for 15.
+/// The longest that [`first_catalog`] may take: by then the plain attempt has not connected for 10 s or has
+/// received nothing for 15.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(FIRST_ANSWER.as_secs() + 10 + 15);
 
-/// A store at `root`; without a limit, the one it had.
+/// Options of a store at `root`; without a limit it keeps the one it had.
 pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
     StoreOptions {
         root: root.to_owned(),
@@ -38,9 +38,9 @@ pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
     }
 }
 
-/// The folder of a registry that is one.
+/// The registry's folder, if the registry is a folder.
 pub fn registry_folder(name: &str) -> Option<PathBuf> {
-    // Opening one that is none would look for certificates.
+    // Opening an HTTP registry would look for certificates.
     let scheme = name.split(':').next().unwrap_or_default();
     if modelfs::registry::is_url(name) && !scheme.eq_ignore_ascii_case("file") {
         return None;
@@ -49,7 +49,7 @@ pub fn registry_folder(name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(registry.name())).filter(|path| path.is_absolute())
 }
 
-/// Refuses a URL of a kind that no registry has. Others are not opened here: that would look for
+/// Refuses a URL with a scheme that no registry has. Others are not opened: that would look for
 /// certificates.
 pub fn check_registry(name: &str) -> Result<(), Failure> {
     let scheme = name.split(':').next().unwrap_or_default().to_ascii_lowercase();
@@ -59,16 +59,16 @@ pub fn check_registry(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What fetches from a registry into a store. Within the tokio runtime.
+/// A fetcher from a registry into a store. Must be called within the tokio runtime.
 pub fn fetcher(registry: Arc<dyn Registry>, store: &Store, options: &FetchOptions) -> Arc<Fetcher> {
     let name = registry.name().to_owned();
     let source = Source::new(&name, Some(registry), store.clone(), options);
     Fetcher::new(Arc::new(source), store.clone(), options.clone())
 }
 
-/// Makes sure that there is a catalog: the registry's, else the one last seen. Retries bridge an
-/// outage for as long as a read would wait, which is too long for somebody who looks on: when the
-/// answer is late, one plain attempt decides.
+/// Makes sure that there is a catalog: the registry's, else the one last seen. Retries bridge an outage for
+/// as long as a read would wait, which is too long for an interactive command: when the answer is late, one
+/// plain attempt decides.
 pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(), Failure> {
     let outcome = async {
         let mut asked = std::pin::pin!(source.catalog());
@@ -86,8 +86,7 @@ pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(
     outcome.await.map_err(|failure| no_catalog(registry.name(), failure))
 }
 
-/// Whether a registry answers at all. It is not asked for its catalog: a large one, which takes its
-/// time, would come twice.
+/// Whether a registry answers at all. It is not asked for its catalog: a large one would be sent twice.
 async fn answers(registry: &dyn Registry) -> Result<(), RegistryError> {
     let nothing = Digest::from_bytes([0; 32]);
     match registry.document(&nothing, 0).await {
@@ -97,14 +96,14 @@ async fn answers(registry: &dyn Registry) -> Result<(), RegistryError> {
     }
 }
 
-/// A registry without a catalog is one that cannot be asked: nothing was looked for in it yet.
+/// A registry without a catalog counts as unreachable: no version was looked up in it yet.
 fn no_catalog(registry: &str, failure: Failure) -> Failure {
     let kind = match failure.kind {
         Kind::NotFound | Kind::NotCached => Kind::Network,
         kind => kind,
     };
-    Failure::new(kind, format!("the registry {registry} cannot be asked: {}", failure.message))
-        .hint("is the address right? nothing is known of this registry from before, either")
+    Failure::new(kind, format!("the registry {registry} cannot be reached: {}", failure.message))
+        .hint("check the address; this registry was never reached before, so nothing of it is remembered")
 }
 
 #[cfg(test)]
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_known_from_a_server() {
+    fn a_folder_is_told_from_a_server() {
         let at = |name: &str| registry_folder(name).map(|p| p.display().to_string());
         assert_eq!(at("/srv/models/").as_deref(), Some("/srv/models"));
         assert_eq!(at("file:///srv/models").as_deref(), Some("/srv/models"));
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_of_another_kind_is_refused() {
+    fn a_url_with_an_unknown_scheme_is_refused() {
         assert_eq!(check_registry("ftp://h/x").unwrap_err().exit_code, 2);
         for name in ["/srv/models", "file:///srv", "http://h", "HTTPS://h"] {
             assert!(check_registry(name).is_ok(), "{name}");
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_catalog_is_the_networks_trouble_and_names_the_registry() {
+    fn a_missing_catalog_is_a_network_failure_that_names_the_registry() {
         let failure = no_catalog("http://h", Failure::new(Kind::NotFound, "models.json: 404"));
         assert_eq!(failure.exit_code, 5);
         assert!(failure.message.contains("http://h") && failure.message.contains("models.json"));

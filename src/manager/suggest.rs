@@ -2,7 +2,7 @@
 //!
 //! Invariant: only names that exist are offered. Pure functions.
 
-use modelfs::model::{Catalog, VersionRef};
+use crate::model::{Catalog, VersionRef};
 
 /// More than these would be a list, and `list --remote` is a better one.
 const MOST: usize = 3;
@@ -47,8 +47,8 @@ fn ranked<N: AsRef<str>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use modelfs::model::hash;
-    use modelfs::model::{CatalogBuilder, Name, VersionEntry};
+    use crate::model::hash;
+    use crate::model::{CatalogBuilder, Name, VersionEntry};
 
     fn catalog() -> Catalog {
         let name = |n: &str| Name::new(n).unwrap();

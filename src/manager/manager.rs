@@ -1,0 +1,126 @@
+//! The manager: a store, the registry that feeds it, and what a command is.
+//!
+//! Invariant: the parts never change once a manager is built. Clones share them; commands may run on any
+//! number of clones and tasks at once.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::daemon::DaemonControl;
+use super::error::ManagerError;
+use super::progress::ProgressSink;
+use super::tasks::blocking;
+use super::waiting::Waiting;
+use crate::base::units::ByteSize;
+use crate::fetch::{FetchOptions, Fetcher, Source};
+use crate::store::Store;
+
+/// A request that a manager can carry out.
+pub trait Command: Serialize + DeserializeOwned + Send + 'static {
+    /// What comes back.
+    type Answer: Serialize + DeserializeOwned + Send + 'static;
+
+    /// Carries it out. Dropping the future stops the work; what is done by then stays.
+    fn run(
+        self,
+        manager: Manager,
+        progress: ProgressSink,
+    ) -> impl Future<Output = Result<Self::Answer, ManagerError>> + Send;
+}
+
+/// Stands for a cache that does not exist: a command that only looks works on an empty scratch store and
+/// creates nothing in the folder that was named.
+pub struct AbsentCache {
+    /// The folder that was named.
+    pub folder: PathBuf,
+    /// Free space on that folder's disk.
+    pub disk_free: ByteSize,
+    /// Removes the scratch store's folder when dropped.
+    pub scratch: Box<dyn Any + Send + Sync>,
+}
+
+/// What commands work on. Cloning is cheap.
+#[derive(Clone)]
+pub struct Manager {
+    store: Store,
+    source: Option<Arc<Source>>,
+    fetcher: Option<Arc<Fetcher>>,
+    daemon: Option<Arc<dyn DaemonControl>>,
+    fetch_options: FetchOptions,
+    // Declared after the store, so that the scratch folder outlives it.
+    absent: Option<Arc<AbsentCache>>,
+}
+
+impl Manager {
+    /// A manager of this store that knows no registry but those that the store's index remembers.
+    /// `fetch_options` apply to these.
+    pub fn new(store: Store, fetch_options: FetchOptions) -> Self {
+        Self { store, source: None, fetcher: None, daemon: None, fetch_options, absent: None }
+    }
+
+    /// With a configured registry that is looked up in memory and index only.
+    pub fn with_source(self, source: Arc<Source>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// With a configured registry to fetch from.
+    pub fn with_fetcher(self, fetcher: Arc<Fetcher>) -> Self {
+        Self { source: Some(fetcher.source().clone()), fetcher: Some(fetcher), ..self }
+    }
+
+    /// With the daemon that this process is.
+    pub fn with_daemon(self, daemon: Arc<dyn DaemonControl>) -> Self {
+        Self { daemon: Some(daemon), ..self }
+    }
+
+    /// With a store that stands for a cache that does not exist.
+    pub fn standing_for(self, absent: AbsentCache) -> Self {
+        Self { absent: Some(Arc::new(absent)), ..self }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The configured registry.
+    pub fn source(&self) -> Option<&Arc<Source>> {
+        self.source.as_ref()
+    }
+
+    /// What fetches from the configured registry.
+    pub fn fetcher(&self) -> Option<&Arc<Fetcher>> {
+        self.fetcher.as_ref()
+    }
+
+    /// The daemon that this process is.
+    pub fn daemon(&self) -> Option<&Arc<dyn DaemonControl>> {
+        self.daemon.as_ref()
+    }
+
+    /// How registries that only the index remembers behave.
+    pub(super) fn fetch_options(&self) -> &FetchOptions {
+        &self.fetch_options
+    }
+
+    /// The cache that does not exist, if the store stands for one.
+    pub(super) fn absent(&self) -> Option<&AbsentCache> {
+        self.absent.as_deref()
+    }
+
+    /// The request that is being waited for at this moment, and the registry that it went to.
+    pub fn waiting(&self) -> Option<(String, Waiting)> {
+        let source = self.source.as_ref()?;
+        Some((source.name().to_owned(), source.waiting()?.into()))
+    }
+
+    /// Makes everything durable that was done so far.
+    pub async fn commit(&self) -> Result<(), ManagerError> {
+        let store = self.store.clone();
+        blocking(move || Ok(store.commit()?)).await
+    }
+}

@@ -1,0 +1,61 @@
+//! `refresh`: ask the registry for its catalog now.
+//!
+//! Invariant: nothing but the remembered catalog changes.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ManagerError;
+use super::lookup::{self, left_out, offered};
+use super::manager::{Command, Manager};
+use super::progress::ProgressSink;
+use crate::model::{Catalog, LeftOut, VersionRef};
+
+/// Asks the registry for its catalog now.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Refresh {}
+
+/// What the registry offers, and what has changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// Its name, without credentials.
+    pub registry: String,
+    /// Versions that it offers.
+    pub versions: usize,
+    /// Of them, those that were not offered before, or with other content.
+    pub new: usize,
+    /// Versions that it offered before and no longer offers.
+    pub gone: usize,
+    /// Names in its catalog that no path can hold, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+impl Command for Refresh {
+    type Answer = Refreshed;
+
+    async fn run(self, manager: Manager, _: ProgressSink) -> Result<Refreshed, ManagerError> {
+        let source = lookup::configured(&manager, "`refresh`")?;
+        let before = match manager.daemon() {
+            Some(_) => {
+                let before = source.catalog_now();
+                source.refresh().await?;
+                before
+            }
+            // The registry was asked when the command began.
+            None => source.take_catalog_at_start(),
+        };
+        let catalog = source.catalog().await?;
+        match source.trouble() {
+            Some(reason) => Err(ManagerError::CatalogUnavailable { reason }),
+            None => Ok(difference(source.name(), &before.unwrap_or_default(), &catalog)),
+        }
+    }
+}
+
+fn difference(registry: &str, before: &Catalog, now: &Catalog) -> Refreshed {
+    let hash = |catalog: &Catalog, version: &VersionRef| catalog.find(version).map(|v| v.hash);
+    let new = offered(now).filter(|(v, entry)| hash(before, v) != Some(entry.hash)).count();
+    let gone = offered(before).filter(|(v, _)| hash(now, v).is_none()).count();
+    let registry = registry.to_owned();
+    Refreshed { registry, versions: now.len(), new, gone, left_out: left_out(now) }
+}

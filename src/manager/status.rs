@@ -1,0 +1,114 @@
+//! `status`: daemon, registry and cache at a glance.
+//!
+//! Invariant: nothing is fetched, and nothing waited for.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::daemon::DaemonStatus;
+use super::error::ManagerError;
+use super::lookup::{self, Lookup, left_out};
+use super::manager::{Command, Manager};
+use super::progress::ProgressSink;
+use super::tasks::blocking;
+use super::waiting::Waiting;
+use crate::fetch::Traffic;
+use crate::model::LeftOut;
+use crate::store::Usage;
+
+/// Asks for the state of daemon, registry and cache.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct GetStatus {}
+
+/// The state of daemon, registry and cache.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon; none: not mounted.
+    pub daemon: Option<DaemonStatus>,
+    /// The registry, if one is configured.
+    pub registry: Option<RegistryStatus>,
+    /// The cache.
+    pub cache: CacheStatus,
+    /// What came over the network since the daemon's start.
+    pub traffic: Option<Traffic>,
+}
+
+/// A configured registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// Its name, without credentials.
+    pub name: String,
+    /// Versions it offers; none: never asked.
+    pub versions: Option<usize>,
+    /// Seconds since it last confirmed the catalog.
+    pub catalog_age_seconds: Option<u64>,
+    /// Why it could not be reached lately.
+    pub trouble: Option<String>,
+    /// What is being waited for at this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Names in its catalog that no path can hold, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// How full the cache is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Whether the folder holds no cache.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
+    /// Bytes on disk, and files.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+impl Command for GetStatus {
+    type Answer = Status;
+
+    async fn run(self, manager: Manager, _: ProgressSink) -> Result<Status, ManagerError> {
+        if let (Some(source), None) = (manager.source(), manager.daemon()) {
+            // Loads the remembered catalog; whether there is one is seen below. A daemon has it, or waits
+            // for it, which this answer must not.
+            let _ = lookup::catalog(source, Lookup::Offline).await;
+        }
+        blocking(move || {
+            let daemon = manager.daemon().map(|daemon| daemon.status());
+            let traffic = manager.fetcher().filter(|_| daemon.is_some()).map(|f| f.traffic());
+            let (registry, cache) = (registry_status(&manager)?, cache_status(&manager));
+            Ok(Status { daemon, registry, cache, traffic })
+        })
+        .await
+    }
+}
+
+fn cache_status(manager: &Manager) -> CacheStatus {
+    let usage = manager.store().usage();
+    match manager.absent() {
+        None => CacheStatus { folder: manager.store().root().to_owned(), absent: false, usage },
+        Some(absent) => {
+            let disk_free = absent.disk_free;
+            let usage = Usage { limit: usage.limit, disk_free, ..Usage::default() };
+            CacheStatus { folder: absent.folder.clone(), absent: true, usage }
+        }
+    }
+}
+
+fn registry_status(manager: &Manager) -> Result<Option<RegistryStatus>, ManagerError> {
+    let Some(source) = manager.source() else { return Ok(None) };
+    let checked = manager.store().catalog_last_checked(source.name())?;
+    let age = checked.and_then(|at| SystemTime::now().duration_since(at).ok());
+    let catalog = source.catalog_now();
+    Ok(Some(RegistryStatus {
+        name: source.name().to_owned(),
+        versions: catalog.as_ref().map(|c| c.len()),
+        left_out: catalog.and_then(|c| left_out(&c)),
+        catalog_age_seconds: age.map(|a| a.as_secs()),
+        trouble: source.trouble().filter(|_| manager.fetcher().is_some()),
+        waiting: source.waiting().map(Waiting::from),
+    }))
+}
