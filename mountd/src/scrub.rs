@@ -1,8 +1,8 @@
-//! The scrub: re-hashes the whole cache slowly in the background, so that what a disk has spoilt is
-//! found and fetched again before somebody needs it.
+//! The scrub: verifies the whole cache slowly in the background, so that damage on the disk is found before
+//! the data is needed.
 //!
-//! Invariant: it never reads faster than its rate, counts as nobody's use, and stops within a part
-//! when asked to. One thread of its own, since it only waits for the disk.
+//! Invariant: it never reads faster than its rate, does not count as use of what it reads, and stops within a
+//! part when asked to. One thread of its own, since it only waits for the disk.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use modelfs::base::units::ByteSize;
 use modelfs::store::Store;
 
-/// The usual rate: a terabyte in a day and a half, a few hundredths of what a disk can do.
+/// The default rate: a terabyte in a day and a half, a few percent of what a disk can do.
 pub const RATE: ByteSize = ByteSize::mib(8);
-/// From the end of one pass to the next: disks spoil in months, not in hours.
+/// From the end of one pass to the next: disks decay in months, not in hours.
 const REST: Duration = Duration::from_secs(24 * 3600);
 
 type Stop = Arc<(Mutex<bool>, Condvar)>;
@@ -25,7 +25,7 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// Starts one at so many bytes a second; none if that is 0.
+    /// Starts one at `rate` bytes per second; none if that is 0.
     pub fn start(store: Store, rate: ByteSize) -> std::io::Result<Option<Self>> {
         if rate.0 == 0 {
             return Ok(None);
@@ -49,7 +49,7 @@ impl Drop for Scrub {
     }
 }
 
-/// Looks everything over once. `false`: it was stopped.
+/// Verifies everything once. `false`: it was stopped.
 fn pass(store: &Store, rate: ByteSize, stop: &Stop) -> bool {
     for blob in store.blobs() {
         let started = Instant::now();
@@ -59,7 +59,7 @@ fn pass(store: &Store, rate: ByteSize, stop: &Stop) -> bool {
                 tracing::warn!(%blob, dropped = %found.dropped, "the scrub found spoilt bytes");
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%blob, %error, "the scrub cannot look at a blob"),
+            Err(error) => tracing::warn!(%blob, %error, "the scrub cannot verify a blob"),
         }
         if sleep(stop, Duration::ZERO) {
             return false;
@@ -68,12 +68,12 @@ fn pass(store: &Store, rate: ByteSize, stop: &Stop) -> bool {
     true
 }
 
-/// How much too early `done` bytes are after `elapsed`.
+/// How far `done` bytes after `elapsed` are ahead of the rate.
 fn ahead(done: u64, rate: ByteSize, elapsed: Duration) -> Duration {
     Duration::from_secs_f64(done as f64 / rate.0 as f64).saturating_sub(elapsed)
 }
 
-/// Sleeps; whether it was asked to stop.
+/// Sleeps; returns whether it was asked to stop.
 fn sleep(stop: &Stop, time: Duration) -> bool {
     let (flag, told) = &**stop;
     let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);

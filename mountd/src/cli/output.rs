@@ -1,7 +1,6 @@
 //! What is printed, and how a command ends.
 //!
-//! Invariant: a registry's text never reaches a terminal unescaped; a reader that has gone away
-//! (`| head`) is no error; with `--json`, standard output holds JSON and nothing else.
+//! Invariant: a registry's text never reaches a terminal unescaped; a closed output (`| head`) is no error; with `--json`, standard output holds JSON and nothing else.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -15,12 +14,12 @@ use crate::error::{Failure, Kind};
 pub struct Out {
     /// JSON instead of text.
     pub json: bool,
-    /// No text about what was done.
+    /// Print errors only.
     pub quiet: bool,
 }
 
 impl Out {
-    /// The answer to a question: printed also with `--quiet`.
+    /// Prints the answer to a question, also with `--quiet`.
     pub fn show<T: Serialize>(
         &self,
         answer: &T,
@@ -32,7 +31,7 @@ impl Out {
         }
     }
 
-    /// A name for a script: as it is, but on a terminal.
+    /// Prints a name for a script: unescaped, unless the output is a terminal.
     pub fn name<T: Serialize>(
         &self,
         answer: &T,
@@ -44,8 +43,8 @@ impl Out {
         }
     }
 
-    /// What to know beside the answer, on standard error; `--quiet` leaves it out. With `--json` the
-    /// answer itself must have it.
+    /// Prints a warning on standard error, but not with `--quiet`. With `--json` the answer itself must
+    /// contain it.
     pub fn warn(&self, text: &str) {
         self.note(&format!("warning: {text}"));
     }
@@ -58,7 +57,7 @@ impl Out {
         }
     }
 
-    /// What was done: `--quiet` leaves the text out.
+    /// Prints what was done, but not with `--quiet`.
     pub fn say<T: Serialize>(
         &self,
         answer: &T,
@@ -71,7 +70,7 @@ impl Out {
     }
 }
 
-/// JSON that a terminal shows and does not obey: the same document, with escapes of JSON's own.
+/// JSON that cannot control a terminal: the same document, with JSON escapes.
 fn json<T: Serialize>(value: &T) -> String {
     let text = serde_json::to_string(value).expect("answers are plain data with string keys");
     if !text.contains(hidden) {
@@ -80,7 +79,7 @@ fn json<T: Serialize>(value: &T) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match hidden(c) {
-            // Only within strings is there anything but ASCII.
+            // Only strings contain anything but ASCII.
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|u| out += &format!("\\u{u:04x}")),
             false => out.push(c),
         }
@@ -103,7 +102,7 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Control characters, and those that turn the direction of writing or take no place.
+/// Control characters, and those that change the direction of writing or have no width.
 pub fn hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -116,7 +115,7 @@ fn safe(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Text that a terminal shows and does not obey: what is [`hidden`] is escaped.
+/// Text that cannot control a terminal: [`hidden`] characters are escaped.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -133,7 +132,7 @@ struct Error<'a> {
     error: &'a Failure,
 }
 
-/// Says why a command failed.
+/// Prints why a command failed.
 pub fn failed(failure: &Failure, as_json: bool) -> ExitCode {
     let text = match as_json {
         true => json(&Error { error: failure }),
@@ -149,12 +148,12 @@ pub fn failed(failure: &Failure, as_json: bool) -> ExitCode {
     ExitCode::from(failure.kind.exit_code())
 }
 
-/// What clap has to say: help and version are no errors.
+/// Prints clap's message: help and version are no errors.
 pub fn wrong_arguments(error: &clap::Error) -> ExitCode {
     let as_json = std::env::args_os().any(|a| a == "--json");
     let text = error.to_string();
     if !error.use_stderr() || !as_json {
-        // What was typed may have come from somewhere else; then it is shown without colours.
+        // Arguments may have been pasted from somewhere else; escaped text is shown without colours.
         let _ = match safe(&text) == text.trim_end_matches('\n') {
             true => error.print(),
             false => writeln!(std::io::stderr(), "{}", safe(&text)),
@@ -170,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terminals_are_not_told_what_to_do() {
+    fn text_cannot_control_a_terminal() {
         assert_eq!(printable("plain ünï 模型"), "plain ünï 模型");
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(printable("x\u{202e}y\u{200b}"), "x\\u{202e}y\\u{200b}");

@@ -1,8 +1,8 @@
-//! The process that listens at a control socket, as the kernel tells it.
+//! The process that listens at a control socket, as the kernel identifies it.
 //!
 //! Invariant: a signal goes to the process that listens, or to none. It is sent through a descriptor of
-//! the process that the socket gives, never by the number in the lock file: the cache's owner writes that
-//! file, the number may be another process's by now, and in a container it means another process. Root
+//! the process that the socket provides, never by the number in the lock file: the cache's owner writes that
+//! file, the number may belong to another process by now, and in a container it means another process. Root
 //! signals only processes of the cache's owner, and its own daemons.
 
 use std::os::fd::OwnedFd;
@@ -27,7 +27,7 @@ impl Peer {
         let failed = |why: String| {
             let at = socket.display();
             Failure::new(Kind::General, format!("the daemon at {at} cannot be signalled: {why}"))
-                .hint("if it runs in a container, or as another user, do it there")
+                .hint("if it runs in a container, or as another user, send the signal from there")
         };
         let by_name = |e: std::io::Error| failed(e.to_string());
         // The path that is looked at is the one that is connected to.
@@ -43,7 +43,7 @@ impl Peer {
             return Err(failed("what listens there is another user's process".to_owned()));
         }
         let process = getsockopt(&stream, sockopt::PeerPidfd);
-        process.map(Self).map_err(|e| failed(format!("its process is not known: {e}")))
+        process.map(Self).map_err(|e| failed(format!("its process cannot be identified: {e}")))
     }
 
     /// Sends it a signal.
