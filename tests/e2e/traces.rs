@@ -125,7 +125,7 @@ fn what_is_no_trace_is_refused_in_a_line() {
     published(&place);
     let daemon = place.mount_folder(&[]);
     for (text, why) in [
-        ("", "is no exported load"),
+        ("", "is not an exported load"),
         ("{}", "not a trace"),
         (r#"{"modelfs_trace":1}"#, "not a trace"),
     ] {
