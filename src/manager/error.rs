@@ -140,7 +140,7 @@ pub enum ManagerError {
         reason: String,
     },
     /// The daemon could not replace its worker.
-    #[error("no restart: {reason}")]
+    #[error("restart failed: {reason}")]
     RestartFailed {
         /// Why.
         reason: String,
