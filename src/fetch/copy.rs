@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::FetchError;
 use super::batches::BATCH;
+use super::blocking::blocking;
 use super::deliver::Delivery;
+use super::error::FetchError;
+use super::flight::runs;
 use super::lists::LeafList;
-use super::transfer::{Transfers, blocking, leaves_range};
+use super::transfer::Transfers;
 use super::urgency::Urgency;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffer;
@@ -30,7 +32,7 @@ impl Transfers {
             Check::Whole => vec![object.digest],
             Check::Leaves { list, .. } => vec![list, object.digest],
         };
-        let range = leaves_range(&object, &flight.leaves);
+        let range = object.leaves_range(&flight.leaves);
         let store = self.store.clone();
         let sources = blocking(move || store.local_copies(&names, range)).await??;
         if sources.is_empty() {
@@ -86,12 +88,12 @@ impl Transfers {
             |leaf: &u64| source.object.contains(&object.check.leaf_range(*leaf, object.len));
         let leaf_size = object.check.leaf_size(object.len);
         let step = (BATCH / leaf_size).max(1);
-        for run in super::flight::runs(run.filter(inside)) {
+        for run in runs(run.filter(inside)) {
             let mut first = run.start;
             while first < run.end {
                 let leaves = first..(first + step).min(run.end);
                 first = leaves.end;
-                let range = leaves_range(object, &leaves);
+                let range = object.leaves_range(&leaves);
                 let at = source.file.start() + (range.start() - source.object.start());
                 let permit = self.memory.take(range.len(), &delivery.flight.urgency).await;
                 let (delivery, source) = (delivery.clone(), source.clone());

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-use super::FetchError;
+use super::error::FetchError;
 use super::urgency::{Priority, Urgency};
 use crate::model::{Check, Digest, Object};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::FetchError;
+use super::error::FetchError;
 use super::flight::LeafBytes;
 use crate::base::FileRange;
 use crate::base::buffers::{Buffer, Buffers};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
-use super::FetchError;
+use super::error::FetchError;
 use crate::base::weighted::Weighted;
 use crate::model::hash;
 use crate::model::{Check, Digest};

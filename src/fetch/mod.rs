@@ -8,15 +8,19 @@
 
 mod again;
 mod batches;
+mod blocking;
+mod cached_file;
 mod copy;
 mod course;
 mod deliver;
 mod error;
+mod fetcher;
 mod flight;
 mod gather;
 mod lists;
 mod loads;
 mod memory;
+mod options;
 mod prefetch;
 mod read;
 mod readahead;
@@ -24,278 +28,16 @@ mod slots;
 mod source;
 mod table;
 mod tensors;
+mod traces;
 mod transfer;
 mod urgency;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use deliver::Target;
+pub use cached_file::CachedFile;
 pub use error::FetchError;
-use flight::ObjectKey;
-use loads::Loads;
+pub use fetcher::Fetcher;
+pub use options::{FetchOptions, Load, Traffic};
 pub use prefetch::PrefetchProgress;
 pub use readahead::{Course, Readahead};
 pub use source::{CatalogChange, Source};
-use table::Ride;
 pub use tensors::{Look, Tensors};
-use transfer::Transfers;
 pub use urgency::Priority;
-use urgency::Urgency;
-
-use crate::base::FileRange;
-use crate::base::buffers::Buffer;
-use crate::base::units::ByteSize;
-use crate::model::{FileIx, Manifest, ObjectIx, PartIx, PartRange};
-use crate::store::{Blob, ReadState, Store};
-
-/// How fetching behaves.
-#[derive(Debug, Clone)]
-pub struct FetchOptions {
-    /// How long a read may wait before it fails.
-    pub read_deadline: Duration,
-    /// How old the catalog may get before the registry is asked again.
-    pub catalog_ttl: Duration,
-    /// The most bytes of fetched data held in memory.
-    pub memory: ByteSize,
-    /// The most requests under way at once.
-    pub connections: usize,
-}
-
-impl Default for FetchOptions {
-    fn default() -> Self {
-        Self {
-            read_deadline: Duration::from_secs(60),
-            catalog_ttl: Duration::from_secs(60),
-            // A few batches of each request that may be under way; a window fills in its turn.
-            memory: ByteSize::mib(48),
-            connections: 16,
-        }
-    }
-}
-
-/// What came from the registry since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-pub struct Traffic {
-    /// Object bytes received.
-    pub bytes: u64,
-    /// Object and leaf list requests made.
-    pub requests: u64,
-}
-
-/// What is under way at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-pub struct Load {
-    /// Runs of leaves that are being fetched.
-    pub flights: u64,
-    /// Bytes of the memory for fetched data that are taken.
-    pub memory: u64,
-    /// Requests under way.
-    pub requests: u64,
-}
-
-/// A file of a version, ready to be read.
-#[derive(Debug)]
-pub struct CachedFile {
-    /// The version.
-    pub manifest: Arc<Manifest>,
-    /// Which of its files.
-    pub file: FileIx,
-    /// Its blob; none if the file is empty.
-    pub blob: Option<Arc<Blob>>,
-}
-
-/// Brings the bytes of files. Shared; made within a tokio runtime with several threads.
-pub struct Fetcher {
-    source: Arc<Source>,
-    store: Store,
-    transfers: Arc<Transfers>,
-    loads: Loads,
-    deadline: Duration,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Fetcher {
-    /// A fetcher for one source. Must be called within a tokio runtime.
-    pub fn new(source: Arc<Source>, store: Store, options: FetchOptions) -> Arc<Self> {
-        let (registry, waits) = (source.registry(), source.waits());
-        let transfers = Arc::new(Transfers::new(store.clone(), registry, waits, &options));
-        Arc::new(Self {
-            source,
-            store,
-            transfers,
-            loads: Loads::default(),
-            deadline: options.read_deadline,
-            runtime: tokio::runtime::Handle::current(),
-        })
-    }
-
-    /// Where catalogs and manifests come from.
-    pub fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
-    /// Where bytes are kept.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// Bytes and requests that came over the network so far.
-    pub fn traffic(&self) -> Traffic {
-        self.transfers.traffic()
-    }
-
-    /// What is under way.
-    pub fn load(&self) -> Load {
-        self.transfers.load()
-    }
-
-    /// Memory to read `len` bytes into.
-    pub(crate) fn buffer(&self, len: usize) -> Buffer {
-        self.transfers.buffers.take(len)
-    }
-
-    /// Where its tasks run.
-    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
-        &self.runtime
-    }
-
-    /// Makes a file ready to be read. Fetches nothing.
-    pub fn file(
-        &self,
-        manifest: &Arc<Manifest>,
-        file: FileIx,
-    ) -> Result<Arc<CachedFile>, FetchError> {
-        let empty = manifest.file(file).len == 0;
-        let blob = (!empty).then(|| self.store.blob(manifest.layout(file))).transpose()?;
-        Ok(Arc::new(CachedFile { manifest: manifest.clone(), file, blob }))
-    }
-
-    /// Fills `buf` from `offset` if all of it is in the store: never waits for a network. `false`:
-    /// something is missing, or has to be compared with its checksum first, which may take long. The range
-    /// must lie in the file.
-    pub fn read_cached(
-        &self,
-        file: &CachedFile,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<bool, FetchError> {
-        match &file.blob {
-            Some(blob) if !buf.is_empty() => {
-                let range = FileRange::at(offset, buf.len() as u64);
-                Ok(blob.is_proven(range) && blob.read(offset, buf)? == ReadState::Hit)
-            }
-            _ => Ok(true),
-        }
-    }
-
-    /// Starts fetching a range that will probably be read; returns at once. What fails is tried
-    /// again by the read that needs it, if there is one; `ended` is told that all has come, or of
-    /// what nobody has brought by then.
-    pub fn readahead(
-        self: &Arc<Self>,
-        file: &Arc<CachedFile>,
-        range: FileRange,
-        ended: impl FnOnce(Result<(), FetchError>) + Send + 'static,
-    ) {
-        let Some(blob) = &file.blob else { return };
-        let wanted = blob.layout().parts_in(range);
-        let rides = self.rides(file, blob, blob.missing(wanted), Priority::Readahead);
-        let flights: Vec<_> =
-            rides.into_iter().filter(|(_, ride)| ride.new).map(|(_, ride)| ride.flight).collect();
-        if flights.is_empty() {
-            return;
-        }
-        let blob = blob.clone();
-        self.runtime.spawn(async move {
-            let mut all = true;
-            for flight in flights {
-                match flight.landed().await {
-                    Ok(()) => {}
-                    // Without room for it, it is only not read ahead.
-                    Err(error) if error.is_of_the_flight() => all = false,
-                    Err(_) if blob.missing(wanted).is_empty() => {}
-                    Err(error) => return ended(Err(error)),
-                }
-            }
-            if all {
-                ended(Ok(()));
-            }
-        });
-    }
-
-    /// Rides for runs of parts, with the first part and leaf of each, started where they are new.
-    fn rides(
-        self: &Arc<Self>,
-        file: &CachedFile,
-        blob: &Blob,
-        runs: Vec<PartRange>,
-        priority: Priority,
-    ) -> Vec<(PartIx, Ride)> {
-        let mut out = Vec::new();
-        for run in runs {
-            let mut at = run.start;
-            while at < run.end {
-                let first = blob.layout().part(PartIx(at));
-                let end = blob.layout().parts_of_piece(first.piece).end.min(run.end);
-                let object = file.manifest.slices(file.file)[first.piece].object;
-                let leaves = first.leaf..first.leaf + u64::from(end - at);
-                for ride in self.fly(&file.manifest, object, leaves, priority) {
-                    let part = PartIx(at + (ride.leaves.start - first.leaf) as u32);
-                    out.push((part, ride));
-                }
-                at = end;
-            }
-        }
-        out
-    }
-
-    /// Rides for these leaves, started where they are new.
-    fn fly(
-        self: &Arc<Self>,
-        manifest: &Arc<Manifest>,
-        object: ObjectIx,
-        leaves: std::ops::Range<u64>,
-        priority: Priority,
-    ) -> Vec<Ride> {
-        let what = *manifest.object(object);
-        let rides = self.transfers.table.claim(ObjectKey::of(&what), leaves, priority);
-        for ride in rides.iter().filter(|r| r.new) {
-            let (this, manifest, flight) = (self.clone(), manifest.clone(), ride.flight.clone());
-            self.runtime.spawn(async move {
-                let (fetcher, leaves) = (this.clone(), flight.leaves.clone());
-                let targets = move || fetcher.targets(&manifest, object, &leaves);
-                this.transfers.fly(flight, what, targets).await;
-            });
-        }
-        rides
-    }
-
-    /// The blobs of all files of the version that these leaves belong to. Asks the index.
-    fn targets(
-        &self,
-        manifest: &Arc<Manifest>,
-        object: ObjectIx,
-        leaves: &std::ops::Range<u64>,
-    ) -> Vec<Target> {
-        let range = transfer::leaves_range(manifest.object(object), leaves);
-        let mut targets: HashMap<_, Target> = HashMap::new();
-        for user in manifest.users(object) {
-            let slice = manifest.slices(user.file)[user.piece as usize];
-            if slice.range.intersect(&range).is_empty() {
-                continue;
-            }
-            match self.store.blob(manifest.layout(user.file)) {
-                Ok(blob) => {
-                    let piece = user.piece as usize;
-                    targets.insert((blob.key(), piece), Target { blob, piece });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a blob cannot be had; its bytes are not kept")
-                }
-            }
-        }
-        targets.into_values().collect()
-    }
-}

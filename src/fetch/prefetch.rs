@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
+use super::blocking::blocking;
+use super::error::FetchError;
+use super::fetcher::Fetcher;
 use super::flight::{ObjectKey, runs};
-use super::transfer::blocking;
 use super::urgency::Priority;
-use super::{FetchError, Fetcher};
 use crate::model::{FileIx, Manifest, ObjectIx};
 use crate::store::Blob;
 

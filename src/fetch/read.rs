@@ -11,10 +11,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use super::blocking::blocking;
+use super::cached_file::CachedFile;
+use super::error::FetchError;
+use super::fetcher::Fetcher;
 use super::flight::{Outcome, Reader};
 use super::gather::Gather;
-use super::transfer::blocking;
-use super::{CachedFile, FetchError, Fetcher, Priority};
+use super::urgency::Priority;
 use crate::base::FileRange;
 use crate::model::PartIx;
 use crate::store::{Blob, StoreError};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use super::{Priority, Urgency};
+use super::urgency::{Priority, Urgency};
 
 /// How many requests may be silent beside each place.
 const SILENT: usize = 4;

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::again::Allowance;
-use super::transfer::blocking;
-use super::{FetchError, FetchOptions};
+use super::blocking::blocking;
+use super::error::FetchError;
+use super::options::FetchOptions;
 use crate::base::weighted::Weighted;
 use crate::model::hash;
 use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest};

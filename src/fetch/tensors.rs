@@ -7,7 +7,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::{CachedFile, Fetcher};
+use super::cached_file::CachedFile;
+use super::fetcher::Fetcher;
 use crate::model::tensors::{Header, TensorMap, has_header, header};
 
 /// How often a header that is not in the store yet is looked for: whoever reads tensors reads the

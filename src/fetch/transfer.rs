@@ -18,14 +18,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::batches::Batches;
+use super::blocking::blocking;
 use super::deliver::{Delivery, Target};
+use super::error::FetchError;
 use super::flight::{Flight, Outcome};
 use super::lists::{LeafList, LeafLists};
 use super::memory::Memory;
+use super::options::{FetchOptions, Load, Traffic};
 use super::slots::{Slot, Slots};
 use super::table::FlightTable;
 use super::urgency::Priority;
-use super::{FetchError, FetchOptions, Load, Traffic};
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffers;
 use crate::model::{Check, Object};
@@ -291,7 +293,7 @@ impl Transfers {
         waiting: &Waiting,
     ) -> Result<(), FetchError> {
         let object = delivery.object;
-        let range = leaves_range(&object, &run);
+        let range = object.leaves_range(&run);
         self.requests.fetch_add(1, Ordering::Relaxed);
         let registry = self.registry()?;
         let (list, mut body) = tokio::try_join!(self.fetch_list(&object), async {
@@ -303,7 +305,7 @@ impl Transfers {
         let mut failed = Ok(());
         let mut pending = Bytes::new();
         'batches: for batch in Batches::new(&object, run) {
-            let wanted = leaves_range(&object, &batch).len() as usize;
+            let wanted = object.leaves_range(&batch).len() as usize;
             let permit = self.memory.take(wanted as u64, &delivery.flight.urgency).await;
             let mut buffer = self.buffers.take(wanted);
             let (mut filled, begun) = (0, Instant::now());
@@ -377,17 +379,4 @@ fn mismatch(object: &Object, leaf: u64, registry: &str) -> FetchError {
         what: format!("data/{} bytes {range} from {registry}", object.digest),
         why: "the bytes do not match their digest, twice".to_owned(),
     }
-}
-
-/// The object's bytes that a run of leaves covers.
-pub(super) fn leaves_range(object: &Object, leaves: &Range<u64>) -> ObjectRange {
-    let of = |leaf| object.check.leaf_range(leaf, object.len);
-    ObjectRange::new(of(leaves.start).start(), of(leaves.end - 1).end())
-}
-
-/// Runs what blocks on the disk off the runtime's threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, FetchError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Stopped)
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::digest::{ContentKey, Digest};
 use super::hash;
 use super::hash::HashAlgorithm;
-use super::manifest::Check;
+use super::object::Check;
 use crate::base::{FileRange, ObjectRange};
 
 /// The most bytes of a segment: small enough that eviction does not take much more than was asked

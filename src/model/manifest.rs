@@ -8,16 +8,11 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::digest::Digest;
-use super::hash::HashAlgorithm;
 use super::layout::BlobLayout;
 use super::name::{FilePath, NameError};
+use super::object::{Check, MAX_LEAF, MIN_LEAF, Object};
 use crate::base::ObjectRange;
 
-/// The most bytes that one digest may cover: a leaf, or an object without leaves, is held in
-/// memory until it has matched.
-pub const MAX_LEAF: u64 = 64 << 20;
-/// The fewest bytes of a leaf (but the last of its object): a page; below, digests outweigh data.
-pub const MIN_LEAF: u64 = 4 << 10;
 /// The most files of a version.
 pub const MAX_FILES: usize = 1_000_000;
 /// The most folders of a version: a path of a hundred bytes can have 64 of its own.
@@ -32,54 +27,6 @@ pub const MAX_TOTAL: u64 = 64 << 40;
 pub const MAX_OBJECT_LEAVES: u64 = 1 << 18;
 /// The most leaves of a version: 32 MiB as a bitmap. At 128 KiB a leaf that is 32 TiB.
 pub const MAX_LEAVES: u64 = 1 << 28;
-
-/// How an object is verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Check {
-    /// The object is its one leaf; its name is the SHA-256 of its bytes.
-    Whole,
-    /// Leaves of `size` bytes, the last one shorter.
-    Leaves {
-        /// Bytes of each leaf but the last.
-        size: u64,
-        /// What the leaves are hashed with.
-        digest: HashAlgorithm,
-        /// The SHA-256 of the leaf list.
-        list: Digest,
-    },
-}
-
-impl Check {
-    /// Bytes of each leaf but the last.
-    pub fn leaf_size(&self, object_len: u64) -> u64 {
-        match self {
-            Self::Whole => object_len,
-            Self::Leaves { size, .. } => *size,
-        }
-    }
-
-    /// How many leaves an object of that length has.
-    pub fn leaf_count(&self, object_len: u64) -> u64 {
-        object_len.div_ceil(self.leaf_size(object_len).max(1))
-    }
-
-    /// The bytes of leaf `leaf`, which must exist.
-    pub fn leaf_range(&self, leaf: u64, object_len: u64) -> ObjectRange {
-        let size = self.leaf_size(object_len);
-        ObjectRange::at(leaf * size, size).intersect(&ObjectRange::new(0, object_len))
-    }
-}
-
-/// What a registry keeps under a digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Object {
-    /// Its name. Proven only when the whole has been hashed.
-    pub digest: Digest,
-    /// Its length in bytes, at least 1.
-    pub len: u64,
-    /// How its bytes are verified.
-    pub check: Check,
-}
 
 /// The index of an object in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,7 @@
 //! Tests of `manifest.rs`: the rules that hold for every kind of registry.
 
 use super::*;
+use crate::model::HashAlgorithm;
 
 fn d(n: u8) -> Digest {
     Digest::from_bytes([n; 32])

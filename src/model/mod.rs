@@ -9,6 +9,7 @@ pub mod hash;
 mod layout;
 mod manifest;
 mod name;
+mod object;
 mod reference;
 pub mod tensors;
 pub mod trace;
@@ -18,8 +19,9 @@ pub use digest::{ContentKey, Digest, DigestError};
 pub use hash::HashAlgorithm;
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use manifest::{
-    Check, File, FileIx, MAX_FILES, MAX_LEAF, MAX_OBJECTS, MAX_TOTAL, MIN_LEAF, Manifest,
-    ManifestBuilder, ManifestError, Object, ObjectIx, Slice, User,
+    File, FileIx, MAX_FILES, MAX_OBJECTS, MAX_TOTAL, Manifest, ManifestBuilder, ManifestError,
+    ObjectIx, Slice, User,
 };
 pub use name::{FilePath, Name, NameError};
+pub use object::{Check, MAX_LEAF, MIN_LEAF, Object};
 pub use reference::{ModelRef, ReferenceError, VersionRef, written};

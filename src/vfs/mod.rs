@@ -8,6 +8,7 @@
 //! lock is held while the disk or the network works.
 
 mod attributes;
+mod changes;
 mod errors;
 mod files;
 mod handles;

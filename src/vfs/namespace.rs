@@ -9,12 +9,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::changes::Folder;
 use super::ino::Place;
 use super::known::{Known, Step};
 use super::resolve::Nodes;
 use super::tree::{Position, VersionTree};
 use super::types::{Attr, Entry, Ino, Kind, VfsError, stable_time};
-use super::watch::Folder;
 use crate::model::{Digest, FileIx, Manifest};
 use crate::store::{NodeId, NodeKey};
 

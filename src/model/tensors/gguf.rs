@@ -4,7 +4,7 @@
 //! which is right but for padding. Source: the format's description in the ggml project
 //! (docs/gguf.md), versions 2 and 3, little-endian. Pure.
 
-use super::Stop;
+use super::parse::ParseError;
 use crate::base::FileRange;
 
 /// How such a file begins.
@@ -25,10 +25,10 @@ const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
 /// Where the tensors lie in a file of `len` bytes that begins so.
-pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, Stop> {
+pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, ParseError> {
     let mut r = Reader { bytes: first, at: MAGIC.len() };
     if !(2..=3).contains(&r.u32()?) {
-        return Err(Stop::Nonsense);
+        return Err(ParseError::Malformed);
     }
     let (tensors, keys) = (r.u64()?, r.u64()?);
     let mut alignment = ALIGNMENT;
@@ -42,14 +42,14 @@ pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, Stop> {
         }
     }
     if !alignment.is_power_of_two() {
-        return Err(Stop::Nonsense);
+        return Err(ParseError::Malformed);
     }
     let mut offsets = Vec::new();
     for _ in 0..tensors {
         r.string()?;
         let dimensions = r.u32()?;
         if dimensions > MAX_DIMENSIONS {
-            return Err(Stop::Nonsense);
+            return Err(ParseError::Malformed);
         }
         r.skip(u64::from(dimensions) * 8 + 4)?;
         offsets.push(r.u64()?);
@@ -68,46 +68,46 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, n: u64) -> Result<&'a [u8], Stop> {
+    fn take(&mut self, n: u64) -> Result<&'a [u8], ParseError> {
         // As long again as what is there: the end is not known before it is read.
-        let end = (self.at as u64).checked_add(n).ok_or(Stop::Nonsense)?;
+        let end = (self.at as u64).checked_add(n).ok_or(ParseError::Malformed)?;
         let taken = usize::try_from(end).ok().and_then(|end| self.bytes.get(self.at..end));
-        let taken = taken.ok_or(Stop::Short(end.max(2 * self.bytes.len() as u64)))?;
+        let taken = taken.ok_or(ParseError::Incomplete(end.max(2 * self.bytes.len() as u64)))?;
         self.at += taken.len();
         Ok(taken)
     }
 
-    fn skip(&mut self, n: u64) -> Result<(), Stop> {
+    fn skip(&mut self, n: u64) -> Result<(), ParseError> {
         self.take(n).map(drop)
     }
 
-    fn u32(&mut self) -> Result<u32, Stop> {
+    fn u32(&mut self) -> Result<u32, ParseError> {
         let bytes = self.take(4)?.try_into().expect("four bytes were taken");
         Ok(u32::from_le_bytes(bytes))
     }
 
-    fn u64(&mut self) -> Result<u64, Stop> {
+    fn u64(&mut self) -> Result<u64, ParseError> {
         let bytes = self.take(8)?.try_into().expect("eight bytes were taken");
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn string(&mut self) -> Result<&'a [u8], Stop> {
+    fn string(&mut self) -> Result<&'a [u8], ParseError> {
         let len = self.u64()?;
         self.take(len)
     }
 
-    fn skip_value(&mut self, kind: u32, depth: u32) -> Result<(), Stop> {
+    fn skip_value(&mut self, kind: u32, depth: u32) -> Result<(), ParseError> {
         match kind {
             STRING => self.string().map(drop),
             ARRAY if depth < MAX_DEPTH => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 match size_of(kind) {
-                    Some(size) => self.skip(count.checked_mul(size).ok_or(Stop::Nonsense)?),
+                    Some(size) => self.skip(count.checked_mul(size).ok_or(ParseError::Malformed)?),
                     // Each takes bytes, so they bound the loop.
                     None => (0..count).try_for_each(|_| self.skip_value(kind, depth + 1)),
                 }
             }
-            _ => self.skip(size_of(kind).ok_or(Stop::Nonsense)?),
+            _ => self.skip(size_of(kind).ok_or(ParseError::Malformed)?),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::{MAX_HEADER, Stop};
+use super::parse::{MAX_HEADER, ParseError};
 use crate::base::FileRange;
 
 /// The key that names no tensor.
@@ -17,17 +17,19 @@ const METADATA: &str = "__metadata__";
 const LENGTH: u64 = 8;
 
 /// Where the tensors lie in a file of `len` bytes that begins so.
-pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, Stop> {
-    let Some((length, json)) = first.split_first_chunk() else { return Err(Stop::Short(LENGTH)) };
+pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, ParseError> {
+    let Some((length, json)) = first.split_first_chunk() else {
+        return Err(ParseError::Incomplete(LENGTH));
+    };
     let header = LENGTH.saturating_add(u64::from_le_bytes(*length));
     if header > len.min(MAX_HEADER) || json.first().is_some_and(|b| *b != b'{') {
-        return Err(Stop::Nonsense);
+        return Err(ParseError::Malformed);
     }
     let Some(json) = json.get(..(header - LENGTH) as usize) else {
-        return Err(Stop::Short(header));
+        return Err(ParseError::Incomplete(header));
     };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    deserializer.deserialize_map(Extents { behind: header }).map_err(|_| Stop::Nonsense)
+    deserializer.deserialize_map(Extents { behind: header }).map_err(|_| ParseError::Malformed)
 }
 
 #[derive(serde::Deserialize)]

@@ -1,0 +1,10 @@
+//! Work that blocks on the disk runs on the runtime's blocking pool.
+
+use super::error::FetchError;
+
+/// Runs `work` on the blocking pool and waits for its result.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Stopped)
+}

@@ -1,0 +1,75 @@
+//! Objects: what a source keeps, and how its bytes are verified.
+//!
+//! An object is verified in leaves: ranges of the object with a digest each. Immutable values.
+
+use std::ops::Range;
+
+use super::digest::Digest;
+use super::hash::HashAlgorithm;
+use crate::base::ObjectRange;
+
+/// Maximum number of bytes that one digest may cover: a leaf, or an object without leaves, is held in
+/// memory until it has matched.
+pub const MAX_LEAF: u64 = 64 << 20;
+/// Minimum size of a leaf (but the last of its object): a page; below, digests outweigh data.
+pub const MIN_LEAF: u64 = 4 << 10;
+/// How an object is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// The object is its one leaf; its name is the SHA-256 of its bytes.
+    Whole,
+    /// Leaves of `size` bytes, the last one shorter.
+    Leaves {
+        /// Bytes of each leaf but the last.
+        size: u64,
+        /// What the leaves are hashed with.
+        digest: HashAlgorithm,
+        /// The SHA-256 of the leaf list.
+        list: Digest,
+    },
+}
+
+impl Check {
+    /// Bytes of each leaf but the last.
+    pub fn leaf_size(&self, object_len: u64) -> u64 {
+        match self {
+            Self::Whole => object_len,
+            Self::Leaves { size, .. } => *size,
+        }
+    }
+
+    /// How many leaves an object of that length has.
+    pub fn leaf_count(&self, object_len: u64) -> u64 {
+        object_len.div_ceil(self.leaf_size(object_len).max(1))
+    }
+
+    /// The bytes of leaf `leaf`, which must exist.
+    pub fn leaf_range(&self, leaf: u64, object_len: u64) -> ObjectRange {
+        let size = self.leaf_size(object_len);
+        ObjectRange::at(leaf * size, size).intersect(&ObjectRange::new(0, object_len))
+    }
+}
+
+/// What a registry keeps under a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Object {
+    /// Its name. Proven only when the whole has been hashed.
+    pub digest: Digest,
+    /// Its length in bytes, at least 1.
+    pub len: u64,
+    /// How its bytes are verified.
+    pub check: Check,
+}
+
+impl Object {
+    /// How many leaves it has.
+    pub fn leaf_count(&self) -> u64 {
+        self.check.leaf_count(self.len)
+    }
+
+    /// The bytes of a run of leaves, which must exist and not be empty.
+    pub fn leaves_range(&self, leaves: &Range<u64>) -> ObjectRange {
+        let of = |leaf| self.check.leaf_range(leaf, self.len);
+        ObjectRange::new(of(leaves.start).start(), of(leaves.end - 1).end())
+    }
+}
