@@ -11,9 +11,6 @@ use rustix::io::Errno;
 use crate::error::{Failure, Kind};
 use crate::identity::Identity;
 
-/// What is read first of a registry's folder.
-const CATALOG: &str = "models.json";
-
 /// Certificates that the user brought.
 pub const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
@@ -33,7 +30,8 @@ pub fn reachable(root: &Path, identity: &Identity) -> Result<(), Failure> {
 pub fn readable(identity: &Identity, registry: Option<&Path>) -> Result<(), Failure> {
     let brought = CERTIFICATES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     let brought = brought.map(|(name, path)| (name, PathBuf::from(path), Kind::Storage));
-    let registry = registry.map(|folder| ("the registry", folder.join(CATALOG), Kind::Network));
+    let registry = registry
+        .map(|folder| ("the registry", modelfs::registry::first_file(folder), Kind::Network));
     for (what, path, kind) in brought.chain(registry) {
         let above = path.parent().unwrap_or(&path);
         let closed = first_closed(above, Some((&path, Access::READ_OK)), identity)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::model::Digest;
+use modelfs::model::{Digest, VersionId};
 use modelfs::registry::{Registry, RegistryError};
 use modelfs::store::{Store, StoreOptions};
 
@@ -89,7 +89,7 @@ pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(
 /// Whether a registry answers at all. It is not asked for its catalog: a large one would be sent twice.
 async fn answers(registry: &dyn Registry) -> Result<(), RegistryError> {
     let nothing = Digest::from_bytes([0; 32]);
-    match registry.document(&nothing, 0).await {
+    match registry.manifest(&VersionId::new(nothing)).await {
         Err(error @ RegistryError::Refused { .. }) => Err(error),
         Err(error) if error.is_transient() => Err(error),
         _ => Ok(()),
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn a_missing_catalog_is_a_network_failure_that_names_the_registry() {
-        let failure = no_catalog("http://h", Failure::new(Kind::NotFound, "models.json: 404"));
+        let failure = no_catalog("http://h", Failure::new(Kind::NotFound, "the catalog: 404"));
         assert_eq!(failure.exit_code, 5);
-        assert!(failure.message.contains("http://h") && failure.message.contains("models.json"));
+        assert!(failure.message.contains("http://h") && failure.message.contains("the catalog"));
         let damaged = no_catalog("r", Failure::new(Kind::Verification, "x"));
         assert_eq!(damaged.exit_code, 6);
     }

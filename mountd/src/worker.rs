@@ -15,7 +15,7 @@ use modelfs::base::clock::rfc3339;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, Manager};
-use modelfs::registry::{HttpTimeouts, Registry, Unanswering};
+use modelfs::registry::{Registry, Timeouts, Unavailable};
 use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
 use modelfs_platform::{MountOptions, Serving, Task};
@@ -98,13 +98,13 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     let Joined { welcome, lock, listener, supervisor, owner } = joined;
     let Told { begin, assigned, mut wishes } = supervisor.listen()?;
     let stopped = || Failure::new(Kind::Interrupted, "stopped before the mount was ready");
-    let timeouts = HttpTimeouts::within(options.fetch.read_deadline);
+    let timeouts = Timeouts::within(options.fetch.read_deadline);
     let mut registry = modelfs::registry::open_with(&options.registry, timeouts)?;
     if welcome.registry_hangs {
         // Looking at it may hang this worker, too. Waiting readers are answered by the worker that takes
         // over when the folder answers again.
         let why = "the registry's folder does not answer";
-        registry = Arc::new(Unanswering::new(registry.name(), why));
+        registry = Arc::new(Unavailable::new(&*registry, why));
     }
     let how = wiring::store_options(&options.root, options.limit);
     // The former worker may still hold the store: errors are found before it ends.

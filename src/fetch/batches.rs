@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::model::Object;
 
-/// The most bytes verified and written in one go: large enough that system calls do not matter,
+/// Maximum number of bytes verified and written in one go: large enough that system calls do not matter,
 /// small enough that readers do not wait for it.
 pub const BATCH: u64 = 1 << 20;
 
@@ -44,7 +44,7 @@ mod tests {
     fn batches_grow_and_cover_the_run() {
         let d = Digest::from_bytes([0; 32]);
         let check = Check::Leaves { size: 128 << 10, digest: HashAlgorithm::Blake3, list: d };
-        let object = Object { digest: d, len: 10 << 20, check };
+        let object = Object::new(d, 10 << 20, check);
         let batches: Vec<_> = Batches::new(&object, 5..40).collect();
         assert_eq!(batches[..4], [5..6, 6..8, 8..12, 12..20]);
         assert!(batches.windows(2).all(|w| w[0].end == w[1].start));

@@ -12,13 +12,11 @@ use super::batches::BATCH;
 use super::blocking::blocking;
 use super::deliver::Delivery;
 use super::error::FetchError;
-use super::flight::runs;
-use super::lists::LeafList;
+use super::flight::{Flight, runs};
 use super::transfer::Transfers;
-use super::urgency::Urgency;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffer;
-use crate::model::{Check, MAX_LEAF, Object};
+use crate::model::{Check, Leaves, MAX_LEAF, Object};
 use crate::store::{Blob, LocalCopy, ReadState};
 
 impl Transfers {
@@ -27,7 +25,7 @@ impl Transfers {
         &self,
         delivery: &Arc<Delivery>,
     ) -> Result<(), FetchError> {
-        let (object, flight) = (delivery.object, delivery.flight.clone());
+        let (object, flight) = (&delivery.object, &delivery.flight);
         let names = match object.check {
             Check::Whole => vec![object.digest],
             Check::Leaves { list, .. } => vec![list, object.digest],
@@ -38,10 +36,11 @@ impl Transfers {
         if sources.is_empty() {
             return Ok(());
         }
-        if matches!(object.check, Check::Leaves { .. }) {
-            let list = self.list_from(&object, &sources, &flight.urgency).await?;
-            delivery.list.get_or_init(|| list);
-        }
+        let leaves = match self.lists.known(object, &flight.leaves) {
+            Some(known) => known,
+            None => self.leaves_from(flight, object, &sources).await?,
+        };
+        delivery.leaves.get_or_init(|| leaves);
         for source in sources.into_iter().map(Arc::new) {
             for run in flight.pending() {
                 self.copy_run(delivery, &source, run).await?;
@@ -52,17 +51,17 @@ impl Transfers {
 
     /// The leaf list of an object of which other blobs have bytes: made from them when they are
     /// all of it, so that no network is needed; else fetched.
-    async fn list_from(
+    async fn leaves_from(
         &self,
+        flight: &Flight,
         object: &Object,
         sources: &[LocalCopy],
-        urgency: &Urgency,
-    ) -> Result<LeafList, FetchError> {
+    ) -> Result<Leaves, FetchError> {
         let all = ObjectRange::new(0, object.len);
         let whole = sources.iter().find(|s| s.object.contains(&all));
         // Held in memory while it is hashed, so only objects of the usual size.
         if let Some(source) = whole.filter(|_| object.len <= MAX_LEAF) {
-            let _room = self.memory.take(object.len, urgency).await;
+            let _room = self.memory.take(object.len, &flight.urgency).await;
             let (blob, at) = (source.blob.clone(), source.file.start());
             let (check, buffer) = (object.check, self.buffers.take(object.len as usize));
             let lists = self.lists.clone();
@@ -74,7 +73,7 @@ impl Transfers {
                 return Ok(list);
             }
         }
-        self.fetch_list(object).await
+        self.fetch_leaves(flight, object).await
     }
 
     async fn copy_run(

@@ -11,9 +11,8 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::flight::{Flight, LeafBytes, Outcome, runs};
-use super::lists::LeafList;
 use crate::base::ObjectRange;
-use crate::model::{Check, Digest, HashAlgorithm, Object, Part, PartIx, PartRange};
+use crate::model::{Digest, HashAlgorithm, Leaves, Object, Part, PartIx, PartRange};
 use crate::store::{Blob, LocalCopy, Reservation, Written};
 
 /// A place in a blob where an object's bytes belong.
@@ -44,8 +43,8 @@ pub struct Delivery {
     pub flight: Arc<Flight>,
     /// Whose bytes.
     pub object: Object,
-    /// What its leaves must hash to, once known; never when the object is its one leaf.
-    pub list: OnceLock<LeafList>,
+    /// What its leaves must match, once that is known.
+    pub leaves: OnceLock<Leaves>,
     /// Where they are stored.
     pub targets: Vec<Target>,
     /// Where the space for that comes from; none: they are only handed over.
@@ -55,23 +54,13 @@ pub struct Delivery {
 impl Delivery {
     /// Whether these are the bytes of that leaf.
     pub fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
-        match (self.object.check, self.list.get()) {
-            (Check::Whole, _) => HashAlgorithm::Sha256.hash(bytes) == self.object.digest,
-            (Check::Leaves { digest, .. }, Some(list)) => {
-                list.get(leaf as usize).is_some_and(|want| digest.hash(bytes) == *want)
-            }
-            (Check::Leaves { .. }, None) => false,
-        }
+        self.leaves.get().is_some_and(|leaves| leaves.matches(leaf, bytes))
     }
 
     /// The BLAKE3 of a part that matched, where that is what it was checked by.
     fn blake3_of(&self, part: &Part) -> Option<Digest> {
-        match self.object.check {
-            Check::Leaves { digest: HashAlgorithm::Blake3, .. } if part.is_whole_leaf() => {
-                self.list.get()?.get(part.leaf as usize).copied()
-            }
-            _ => None,
-        }
+        let leaves = self.leaves.get().filter(|_| part.is_whole_leaf())?;
+        (leaves.algorithm() == HashAlgorithm::Blake3).then(|| leaves.digest(part.leaf)).flatten()
     }
 
     fn leaf_range(&self, leaf: u64) -> ObjectRange {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, Retry};
 use crate::store::StoreError;
 
 /// Why bytes could not be had.
@@ -54,24 +54,17 @@ impl FetchError {
         }
     }
 
-    /// Whether it is worth waiting until then.
-    pub(super) fn is_worth_waiting(&self) -> bool {
+    /// Whether to repeat the request, and when.
+    pub(super) fn retry(&self) -> Retry {
         match self {
-            Self::Registry(error) => error.is_worth_waiting(),
-            other => other.is_transient(),
+            Self::Registry(error) => error.retry(),
+            Self::TimedOut { .. } => Retry::Later { not_before: None },
+            _ => Retry::Never,
         }
     }
 
-    /// How long the registry asks not to be asked again.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Registry(RegistryError::Busy { retry_after, .. }) => *retry_after,
-            _ => None,
-        }
-    }
-
-    /// Whether it says something about the flight only, not about the bytes: another one may bring
-    /// them. A flight that somebody waits for needs no store.
+    /// Whether it says something about the flight only, not about the bytes: another flight may bring
+    /// them. A flight of a demand read needs no space in the store.
     pub(super) fn is_of_the_flight(&self) -> bool {
         matches!(self, Self::Stopped | Self::Store(_))
     }

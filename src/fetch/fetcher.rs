@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::cached_file::CachedFile;
 use super::deliver::Target;
 use super::error::FetchError;
-use super::flight::ObjectKey;
+use super::flight::{FlightKey, ObjectKey};
 use super::loads::Loads;
 use super::options::{FetchOptions, Load, Traffic};
 use super::source::Source;
@@ -175,10 +175,12 @@ impl Fetcher {
         leaves: std::ops::Range<u64>,
         priority: Priority,
     ) -> Vec<Ride> {
-        let what = *manifest.object(object);
-        let rides = self.transfers.table.claim(ObjectKey::of(&what), leaves, priority);
+        let what = manifest.object(object);
+        let key = FlightKey { source: self.source.key(), object: ObjectKey::of(what) };
+        let rides = self.transfers.table.claim(key, leaves, priority);
         for ride in rides.iter().filter(|r| r.new) {
             let (this, manifest, flight) = (self.clone(), manifest.clone(), ride.flight.clone());
+            let what = what.clone();
             self.runtime.spawn(async move {
                 let (fetcher, leaves) = (this.clone(), flight.leaves.clone());
                 let targets = move || fetcher.targets(&manifest, object, &leaves);

@@ -16,11 +16,12 @@ use super::error::FetchError;
 use super::urgency::{Priority, Urgency};
 use crate::model::{Check, Digest, Object};
 
-/// What makes two fetches the same: the digest that is checked, how, and over how many bytes.
+/// What makes two objects the same to fetch: the digest that is checked, how, and over how many
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
     check: Check,
-    /// The object's name when it is what is checked; else the leaf list's.
+    /// The digest of the object when that is what is checked; else of the leaf list.
     digest: Digest,
     len: u64,
 }
@@ -34,6 +35,16 @@ impl ObjectKey {
         };
         Self { check: object.check, digest, len: object.len }
     }
+}
+
+/// What makes two fetches the same. The source is part of it: an error of one registry never fails a
+/// reader of another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FlightKey {
+    /// The name of the source that is asked.
+    pub source: Arc<str>,
+    /// The object.
+    pub object: ObjectKey,
 }
 
 /// Verified bytes of one leaf, with the memory they take from the budget.
@@ -77,8 +88,8 @@ impl Leaf {
 /// A run of leaves on its way.
 #[derive(Debug)]
 pub struct Flight {
-    /// Of which object.
-    pub key: ObjectKey,
+    /// Of which object, from which source.
+    pub key: FlightKey,
     /// Which leaves.
     pub leaves: Range<u64>,
     /// How urgent it is.
@@ -123,7 +134,7 @@ impl Drop for Reader {
 
 impl Flight {
     /// Of these leaves, none of which has come.
-    pub fn new(key: ObjectKey, leaves: Range<u64>, priority: Priority) -> Self {
+    pub fn new(key: FlightKey, leaves: Range<u64>, priority: Priority) -> Self {
         let count = (leaves.end - leaves.start) as usize;
         Self {
             key,
@@ -256,7 +267,8 @@ mod tests {
 
     fn flight(leaves: Range<u64>) -> Arc<Flight> {
         let digest = Digest::from_bytes([1; 32]);
-        let key = ObjectKey::of(&Object { digest, len: 1000, check: Check::Whole });
+        let object = ObjectKey::of(&Object::new(digest, 1000, Check::Whole));
+        let key = FlightKey { source: "a".into(), object };
         Arc::new(Flight::new(key, leaves, Priority::Prefetch))
     }
 

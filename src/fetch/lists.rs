@@ -1,32 +1,31 @@
 //! Leaf lists: fetched when a partial read needs one, kept in memory within a bound.
 //!
-//! Invariant: a list handed out hashed to its promised SHA-256 and has one digest per leaf.
-//! Concurrency: shared; two askers for one list make one request.
+//! Invariant: what is handed out covers the leaves that were asked for. The registry has verified it
+//! against the digest of the list. Concurrency: shared; callers that need the same list share one
+//! request.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
 use super::error::FetchError;
+use super::flight::FlightKey;
 use crate::base::weighted::Weighted;
 use crate::model::hash;
-use crate::model::{Check, Digest};
-use crate::registry::{Registry, xprim};
+use crate::model::{Check, Digest, Leaves, Object};
+use crate::registry::Registry;
 
-/// The most bytes of lists in memory: those of 32 GiB of models at 128 KiB a leaf.
+/// Maximum size of the lists in memory: those of 32 GiB of models at 128 KiB a leaf.
 const MEMORY: usize = 8 << 20;
-const DIGEST: usize = 32;
 
-/// The digests of an object's leaves.
-pub type LeafList = Arc<[Digest]>;
+type Fetching = Arc<OnceCell<Leaves>>;
 
-type Fetching = Arc<OnceCell<LeafList>>;
-
-/// Leaf lists in memory and on their way.
+/// Leaf lists in memory, by the digest of the list, and those being fetched.
 pub struct LeafLists {
-    kept: Mutex<Weighted<Digest, LeafList>>,
-    fetching: Mutex<HashMap<Digest, Fetching>>,
+    kept: Mutex<Weighted<Digest, Leaves>>,
+    fetching: Mutex<HashMap<(FlightKey, Range<u64>), Fetching>>,
 }
 
 impl LeafLists {
@@ -35,40 +34,49 @@ impl LeafLists {
         Self { kept: Mutex::new(Weighted::new(MEMORY)), fetching: Mutex::new(HashMap::new()) }
     }
 
-    /// The list, if it is in memory.
-    pub fn kept(&self, list: &Digest) -> Option<LeafList> {
-        self.kept.lock().expect("holders do not panic").get(list)
+    /// The digests of these leaves of an object, if they are known without asking a registry.
+    pub fn known(&self, object: &Object, leaves: &Range<u64>) -> Option<Leaves> {
+        match &object.check {
+            Check::Whole => Some(Leaves::whole(object)),
+            Check::Leaves { list, .. } => {
+                let kept = self.kept.lock().expect("holders do not panic").get(list);
+                kept.filter(|kept| kept.covers(leaves))
+            }
+        }
     }
 
-    /// The list of an object of that length, from memory or the registry.
+    /// The digests of these leaves of an object, from memory or the registry.
     pub async fn get(
         &self,
         registry: &dyn Registry,
-        list: &Digest,
-        leaves: u64,
-    ) -> Result<LeafList, FetchError> {
-        if let Some(found) = self.kept(list) {
+        key: &FlightKey,
+        object: &Object,
+        leaves: &Range<u64>,
+    ) -> Result<Leaves, FetchError> {
+        if let Some(found) = self.known(object, leaves) {
             return Ok(found);
         }
+        let request = (key.clone(), leaves.clone());
         let cell = {
             let mut fetching = self.fetching.lock().expect("holders do not panic");
-            fetching.entry(*list).or_default().clone()
+            fetching.entry(request.clone()).or_default().clone()
         };
         let got = cell
             .get_or_try_init(|| async {
-                let bytes = registry.document(list, leaves * DIGEST as u64).await?;
-                let found = xprim::parse_leaves(list, &bytes, leaves)?;
-                self.keep(*list, found.clone());
+                let found = registry.leaves(object, object.leaves_range(leaves)).await?;
+                if let Check::Leaves { list, .. } = object.check {
+                    self.keep(list, found.clone());
+                }
                 Ok::<_, FetchError>(found)
             })
             .await
             .cloned();
-        self.fetching.lock().expect("holders do not panic").remove(list);
+        self.fetching.lock().expect("holders do not panic").remove(&request);
         got
     }
 
     /// Makes the list of a whole object from its bytes and keeps it if it is the promised one.
-    pub fn rebuild(&self, check: &Check, object: &[u8]) -> Option<LeafList> {
+    pub fn rebuild(&self, check: &Check, object: &[u8]) -> Option<Leaves> {
         let Check::Leaves { size, digest, list } = check else { return None };
         let size = usize::try_from(*size).ok()?;
         let found: Vec<Digest> = object.chunks(size).map(|leaf| digest.hash(leaf)).collect();
@@ -76,14 +84,13 @@ impl LeafLists {
         if hash::sha256(&bytes) != *list {
             return None;
         }
-        let found: LeafList = found.into();
+        let found = Leaves::new(*digest, 0, found.into());
         self.keep(*list, found.clone());
         Some(found)
     }
 
-    fn keep(&self, list: Digest, found: LeafList) {
-        let bytes = found.len() * DIGEST;
-        self.kept.lock().expect("holders do not panic").put(list, bytes, found);
+    fn keep(&self, list: Digest, found: Leaves) {
+        self.kept.lock().expect("holders do not panic").put(list, found.memory(), found);
     }
 }
 
@@ -97,23 +104,30 @@ mod tests {
         let object = vec![7u8; 10_000];
         let digests: Vec<u8> =
             object.chunks(4096).flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes()).collect();
-        let check = |list| Check::Leaves { size: 4096, digest: HashAlgorithm::Blake3, list };
         let lists = LeafLists::new();
         let list = hash::sha256(&digests);
-        assert!(lists.rebuild(&check(list), &object[1..]).is_none());
-        assert!(lists.kept(&list).is_none());
-        assert_eq!(lists.rebuild(&check(list), &object).unwrap().len(), 3);
-        assert!(lists.kept(&list).is_some());
+        let check = Check::Leaves { size: 4096, digest: HashAlgorithm::Blake3, list };
+        let known = Object::new(list, 10_000, check);
+        assert!(lists.rebuild(&check, &object[1..]).is_none());
+        assert!(lists.known(&known, &(0..3)).is_none());
+        let found = lists.rebuild(&check, &object).unwrap();
+        assert!(found.covers(&(0..3)) && !found.covers(&(0..4)));
+        assert_eq!(lists.known(&known, &(1..3)), Some(found));
     }
 
     #[test]
     fn memory_is_bounded() {
         let lists = LeafLists::new();
-        let long: LeafList = vec![Digest::from_bytes([0; 32]); 1 << 16].into();
+        let digest = |n| Digest::from_bytes([n; 32]);
+        let long = Leaves::new(HashAlgorithm::Blake3, 0, vec![digest(0); 1 << 16].into());
         for n in 0..20 {
-            lists.keep(Digest::from_bytes([n; 32]), long.clone());
+            lists.keep(digest(n), long.clone());
         }
-        let kept = |n: &u8| lists.kept(&Digest::from_bytes([*n; 32])).is_some();
+        let kept = |n: &u8| {
+            let check =
+                Check::Leaves { size: 4096, digest: HashAlgorithm::Blake3, list: digest(*n) };
+            lists.known(&Object::new(digest(*n), 4096 << 16, check), &(0..1)).is_some()
+        };
         let newest = 20 - (MEMORY / (2 << 20)) as u8;
         assert!((0..20).filter(kept).eq(newest..20), "as many as fit, and the newest");
     }

@@ -16,20 +16,18 @@ use super::error::FetchError;
 use super::options::FetchOptions;
 use crate::base::weighted::Weighted;
 use crate::model::hash;
-use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest};
+use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest, VersionId};
 use crate::registry::{
-    CatalogAnswer, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, xprim,
+    Listing, ManifestDocument, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait,
+    Waits, read_catalog, read_manifest,
 };
 use crate::store::{Formats, NodeKey, SavedCatalog, Store, StoreError};
 
-/// The most files and objects of manifests kept in memory: some 100 bytes each.
+/// Maximum number of files and objects of the manifests kept in memory: some 100 bytes each.
 const MANIFEST_ENTRIES: usize = 200_000;
 
-/// The largest manifest document; beyond, a registry is mistaken or hostile.
-const MANIFEST_LIMIT: u64 = xprim::MAX_MANIFEST;
-
-/// A registry whose answer takes longer than this is so far that opening a connection is worth sparing
-/// a reader: a tenth of a far one's round trip, ten times a near one's.
+/// A registry whose answer takes longer than this is so remote that a connection is opened before a
+/// reader needs it: a tenth of a remote registry's round trip, ten times a near one's.
 const NEAR: Duration = Duration::from_millis(5);
 /// What is said of names in the catalog that are left out.
 const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
@@ -38,7 +36,8 @@ const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
 /// A configured registry.
 pub struct Source {
-    name: String,
+    /// Shared with the keys of flights.
+    name: Arc<str>,
     registry: Option<Arc<dyn Registry>>,
     /// The same with retries, for documents.
     patient: Option<Arc<dyn Registry>>,
@@ -69,15 +68,15 @@ struct State {
     /// What an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
     /// When a connection was last opened for reads to come.
-    expected: Option<Instant>,
+    preconnected: Option<Instant>,
 }
 
 impl State {
     /// Whether one more connection is to be opened; if so, not again at once.
-    fn expects(&mut self) -> bool {
-        let due = self.expected.is_none_or(|at| at.elapsed() >= KEPT_ALIVE);
+    fn preconnects(&mut self) -> bool {
+        let due = self.preconnected.is_none_or(|at| at.elapsed() >= KEPT_ALIVE);
         if due {
-            self.expected = Some(Instant::now());
+            self.preconnected = Some(Instant::now());
         }
         due
     }
@@ -101,7 +100,7 @@ impl Source {
         });
         store.uses(name, Formats { listed, blobs });
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             registry,
             patient,
             store,
@@ -118,6 +117,11 @@ impl Source {
     /// The registry's name, without credentials; the key in the index.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, to be shared.
+    pub(super) fn key(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// How old the catalog may get before the registry is asked again.
@@ -244,22 +248,22 @@ impl Source {
         let offline = self.catalog_now().is_some();
         let asked = if offline { registry } else { self.patient.as_ref().unwrap_or(registry) };
         let _listed = self.waits.begin(tokio::time::Instant::now() + self.patience);
-        let answer = tokio::time::timeout(self.patience, asked.catalog(&known)).await;
+        let answer = tokio::time::timeout(self.patience, asked.list(&known)).await;
         let answer = answer.unwrap_or_else(|_| {
             let why = format!("not all there within {:?}", self.patience);
-            Err(RegistryError::Unreachable { what: xprim::CATALOG.to_owned(), why })
+            Err(RegistryError::Unreachable { what: "the catalog".to_owned(), why })
         });
         let now = SystemTime::now();
         let mut news = None;
         let outcome = match answer {
-            Ok(CatalogAnswer::Unchanged) => {
+            Ok(Listing::Unchanged) => {
                 let (store, name) = (self.store.clone(), self.name.clone());
                 kept("the catalog", blocking(move || store.catalog_checked(&name, now)).await);
                 Ok(())
             }
-            Ok(CatalogAnswer::Changed { catalog, body, validator }) => {
+            Ok(Listing::Changed { catalog, document, validator }) => {
                 let saved = SavedCatalog {
-                    body: body.into(),
+                    body: document.into(),
                     etag: validator.etag.clone(),
                     last_modified: validator.last_modified.clone(),
                     checked: now,
@@ -282,7 +286,7 @@ impl Source {
         if before.left_out() != catalog.left_out()
             && let Some(first) = catalog.left_out().first.first()
         {
-            let (registry, count) = (&self.name, catalog.left_out().count);
+            let (registry, count) = (self.name(), catalog.left_out().count);
             tracing::warn!(registry, count, first, "{LEFT_OUT}");
         }
         let change = (before != catalog).then_some((before, catalog));
@@ -300,7 +304,7 @@ impl Source {
         let (store, name) = (self.store.clone(), self.name.clone());
         let loaded = blocking(move || -> Result<_, FetchError> {
             let Some(saved) = store.saved_catalog(&name)? else { return Ok(None) };
-            match xprim::parse_catalog(&saved.body) {
+            match read_catalog(&saved.body) {
                 Ok(catalog) => Ok(Some((
                     catalog,
                     Validator { etag: saved.etag, last_modified: saved.last_modified },
@@ -315,7 +319,7 @@ impl Source {
         if let Some((catalog, validator)) = loaded {
             if let Some(first) = catalog.left_out().first.first() {
                 // Nothing new: a daemon's log has it, and no command speaks of it.
-                let (registry, count) = (&self.name, catalog.left_out().count);
+                let (registry, count) = (self.name(), catalog.left_out().count);
                 tracing::info!(registry, count, first, "{LEFT_OUT}");
             }
             let mut state = self.state();
@@ -333,7 +337,7 @@ impl Source {
             return Ok(Some(found));
         }
         let Some(body) = self.saved_document(hash)? else { return Ok(None) };
-        let manifest = Arc::new(xprim::parse_manifest(*hash, &body)?);
+        let manifest = Arc::new(read_manifest(VersionId::new(*hash), &body)?);
         self.keep(manifest.clone());
         Ok(Some(manifest))
     }
@@ -350,10 +354,9 @@ impl Source {
         if let Some(found) = blocking(move || this.manifest_now(&hash)).await?? {
             return Ok(found);
         }
-        let body = self.fetch_document(&hash).await?;
-        let manifest = Arc::new(xprim::parse_manifest(hash, &body)?);
-        let store = self.store.clone();
-        kept("a manifest", blocking(move || store.save_manifest(&hash, &body)).await);
+        let ManifestDocument { document, manifest } = self.fetch_manifest(&hash).await?;
+        let (store, manifest) = (self.store.clone(), Arc::new(manifest));
+        kept("a manifest", blocking(move || store.save_manifest(&hash, &document)).await);
         self.keep(manifest.clone());
         Ok(manifest)
     }
@@ -363,21 +366,22 @@ impl Source {
         let (this, hash) = (self.clone(), *hash);
         match blocking(move || this.saved_document(&hash)).await?? {
             Some(body) => Ok(body.into()),
-            None => self.fetch_document(&hash).await,
+            None => Ok(self.fetch_manifest(&hash).await?.document),
         }
     }
 
-    async fn fetch_document(&self, hash: &Digest) -> Result<Bytes, FetchError> {
+    async fn fetch_manifest(&self, hash: &Digest) -> Result<ManifestDocument, FetchError> {
         let Some(registry) = &self.patient else {
             return Err(FetchError::NotKnown { what: format!("manifest {hash}") });
         };
-        let mut coming = registry.document(hash, MANIFEST_LIMIT);
+        let version = VersionId::new(*hash);
+        let mut coming = registry.manifest(&version);
         if let Ok(came) = tokio::time::timeout(NEAR, &mut coming).await {
             return Ok(came?);
         }
         // The first read asks for data and a leaf list at once: it need not wait for a handshake.
-        if self.state().expects() {
-            registry.expect_reads(hash);
+        if self.state().preconnects() {
+            registry.preconnect(&version);
         }
         Ok(coming.await?)
     }
@@ -395,7 +399,7 @@ impl Source {
 
 /// Tells what a catalog document lists, for the store, which knows no format.
 fn listed(body: &[u8], tell: &mut dyn FnMut(NodeKey)) -> bool {
-    let Ok(catalog) = xprim::parse_catalog(body) else { return false };
+    let Ok(catalog) = read_catalog(body) else { return false };
     for group in catalog.groups() {
         let name = || -> Box<str> { group.as_str().into() };
         tell(NodeKey::Group { group: name() });
@@ -412,7 +416,7 @@ fn listed(body: &[u8], tell: &mut dyn FnMut(NodeKey)) -> bool {
 
 /// The blobs of a manifest document's files, for the store.
 fn blobs(hash: &Digest, body: &[u8]) -> Option<Vec<ContentKey>> {
-    let manifest = xprim::parse_manifest(*hash, body).ok()?;
+    let manifest = read_manifest(VersionId::new(*hash), body).ok()?;
     let files = (0u32..).map(FileIx).zip(manifest.files()).filter(|(_, file)| file.len > 0);
     Some(files.map(|(ix, _)| manifest.layout(ix).key()).collect())
 }

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::flight::{Flight, ObjectKey};
+use super::flight::{Flight, FlightKey};
 use super::urgency::Priority;
 
 /// The flights under way.
 #[derive(Debug, Default)]
 pub struct FlightTable {
-    flights: Mutex<HashMap<ObjectKey, Vec<Arc<Flight>>>>,
+    flights: Mutex<HashMap<FlightKey, Vec<Arc<Flight>>>>,
 }
 
 /// Leaves and the flight that brings them.
@@ -32,9 +32,9 @@ pub struct Ride {
 impl FlightTable {
     /// Rides for these leaves of an object, each leaf in one. Flights under way that bring some of
     /// them become at least that urgent.
-    pub fn claim(&self, key: ObjectKey, wanted: Range<u64>, priority: Priority) -> Vec<Ride> {
+    pub fn claim(&self, key: FlightKey, wanted: Range<u64>, priority: Priority) -> Vec<Ride> {
         let mut table = self.flights.lock().expect("holders do not panic");
-        let flying = table.entry(key).or_default();
+        let flying = table.entry(key.clone()).or_default();
         let mut rides = Vec::new();
         for flight in flying.iter() {
             let coming = flight.coming(&wanted);
@@ -53,7 +53,7 @@ impl FlightTable {
         }
         gaps.push(at..wanted.end);
         for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
-            let flight = Arc::new(Flight::new(key, gap.clone(), priority));
+            let flight = Arc::new(Flight::new(key.clone(), gap.clone(), priority));
             flying.push(flight.clone());
             rides.push(Ride { flight, leaves: gap, new: true });
         }
@@ -83,12 +83,13 @@ mod tests {
 
     use super::*;
     use crate::fetch::FetchError;
-    use crate::fetch::flight::{LeafBytes, Outcome};
+    use crate::fetch::flight::{LeafBytes, ObjectKey, Outcome};
     use crate::model::{Check, Digest, Object};
 
-    fn key() -> ObjectKey {
+    fn key() -> FlightKey {
         let digest = Digest::from_bytes([1; 32]);
-        ObjectKey::of(&Object { digest, len: 1000, check: Check::Whole })
+        let object = ObjectKey::of(&Object::new(digest, 1000, Check::Whole));
+        FlightKey { source: "a".into(), object }
     }
 
     fn flight(table: &FlightTable, leaves: Range<u64>) -> Arc<Flight> {
@@ -108,6 +109,18 @@ mod tests {
         let told: Vec<_> = rides.iter().map(|r| (r.leaves.clone(), r.new)).collect();
         assert_eq!(told, [(2..4, false), (0..2, true)]);
         assert_eq!((first.urgency.get(), table.len()), (Priority::Demand, 2));
+    }
+
+    #[test]
+    fn the_same_object_of_another_source_has_its_own_flight() {
+        let table = FlightTable::default();
+        let first = flight(&table, 0..4);
+        let other = FlightKey { source: "b".into(), ..key() };
+        let rides = table.claim(other, 0..4, Priority::Demand);
+        assert!(rides.len() == 1 && rides[0].new);
+        assert_eq!(first.urgency.get(), Priority::Prefetch, "not even hurried by it");
+        table.remove(&first);
+        assert_eq!(table.len(), 1);
     }
 
     proptest! {

@@ -22,7 +22,7 @@ use super::blocking::blocking;
 use super::deliver::{Delivery, Target};
 use super::error::FetchError;
 use super::flight::{Flight, Outcome};
-use super::lists::{LeafList, LeafLists};
+use super::lists::LeafLists;
 use super::memory::Memory;
 use super::options::{FetchOptions, Load, Traffic};
 use super::slots::{Slot, Slots};
@@ -30,8 +30,8 @@ use super::table::FlightTable;
 use super::urgency::Priority;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffers;
-use crate::model::{Check, Object};
-use crate::registry::{Registry, RegistryError, RetryPolicy, Waiting, Waits, random};
+use crate::model::{Leaves, Object};
+use crate::registry::{Attempts, Registry, RegistryError, Retry, RetryPolicy, Waiting, Waits};
 use crate::store::{Reservation, Store};
 
 /// How many batches of a flight may be hashed or written while its next one arrives.
@@ -141,8 +141,9 @@ impl Transfers {
             Ok(space) => Mutex::new(space),
             Err(error) => return fail_rest(&flight, &error),
         };
-        let list = OnceLock::new();
-        let delivery = Arc::new(Delivery { flight: flight.clone(), object, list, targets, space });
+        let leaves = OnceLock::new();
+        let delivery =
+            Arc::new(Delivery { flight: flight.clone(), object, leaves, targets, space });
         if let Err(error) = self.copy_from_other_blobs(&delivery).await {
             tracing::debug!(%error, "a local copy failed; the registry is asked instead");
         }
@@ -178,51 +179,33 @@ impl Transfers {
     async fn fetch_rest(&self, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
         let flight = delivery.flight.clone();
         let mut mismatches: HashMap<u64, u32> = HashMap::new();
-        let mut failures = 0;
-        let mut give_up = Instant::now() + self.deadline;
-        let mut listed = None;
+        let mut attempts = Attempts::new(self.retry, self.deadline);
         while let Some(run) = flight.pending().into_iter().next() {
             let mut slot = self.slots.acquire(&flight.urgency).await;
-            // Not before: it did not wait for the registry.
-            let waiting = &*listed.get_or_insert_with(|| self.waits.begin(give_up));
+            // Not listed before: until then it did not wait for the registry.
+            let waiting = attempts.list_in(&self.waits);
             let outcome =
                 self.attempt(delivery, run.clone(), &mut mismatches, &mut slot, waiting).await;
             drop(slot);
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
-                failures = 0;
-                give_up = Instant::now() + self.deadline;
-                waiting.goes_on(give_up);
+                attempts.progressed();
             }
             let Err(error) = outcome else { continue };
-            let Some(delay) = self.delay(&error, failures, give_up) else { return Err(error) };
+            let retry = error.retry();
+            let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
             tracing::debug!(%error, ?delay, "trying again");
-            failures += 1;
-            let told = error.retry_after().is_some();
-            waiting.failed(&error);
             flight.trouble(error);
-            // Who begins to wait for it has not failed yet: for that one it tries at once, unless
-            // the registry asked for the pause.
+            // A read that joins the flight meanwhile has not failed yet: for that one it tries at
+            // once, unless the registry asked for the pause.
             let now = flight.urgency.get();
-            let _ = match told {
-                true => tokio::time::timeout(delay, std::future::pending()).await,
-                false => tokio::time::timeout(delay, flight.urgency.rises_above(now)).await,
+            let _ = match retry {
+                Retry::Later { not_before: Some(_) } => {
+                    tokio::time::timeout(delay, std::future::pending()).await
+                }
+                _ => tokio::time::timeout(delay, flight.urgency.rises_above(now)).await,
             };
         }
         Ok(())
-    }
-
-    fn delay(&self, error: &FetchError, failures: u32, give_up: Instant) -> Option<Duration> {
-        match error {
-            // A leaf list may have been spoilt on the way, like any bytes: once more.
-            FetchError::Registry(RegistryError::WrongBytes { .. }) if failures == 0 => {
-                Some(Duration::ZERO)
-            }
-            e if e.is_worth_waiting() => {
-                let left = give_up.saturating_duration_since(Instant::now());
-                self.retry.delay(failures + 1, random(), e.retry_after(), left)
-            }
-            _ => None,
-        }
     }
 
     /// What `work` gives, unless that takes longer than anything may be silent.
@@ -266,15 +249,18 @@ impl Transfers {
         since >= self.silence && in_all > patience * got as f64
     }
 
-    pub(super) async fn fetch_list(&self, object: &Object) -> Result<LeafList, FetchError> {
-        let Check::Leaves { list, .. } = object.check else { return Ok(Arc::from([])) };
-        if let Some(found) = self.lists.kept(&list) {
-            return Ok(found);
+    /// What the leaves of a flight must match.
+    pub(super) async fn fetch_leaves(
+        &self,
+        flight: &Flight,
+        object: &Object,
+    ) -> Result<Leaves, FetchError> {
+        if let Some(known) = self.lists.known(object, &flight.leaves) {
+            return Ok(known);
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let leaves = object.check.leaf_count(object.len);
         let registry = self.registry()?;
-        self.heard(self.lists.get(registry, &list, leaves)).await
+        self.heard(self.lists.get(registry, &flight.key, object, &flight.leaves)).await
     }
 
     fn registry(&self) -> Result<&dyn Registry, FetchError> {
@@ -292,28 +278,28 @@ impl Transfers {
         slot: &mut Slot,
         waiting: &Waiting,
     ) -> Result<(), FetchError> {
-        let object = delivery.object;
+        let (flight, object) = (&delivery.flight, &delivery.object);
         let range = object.leaves_range(&run);
         self.requests.fetch_add(1, Ordering::Relaxed);
         let registry = self.registry()?;
-        let (list, mut body) = tokio::try_join!(self.fetch_list(&object), async {
-            let body = registry.object(&object.digest, object.len, range);
+        let (leaves, mut body) = tokio::try_join!(self.fetch_leaves(flight, object), async {
+            let body = registry.read(object, range);
             self.heard_by(slot, async { Ok(body.await?) }).await
         })?;
-        delivery.list.get_or_init(|| list);
+        delivery.leaves.get_or_init(|| leaves);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
         let mut failed = Ok(());
         let mut pending = Bytes::new();
-        'batches: for batch in Batches::new(&object, run) {
+        'batches: for batch in Batches::new(object, run) {
             let wanted = object.leaves_range(&batch).len() as usize;
-            let permit = self.memory.take(wanted as u64, &delivery.flight.urgency).await;
+            let permit = self.memory.take(wanted as u64, &flight.urgency).await;
             let mut buffer = self.buffers.take(wanted);
             let (mut filled, begun) = (0, Instant::now());
             while filled < wanted {
                 if self.is_hopeless(begun.elapsed(), filled, wanted) {
                     let ms = begun.elapsed().as_millis();
                     let why = format!("too slow: {filled} of {wanted} bytes in {ms} ms");
-                    failed = Err(broken_off(&object, range, why));
+                    failed = Err(broken_off(object, range, why));
                     break 'batches;
                 }
                 if pending.is_empty() {
@@ -321,7 +307,7 @@ impl Transfers {
                     pending = match self.heard_by(slot, next).await {
                         Ok(Some(bytes)) => bytes,
                         Ok(None) => {
-                            failed = Err(broken_off(&object, range, "the body was cut off".into()));
+                            failed = Err(broken_off(object, range, "the body was cut off".into()));
                             break 'batches;
                         }
                         Err(error) => {
@@ -329,7 +315,7 @@ impl Transfers {
                             break 'batches;
                         }
                     };
-                    waiting.heard();
+                    waiting.answered();
                     self.bytes.fetch_add(pending.len() as u64, Ordering::Relaxed);
                 }
                 let take = pending.len().min(wanted - filled);
@@ -347,10 +333,10 @@ impl Transfers {
         }
         for (leaf, times) in mismatches.iter() {
             // Those of earlier attempts are settled and told already.
-            if *times >= MISMATCHES && delivery.flight.is_pending(*leaf) {
-                let error = mismatch(&object, *leaf, registry.name());
+            if *times >= MISMATCHES && flight.is_pending(*leaf) {
+                let error = mismatch(object, *leaf, registry.name());
                 tracing::error!(%error, "a registry served wrong bytes");
-                delivery.flight.settle(*leaf, Outcome::Failed(error));
+                flight.settle(*leaf, Outcome::Failed(error));
             }
         }
         failed
@@ -369,14 +355,14 @@ fn note(
 
 /// A body that ended too early or comes too slowly.
 fn broken_off(object: &Object, range: ObjectRange, why: String) -> FetchError {
-    let what = format!("data/{} bytes {range}", object.digest);
+    let what = format!("{object} bytes {range}");
     RegistryError::Unreachable { what, why }.into()
 }
 
 fn mismatch(object: &Object, leaf: u64, registry: &str) -> FetchError {
     let range = object.check.leaf_range(leaf, object.len);
     FetchError::Corrupt {
-        what: format!("data/{} bytes {range} from {registry}", object.digest),
+        what: format!("object {} bytes {range} from {registry}", object.digest),
         why: "the bytes do not match their digest, twice".to_owned(),
     }
 }

@@ -1,4 +1,5 @@
-//! Digests: 32 bytes that name or check other bytes, written as 64 lower-case hex digits.
+//! Digests: 32 bytes that name or check other bytes, written as 64 lower-case hex digits; and what
+//! they identify.
 //!
 //! Plain values.
 
@@ -86,6 +87,29 @@ impl<'de> Deserialize<'de> for Digest {
             }
         }
         d.deserialize_str(Hex)
+    }
+}
+
+/// The identity of a version: the SHA-256 of its manifest document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionId(Digest);
+
+impl VersionId {
+    /// The version whose manifest document has this SHA-256.
+    pub const fn new(manifest: Digest) -> Self {
+        Self(manifest)
+    }
+
+    /// The SHA-256 of the manifest document.
+    pub const fn digest(&self) -> Digest {
+        self.0
+    }
+}
+
+impl fmt::Display for VersionId {
+    /// As errors name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "manifest {:?}", self.0)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::digest::Digest;
+use super::hash::HashAlgorithm;
 use super::layout::BlobLayout;
 use super::name::{FilePath, NameError};
 use super::object::{Check, MAX_LEAF, MIN_LEAF, Object};
@@ -189,6 +190,10 @@ impl ManifestBuilder {
         }
         if object.len == 0 || object.len > MAX_TOTAL {
             return Err(field(format!("a length of {} bytes cannot be", object.len)));
+        }
+        // Blobs and their layouts know objects by SHA-256.
+        if object.algorithm != HashAlgorithm::Sha256 {
+            return Err(field("is not named by its SHA-256".into()));
         }
         match object.check {
             Check::Whole if object.len > MAX_LEAF => {

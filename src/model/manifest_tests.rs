@@ -1,7 +1,6 @@
 //! Tests of `manifest.rs`: the rules that hold for every kind of registry.
 
 use super::*;
-use crate::model::HashAlgorithm;
 
 fn d(n: u8) -> Digest {
     Digest::from_bytes([n; 32])
@@ -9,7 +8,7 @@ fn d(n: u8) -> Digest {
 
 fn builder() -> (ManifestBuilder, Slice) {
     let mut b = ManifestBuilder::new(d(0));
-    let object = b.object(Object { digest: d(1), len: 100, check: Check::Whole }).unwrap();
+    let object = b.object(Object::new(d(1), 100, Check::Whole)).unwrap();
     (b, Slice { object, range: ObjectRange::new(0, 100) })
 }
 
@@ -31,7 +30,7 @@ fn a_path_is_never_both_file_and_folder_nor_twice() {
 #[test]
 fn the_users_of_an_object() {
     let (mut m, s) = builder();
-    let second = m.object(Object { digest: d(2), len: 7, check: Check::Whole }).unwrap();
+    let second = m.object(Object::new(d(2), 7, Check::Whole)).unwrap();
     let t = Slice { object: second, range: ObjectRange::new(0, 7) };
     m.file("a", None, [s, t]).unwrap();
     m.file("b", None, []).unwrap();
@@ -65,16 +64,25 @@ fn sizes_have_limits() {
         (1 << 40, leaves(MAX_LEAF + 1)),
         (1 << 60, leaves(MIN_LEAF)),
     ] {
-        assert!(m.object(Object { digest: d(1), len, check }).is_err(), "{len} {check:?}");
+        assert!(m.object(Object::new(d(1), len, check)).is_err(), "{len} {check:?}");
     }
-    let long = Object { digest: d(1), len: MAX_TOTAL + 1, check: leaves(MAX_LEAF) };
+    let long = Object::new(d(1), MAX_TOTAL + 1, leaves(MAX_LEAF));
     assert!(m.object(long).is_err());
     // What has its limit for itself has one together with others, too.
-    let most = Object { digest: d(1), len: MAX_OBJECT_LEAVES * MIN_LEAF, check: leaves(MIN_LEAF) };
-    assert!(m.object(Object { len: most.len + 1, ..most }).is_err());
+    let most = Object::new(d(1), MAX_OBJECT_LEAVES * MIN_LEAF, leaves(MIN_LEAF));
+    assert!(m.object(Object { len: most.len + 1, ..most.clone() }).is_err());
     for _ in 0..MAX_LEAVES / MAX_OBJECT_LEAVES {
-        m.object(most).unwrap();
+        m.object(most.clone()).unwrap();
     }
     let error = m.object(Object { len: 1, ..most }).unwrap_err().to_string();
     assert!(error.contains("leaves in all"), "{error}");
+}
+
+#[test]
+fn objects_are_named_by_sha256() {
+    let mut m = ManifestBuilder::new(d(0));
+    let object = Object::new(d(1), 10, Check::Whole);
+    let blake3 = Object { algorithm: HashAlgorithm::Blake3, ..object.clone() };
+    assert!(m.object(blake3).unwrap_err().to_string().contains("SHA-256"));
+    m.object(object).unwrap();
 }

@@ -7,6 +7,7 @@ mod catalog;
 mod digest;
 pub mod hash;
 mod layout;
+mod leaves;
 mod manifest;
 mod name;
 mod object;
@@ -15,13 +16,14 @@ pub mod tensors;
 pub mod trace;
 
 pub use catalog::{Catalog, CatalogBuilder, LeftOut, VersionEntry};
-pub use digest::{ContentKey, Digest, DigestError};
+pub use digest::{ContentKey, Digest, DigestError, VersionId};
 pub use hash::HashAlgorithm;
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
+pub use leaves::Leaves;
 pub use manifest::{
     File, FileIx, MAX_FILES, MAX_OBJECTS, MAX_TOTAL, Manifest, ManifestBuilder, ManifestError,
     ObjectIx, Slice, User,
 };
 pub use name::{FilePath, Name, NameError};
-pub use object::{Check, MAX_LEAF, MIN_LEAF, Object};
+pub use object::{Check, Locator, MAX_LEAF, MIN_LEAF, Object};
 pub use reference::{ModelRef, ReferenceError, VersionRef, written};

@@ -1,8 +1,12 @@
-//! Objects: what a source keeps, and how its bytes are verified.
+//! Objects: what a source keeps, how it is fetched, and how its bytes are verified.
 //!
-//! An object is verified in leaves: ranges of the object with a digest each. Immutable values.
+//! An object is verified in leaves: ranges of the object with a digest each. What an object is (its
+//! digest) and how its source fetches it (its locator) are apart: objects with the same SHA-256 are
+//! the same object, wherever they lie. Immutable values.
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::digest::Digest;
 use super::hash::HashAlgorithm;
@@ -50,18 +54,43 @@ impl Check {
     }
 }
 
-/// What a registry keeps under a digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How its source fetches an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Locator {
+    /// By its digest: the source keeps objects by content.
+    Digest,
+    /// By a path below the source's root.
+    Path(Arc<str>),
+}
+
+/// What a source keeps: bytes with a digest, and how to fetch and verify them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Object {
-    /// Its name. Proven only when the whole has been hashed.
+    /// The digest of all its bytes. Proven only when the whole has been hashed.
     pub digest: Digest,
+    /// What that digest was computed with.
+    pub algorithm: HashAlgorithm,
+    /// How its source fetches it.
+    pub locator: Locator,
     /// Its length in bytes, at least 1.
     pub len: u64,
     /// How its bytes are verified.
     pub check: Check,
 }
 
+impl fmt::Display for Object {
+    /// As errors name it: enough of the digest to find it, short enough for one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "object {:?}", self.digest)
+    }
+}
+
 impl Object {
+    /// An object that its source keeps by its SHA-256.
+    pub fn new(digest: Digest, len: u64, check: Check) -> Self {
+        Self { digest, algorithm: HashAlgorithm::Sha256, locator: Locator::Digest, len, check }
+    }
+
     /// How many leaves it has.
     pub fn leaf_count(&self) -> u64 {
         self.check.leaf_count(self.len)

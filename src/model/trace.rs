@@ -131,7 +131,7 @@ mod tests {
         let digest = |n: u8| Digest::from_bytes([n; 32]);
         let mut builder = ManifestBuilder::new(digest(9));
         for (n, path) in [(1, "a.bin"), (2, "sub/b.bin")] {
-            let object = Object { digest: digest(n), len: 1000, check: Check::Whole };
+            let object = Object::new(digest(n), 1000, Check::Whole);
             let object = builder.object(object).unwrap();
             let slice = Slice { object, range: crate::base::ObjectRange::new(0, 1000) };
             builder.file(path, None, [slice]).unwrap();

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::base::ObjectRange;
-use crate::model::{Check, FileIx, Manifest};
-use crate::registry::{CatalogAnswer, Folder, Registry, Validator, read_object};
+use crate::model::{Check, FileIx, Leaves, Manifest, VersionId};
+use crate::registry::{Listing, Registry, Validator, open, read_object};
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -57,6 +58,10 @@ impl Place {
         publish(&self.request(name, files), &|_| ()).unwrap()
     }
 
+    fn open(&self) -> Arc<dyn Registry> {
+        open(self.registry().to_str().unwrap()).unwrap()
+    }
+
     fn catalog(&self) -> Catalog {
         xprim::parse_catalog(&fs::read(self.registry().join("models.json")).unwrap()).unwrap()
     }
@@ -70,25 +75,21 @@ impl Place {
 fn read_back(registry: &dyn Registry, version: &VersionRef) -> (Manifest, Tree) {
     let run = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     run.block_on(async {
-        let CatalogAnswer::Changed { catalog, .. } =
-            registry.catalog(&Validator::default()).await.unwrap()
+        let Listing::Changed { catalog, .. } = registry.list(&Validator::default()).await.unwrap()
         else {
             panic!("nothing was known")
         };
         let hash = catalog.find(version).unwrap().hash;
-        let body = registry.document(&hash, MAX_MANIFEST).await.unwrap();
-        let manifest = xprim::parse_manifest(hash, &body).unwrap();
+        let manifest = registry.manifest(&VersionId::new(hash)).await.unwrap().manifest;
         let mut objects = Vec::new();
         for o in manifest.objects() {
             let all = ObjectRange::new(0, o.len);
-            let object = read_object(registry, &o.digest, o.len, all).await.unwrap();
+            let object = read_object(registry, o, all).await.unwrap();
             assert_eq!(sha256(&object), o.digest);
-            if let Check::Leaves { size, digest, list } = o.check {
-                let list = registry.document(&list, 1 << 20).await.unwrap();
-                let leaves: Vec<_> = object.chunks(size as usize).map(|l| digest.hash(l)).collect();
-                let want: Vec<_> =
-                    list.chunks(32).map(|d| Digest::from_slice(d).unwrap()).collect();
-                assert_eq!(leaves, want);
+            if let Check::Leaves { size, digest, .. } = o.check {
+                let want: Vec<_> = object.chunks(size as usize).map(|l| digest.hash(l)).collect();
+                let leaves = registry.leaves(o, all).await.unwrap();
+                assert_eq!(leaves, Leaves::new(digest, 0, want.into()));
             }
             objects.push(object);
         }
@@ -131,8 +132,7 @@ fn what_is_published_is_what_was_there() {
             };
             let published = publish(&request, &|_| ()).unwrap();
             assert_eq!((published.files, published.bytes), (6, 3_849_277));
-            let (manifest, back) =
-                read_back(&Folder::new(&place.registry()).unwrap(), &request.version);
+            let (manifest, back) = read_back(&*place.open(), &request.version);
             assert!(back == files, "{leaf:?} {fixed_chunks}");
             assert_eq!(manifest.hash(), published.manifest);
             assert_eq!(published.chunks_total, manifest.objects().len() as u64);
@@ -293,9 +293,9 @@ fn many_publishers_at_once_all_end_in_the_catalog() {
             s.spawn(move || publish(request, &|_| ()).unwrap());
         }
     });
-    let folder = Folder::new(&place.registry()).unwrap();
+    let folder = place.open();
     for (request, files) in &requests {
-        assert!(read_back(&folder, &request.version).1 == *files);
+        assert!(read_back(&*folder, &request.version).1 == *files);
     }
 }
 
@@ -311,9 +311,9 @@ fn a_publisher_that_dies_before_the_catalog_changes_nothing() {
     let run = std::panic::AssertUnwindSafe(|| publish(&request, &die));
     assert!(std::panic::catch_unwind(run).is_err());
     assert_eq!(fs::read(place.registry().join("models.json")).unwrap(), before);
-    let folder = Folder::new(&place.registry()).unwrap();
+    let folder = place.open();
     let version = "g/m@v1".parse().unwrap();
-    assert_eq!(read_back(&folder, &version).0.hash(), v1.manifest);
+    assert_eq!(read_back(&*folder, &version).0.hash(), v1.manifest);
     let again = publish(&request, &|_| ()).unwrap();
     assert_eq!(again.chunks_new, 0, "what it wrote is found");
     assert_eq!(place.catalog().len(), 2);
@@ -377,8 +377,8 @@ proptest! {
         let base = place.request("v", &files);
         let request = PublishRequest { chunk_size, leaf, fixed_chunks, ..base };
         publish(&request, &|_| ()).unwrap();
-        let folder = Folder::new(&place.registry()).unwrap();
-        prop_assert!(read_back(&folder, &request.version).1 == files);
+        let folder = place.open();
+        prop_assert!(read_back(&*folder, &request.version).1 == files);
     }
 }
 

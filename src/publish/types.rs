@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::model::{Digest, HashAlgorithm, ManifestError, Name, NameError, VersionRef};
 use crate::registry::RegistryError;
-use crate::registry::beneath::BeneathError;
+use crate::registry::transport::BeneathError;
 
 /// The usual bytes of a chunk: one request of a tenth of a second on a fast line.
 pub const CHUNK_SIZE: u64 = 10 << 20;

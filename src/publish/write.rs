@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use super::types::PublishError;
 use crate::model::Digest;
-use crate::registry::beneath::{Beneath, BeneathError};
+use crate::registry::transport::{Beneath, BeneathError};
 use crate::registry::xprim::{CATALOG, DATA, MAX_CATALOG, object_path};
 
 const LOCK: &str = ".publish.lock";

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::model::hash::sha256;
-use modelfs::model::{Digest, FileIx, Manifest};
+use modelfs::model::{Check, Digest, FileIx, Manifest, Object, VersionId};
+use modelfs::registry::transport::{Address, Folder, Http, MemoryTransport, Timeouts, Transport};
+use modelfs::registry::xprim::{CATALOG, Xprim};
 use modelfs::registry::{
-    CatalogAnswer, HttpTimeouts, Memory, Registry, RegistryError, RetryPolicy, Retrying, Validator,
-    open, open_with, read_object, xprim,
+    Listing, Registry, RegistryError, RetryPolicy, Retrying, Validator, open, read_catalog,
+    read_manifest, read_object,
 };
 use modelfs::store::{Store, StoreOptions};
 use modelfs_test_support::{Fault, Line, ModelDir, Server, ShapedProxy, TestRegistry, When, bytes};
@@ -36,11 +38,41 @@ fn setup() -> Setup {
     Setup { server: Server::start(registry.path()), registry, model, data, object }
 }
 
+fn object(digest: &Digest, len: u64) -> Object {
+    Object::new(*digest, len, Check::Whole)
+}
+
+/// The registry of that name, without layers around it.
+fn plain(name: &str, timeouts: Timeouts) -> Xprim {
+    let transport: Arc<dyn Transport> = match Address::parse(name).unwrap() {
+        Address::Http(url) => Arc::new(Http::new(&url, timeouts).unwrap()),
+        Address::Folder(path) => Arc::new(Folder::new(&path, CATALOG, timeouts.stall).unwrap()),
+    };
+    Xprim::new(transport)
+}
+
+/// The files of a registry's folder, in memory.
+fn in_memory(folder: &Path) -> (Arc<MemoryTransport>, Xprim) {
+    let files = Arc::new(MemoryTransport::new("memory"));
+    files.put(CATALOG.into(), std::fs::read(folder.join(CATALOG)).unwrap().into());
+    for entry in std::fs::read_dir(folder.join("data")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("data/{}", path.file_name().unwrap().to_str().unwrap());
+        files.put(name, std::fs::read(path).unwrap().into());
+    }
+    (files.clone(), Xprim::new(files))
+}
+
 impl Setup {
-    fn http(&self) -> Arc<dyn Registry> {
+    fn http(&self) -> Xprim {
         let stall = Duration::from_millis(300);
-        let timeouts = HttpTimeouts { connect: Duration::from_secs(5), stall };
-        open_with(&self.server.url(), timeouts).unwrap()
+        plain(&self.server.url(), Timeouts { connect: Duration::from_secs(5), stall })
+    }
+
+    fn version(&self) -> VersionId {
+        let catalog = std::fs::read(self.registry.path().join(CATALOG)).unwrap();
+        let catalog = read_catalog(&catalog).unwrap();
+        VersionId::new(catalog.version("org", "net", "v1").unwrap().hash)
     }
 
     fn once(&self, fault: Fault) {
@@ -49,7 +81,7 @@ impl Setup {
     }
 
     async fn read(&self, from: u64, to: u64) -> Result<Vec<u8>, RegistryError> {
-        read_object(&*self.http(), &self.object, LEN, ObjectRange::new(from, to)).await
+        read_object(&self.http(), &object(&self.object, LEN), ObjectRange::new(from, to)).await
     }
 }
 
@@ -69,42 +101,45 @@ fn invalid<T>(result: Result<T, RegistryError>, why: &str) {
 }
 
 async fn manifest(r: &dyn Registry) -> Manifest {
-    let answer = r.catalog(&Validator::default()).await.unwrap();
-    let CatalogAnswer::Changed { catalog, body, validator } = answer else {
+    let answer = r.list(&Validator::default()).await.unwrap();
+    let Listing::Changed { catalog, document, validator } = answer else {
         panic!("nothing was known")
     };
-    assert_eq!(xprim::parse_catalog(&body).unwrap(), catalog);
-    assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Unchanged)));
+    assert_eq!(read_catalog(&document).unwrap(), catalog);
+    assert!(matches!(r.list(&validator).await, Ok(Listing::Unchanged)));
     let hash = catalog.find(&"org/net@v1".parse().unwrap()).unwrap().hash;
-    let body = r.document(&hash, 1 << 20).await.unwrap();
-    xprim::parse_manifest(hash, &body).unwrap()
+    let version = VersionId::new(hash);
+    let found = r.manifest(&version).await.unwrap();
+    assert_eq!(read_manifest(version, &found.document).unwrap(), found.manifest);
+    found.manifest
 }
 
 /// What every kind of registry does.
-async fn same_behaviour(s: &Setup, r: &dyn Registry) {
+async fn same_behaviour(s: &Setup, r: &Xprim) {
     let m = manifest(r).await;
     for (i, file) in m.files().iter().enumerate() {
         let mut got = Vec::new();
         for slice in m.slices(FileIx(i as u32)) {
             let o = m.object(slice.object);
-            got.extend(read_object(r, &o.digest, o.len, slice.range).await.unwrap());
+            got.extend(read_object(r, o, slice.range).await.unwrap());
         }
         assert!(got == s.model.bytes(file.path.as_str()), "{}", file.path);
     }
     for (from, to) in [(0, LEN), (0, 1), (1, 70_000), (LEN - 1, LEN), (5, 5), (0, 0), (LEN, LEN)] {
-        let got = read_object(r, &s.object, LEN, ObjectRange::new(from, to)).await.unwrap();
+        let got =
+            read_object(r, &object(&s.object, LEN), ObjectRange::new(from, to)).await.unwrap();
         assert!(got == s.data[from as usize..to as usize], "{from}..{to}");
     }
     let part = ObjectRange::new(0, 10);
     let gone = sha256(b"gone");
-    let missing = r.object(&gone, LEN, part).await.err().unwrap();
+    let missing = r.read(&object(&gone, LEN), part).await.err().unwrap();
     assert!(matches!(missing, RegistryError::Missing { .. }), "{missing}");
     let missing = r.document(&gone, 10).await.unwrap_err();
     assert!(matches!(missing, RegistryError::Missing { .. }), "{missing}");
-    invalid(r.object(&s.object, LEN - 1, part).await, "");
-    invalid(r.object(&s.object, LEN + 1, part).await, "");
-    invalid(r.object(&s.object, LEN + 1, ObjectRange::new(0, LEN + 1)).await, "");
-    invalid(r.object(&s.object, LEN, ObjectRange::new(0, LEN + 1)).await, "past the end");
+    invalid(r.read(&object(&s.object, LEN - 1), part).await, "");
+    invalid(r.read(&object(&s.object, LEN + 1), part).await, "");
+    invalid(r.read(&object(&s.object, LEN + 1), ObjectRange::new(0, LEN + 1)).await, "");
+    invalid(r.read(&object(&s.object, LEN), ObjectRange::new(0, LEN + 1)).await, "past the end");
     invalid(r.document(&s.object, LEN - 1).await, "more than 299999 bytes");
     assert!(r.document(&s.object, LEN).await.unwrap() == s.data);
 }
@@ -114,9 +149,10 @@ async fn every_kind_of_registry_does_the_same() {
     let s = setup();
     let folder = s.registry.path().to_str().unwrap();
     for name in [s.server.url(), s.server.url() + "/", folder.into(), format!("file://{folder}")] {
-        same_behaviour(&s, &*open(&name).unwrap()).await;
+        same_behaviour(&s, &plain(&name, Timeouts::default())).await;
+        assert_eq!(manifest(&*open(&name).unwrap()).await.hash(), s.version().digest());
     }
-    same_behaviour(&s, &Memory::from_folder("memory", s.registry.path()).unwrap()).await;
+    same_behaviour(&s, &in_memory(s.registry.path()).1).await;
     // A server that knows nothing of ranges or lengths is slower, and that is all.
     s.once(Fault::IgnoreRange);
     s.server.on("", When::Always, Fault::Drip(33_333, Duration::ZERO));
@@ -134,14 +170,11 @@ async fn a_forged_document_is_wrong_bytes_everywhere() {
     let s = setup();
     let forged = sha256(b"the real one");
     std::fs::write(s.registry.path().join(format!("data/{forged}")), "forged").unwrap();
-    let folder = open(s.registry.path().to_str().unwrap()).unwrap();
-    let memory: Arc<dyn Registry> = {
-        let memory = Memory::from_folder("m", s.registry.path()).unwrap();
-        memory.insert_as(forged, &b"forged"[..]);
-        Arc::new(memory)
-    };
-    for r in [s.http(), folder, memory] {
+    let folder = plain(s.registry.path().to_str().unwrap(), Timeouts::default());
+    for r in [s.http(), folder, in_memory(s.registry.path()).1] {
         let error = r.document(&forged, 100).await.unwrap_err();
+        assert!(matches!(error, RegistryError::WrongBytes { .. }), "{error}");
+        let error = r.manifest(&VersionId::new(forged)).await.unwrap_err();
         assert!(matches!(error, RegistryError::WrongBytes { .. }), "{error}");
     }
 }
@@ -198,9 +231,9 @@ async fn answers_to_other_questions_are_invalid() {
     s.once(Fault::Encoding("gzip".into()));
     invalid(s.read(0, 10).await, "Content-Encoding");
     invalid(s.http().document(&s.object, LEN).await, "Content-Encoding");
-    invalid(s.http().catalog(&Validator::default()).await, "Content-Encoding");
+    invalid(s.http().list(&Validator::default()).await, "Content-Encoding");
     s.once(Fault::Status(304, None));
-    invalid(s.http().catalog(&Validator::default()).await, "unexpected status 304");
+    invalid(s.http().list(&Validator::default()).await, "unexpected status 304");
     s.once(Fault::Status(204, None));
     invalid(s.http().document(&s.object, LEN).await, "unexpected status 204");
     s.once(Fault::Status(416, None));
@@ -235,7 +268,7 @@ async fn statuses_say_what_they_say() {
     }
     for status in [401, 403, 418] {
         s.once(Fault::Status(status, None));
-        let error = s.http().catalog(&Validator::default()).await.err().unwrap();
+        let error = s.http().list(&Validator::default()).await.err().unwrap();
         assert!(matches!(error, RegistryError::Refused { status: got, .. } if got == status));
     }
     s.once(Fault::Status(410, None));
@@ -258,8 +291,8 @@ async fn redirects_are_followed_but_not_for_ever() {
     let (path, there) = (format!("/data/{}", s.object), other.url());
     s.server.on(&path, When::Always, Fault::Redirect(Some(format!("{there}{path}"))));
     let url = s.server.url().replace("http://", "http://user:s3cret@") + "/?token=s3cret";
-    let r = open(&url).unwrap();
-    let got = read_object(&*r, &s.object, LEN, ObjectRange::new(7, 9)).await.unwrap();
+    let r = plain(&url, Timeouts::default());
+    let got = read_object(&r, &object(&s.object, LEN), ObjectRange::new(7, 9)).await.unwrap();
     assert!(got == s.data[7..9]);
     let sent = |server: &Server, name: &str| {
         let headers = server.requests()[0].headers.clone();
@@ -284,7 +317,7 @@ async fn nothing_secret_is_shown_when_nobody_answers() {
     let s = setup();
     let url = s.server.url().replace("http://", "http://user:s3cret@") + "/?token=s3cret";
     s.server.go_away();
-    let error = open(&url).unwrap().catalog(&Validator::default()).await.err().unwrap();
+    let error = plain(&url, Timeouts::default()).list(&Validator::default()).await.err().unwrap();
     assert!(!error.to_string().contains("s3cret") && !format!("{error:?}").contains("s3cret"));
     unreachable(Err::<(), _>(error), "models.json: ");
 }
@@ -293,7 +326,7 @@ async fn nothing_secret_is_shown_when_nobody_answers() {
 async fn the_catalog_is_sent_again_only_when_it_changed() {
     let s = setup();
     let r = s.http();
-    manifest(&*r).await;
+    manifest(&r).await;
     let asked: Vec<_> = s
         .server
         .requests()
@@ -302,19 +335,18 @@ async fn the_catalog_is_sent_again_only_when_it_changed() {
         .map(|q| q.status)
         .collect();
     assert_eq!(asked, [200, 304]);
-    let CatalogAnswer::Changed { validator, .. } = r.catalog(&Validator::default()).await.unwrap()
-    else {
+    let Listing::Changed { validator, .. } = r.list(&Validator::default()).await.unwrap() else {
         panic!("nothing was known")
     };
     s.registry.publish("org/net@v2", &ModelDir::of(&[("a", 10)]), 65_536);
-    let CatalogAnswer::Changed { catalog, .. } = r.catalog(&validator).await.unwrap() else {
+    let Listing::Changed { catalog, .. } = r.list(&validator).await.unwrap() else {
         panic!("it changed")
     };
     assert_eq!(catalog.len(), 2);
     std::fs::write(s.registry.path().join("models.json"), "<html>").unwrap();
-    invalid(r.catalog(&validator).await, "models.json");
+    invalid(r.list(&validator).await, "models.json");
     std::fs::remove_file(s.registry.path().join("models.json")).unwrap();
-    assert!(matches!(r.catalog(&validator).await, Err(RegistryError::Missing { .. })));
+    assert!(matches!(r.list(&validator).await, Err(RegistryError::Missing { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,19 +354,21 @@ async fn an_outage_is_bridged_by_asking_again() {
     let s = setup();
     let ms = Duration::from_millis;
     let policy = RetryPolicy { base: ms(20), max: ms(100), attempts: 1000 };
-    let r = Retrying::new(s.http(), policy, Duration::from_secs(20));
+    let r = Retrying::new(Arc::new(s.http()), policy, Duration::from_secs(20));
     s.server.go_away();
     unreachable(s.read(0, 9).await, "");
+    unreachable(s.http().manifest(&s.version()).await, "");
     let back = async {
         tokio::time::sleep(ms(300)).await;
         tokio::task::block_in_place(|| s.server.come_back());
     };
-    let read = read_object(&r, &s.object, LEN, ObjectRange::new(3, 9));
-    assert!(tokio::join!(read, back).0.unwrap() == s.data[3..9]);
+    let version = s.version();
+    let (manifest, ()) = tokio::join!(r.manifest(&version), back);
+    assert_eq!(manifest.unwrap().manifest.hash(), version.digest());
     s.server.go_away();
-    let short = Retrying::new(s.http(), policy, ms(400));
+    let short = Retrying::new(Arc::new(s.http()), policy, ms(400));
     let start = Instant::now();
-    unreachable(short.catalog(&Validator::default()).await, "models.json");
+    unreachable(short.list(&Validator::default()).await, "models.json");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 

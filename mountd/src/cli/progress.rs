@@ -141,8 +141,8 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_is_one_line_with_an_end() {
-        let waiting = Waiting { why: "models.json: refused\n".into(), seconds_left: 42 };
+        let waiting = Waiting { why: "the catalog: refused\n".into(), seconds_left: 42 };
         let text = waiting_text("http://h", &waiting);
-        assert_eq!(text, "waiting for http://h, for at most 42s more: models.json: refused\\n");
+        assert_eq!(text, "waiting for http://h, for at most 42s more: the catalog: refused\\n");
     }
 }

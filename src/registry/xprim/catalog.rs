@@ -16,12 +16,12 @@ use serde_json::value::RawValue;
 use super::{CATALOG, MAX_CATALOG, shown};
 use crate::base::text::{MESSAGE, brief};
 use crate::model::{Catalog, CatalogBuilder, Digest, Name, VersionEntry, VersionRef};
-use crate::registry::RegistryError;
+use crate::registry::error::RegistryError;
 
-/// The most groups, models and versions together: bounds memory where the document's size does
+/// Maximum number of groups, models and versions together: bounds memory where the document's size does
 /// not, since an empty group is 7 bytes there and 50 here.
 const MAX_ENTRIES: usize = 2_000_000;
-/// The most bytes of one version's metadata: notes, not payload.
+/// Maximum size of the metadata of one version: notes, not payload.
 const MAX_METADATA: usize = 1 << 20;
 /// Metadata is nested less deep than this, which is as deep as serde_json reads.
 const MAX_DEPTH: usize = 128;

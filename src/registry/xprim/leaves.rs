@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
+use super::DIGEST_LEN;
 use crate::model::Digest;
-use crate::registry::RegistryError;
-
-/// The bytes of one entry.
-const DIGEST: usize = 32;
+use crate::registry::error::RegistryError;
 
 /// Reads the list whose SHA-256 is `list`, of an object that has so many leaves.
 pub fn parse(list: &Digest, body: &[u8], leaves: u64) -> Result<Arc<[Digest]>, RegistryError> {
-    let (digests, rest) = body.as_chunks::<DIGEST>();
+    let (digests, rest) = body.as_chunks::<{ DIGEST_LEN as usize }>();
     if digests.len() as u64 != leaves || !rest.is_empty() {
         return Err(RegistryError::Invalid {
             what: format!("leaf list {list}"),

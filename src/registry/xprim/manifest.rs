@@ -18,7 +18,7 @@ use crate::model::{
     Check, Digest, HashAlgorithm, MAX_FILES, MAX_OBJECTS, Manifest, ManifestBuilder, ManifestError,
     Object, ObjectIx, Slice,
 };
-use crate::registry::RegistryError;
+use crate::registry::error::RegistryError;
 
 /// A file as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct FileDoc {
 pub struct ManifestDoc {
     /// The bytes of all files together.
     pub total_size: u64,
-    /// The bytes of each chunk but the last; with `chunk_sizes`, the most bytes of one.
+    /// The bytes of each chunk but the last; with `chunk_sizes`, the maximum of them.
     pub chunk_size: u64,
     /// The SHA-256 of each chunk.
     pub chunks: Vec<Digest>,
@@ -160,7 +160,7 @@ impl ManifestDoc {
                 Some((leaves, size)) => Check::Leaves { size, digest, list: leaves[i] },
                 None => Check::Whole,
             };
-            builder.object(Object { digest: name, len, check })?;
+            builder.object(Object::new(name, len, check))?;
             // `lengths` add up to total_size without overflow.
             at += len;
             starts.push(at);

@@ -1,25 +1,30 @@
 //! XPRIM, the native format: a static tree of `models.json` and `data/<sha256>`.
 //!
-//! This module owns reading and writing its documents; where their bytes come from is the
-//! business of the registries beside it. Invariant: whatever bytes come in, what goes out is a
+//! [`Xprim`] is a registry in this format over any transport; the other files read and write its
+//! documents, as pure functions of bytes. Invariant: whatever bytes come in, what goes out is a
 //! checked `Catalog`, `Manifest` or leaf list, or an `invalid registry response` that names the
 //! field in one short line.
-//! Pure functions of bytes.
 
 mod catalog;
 mod leaves;
 mod manifest;
+#[cfg(any(test, feature = "test-util"))]
+mod memory;
+mod registry;
 
 pub use catalog::{Entry, parse as parse_catalog, with_entry};
 pub use leaves::parse as parse_leaves;
 pub use manifest::{FileDoc, ManifestDoc, parse as parse_manifest};
+#[cfg(any(test, feature = "test-util"))]
+pub use memory::{Counts, Cut, Memory};
+pub use registry::Xprim;
 
 use crate::model::Digest;
 
-/// The most bytes of a `models.json`: a million versions at the usual 200 bytes each, and what a
+/// Maximum size of a `models.json`: a million versions at the usual 200 bytes each, and what a
 /// small machine can still hold while it reads.
 pub const MAX_CATALOG: u64 = 256 << 20;
-/// The most bytes of a manifest: 450,000 chunks with sizes and leaf lists, 4.5 TiB at the usual
+/// Maximum size of a manifest: 450,000 chunks with sizes and leaf lists, 4.5 TiB at the usual
 /// 10 MiB.
 pub const MAX_MANIFEST: u64 = 64 << 20;
 /// The name of the catalog in the registry's root.
@@ -27,6 +32,9 @@ pub const CATALOG: &str = "models.json";
 
 /// The name of the folder of objects in the registry's root.
 pub const DATA: &str = "data";
+
+/// The bytes of one entry of a leaf list.
+const DIGEST_LEN: u64 = 32;
 
 /// Where an object lies, relative to the registry's root.
 pub fn object_path(digest: &Digest) -> String {

@@ -1,7 +1,7 @@
 //! What is being waited for: calls that have failed, or have no answer yet, and when they give up.
 //!
-//! Invariant: a call is listed from [`Waits::begin`] until its [`Waiting`] is dropped, whatever way it
-//! ends. Shared; the lock is held for an insertion or a look.
+//! Invariant: a call is listed from [`Waits::begin`] until its [`Waiting`] is dropped, however it ends.
+//! Concurrency: shared; the lock is held for an insertion or a look-up.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A call that hears nothing is worth a word after so long; a far registry answers sooner.
+/// A call without an answer is reported after this time; a remote registry answers sooner.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// The calls that wait.
@@ -24,7 +24,7 @@ struct Calls {
 
 #[derive(Debug)]
 struct Call {
-    heard: Instant,
+    last_answer: Instant,
     until: Instant,
     failed: Option<String>,
 }
@@ -55,15 +55,16 @@ impl Waits {
         let mut calls = self.calls();
         let number = calls.next;
         calls.next += 1;
-        calls.waiting.insert(number, Call { heard: Instant::now(), until, failed: None });
+        calls.waiting.insert(number, Call { last_answer: Instant::now(), until, failed: None });
         Waiting { waits: self.clone(), number }
     }
 
-    /// The call that goes on longest, of those that have failed; else of those that are silent.
+    /// The call that waits longest from now, of those that have failed; else of those without an answer.
     pub fn longest(&self) -> Option<Wait> {
         let now = Instant::now();
         let calls = self.calls();
-        let slow = calls.waiting.values().filter(|c| c.failed.is_some() || now - c.heard >= SILENT);
+        let slow =
+            calls.waiting.values().filter(|c| c.failed.is_some() || now - c.last_answer >= SILENT);
         let longest = slow.max_by_key(|c| (c.failed.is_some(), c.until))?;
         Some(Wait {
             why: longest.failed.clone().unwrap_or_else(|| "no complete answer yet".to_owned()),
@@ -80,17 +81,17 @@ impl Waiting {
         }
     }
 
-    /// There was progress: it gives up at `until` now.
-    pub fn goes_on(&self, until: Instant) {
+    /// There was progress: now it gives up at `until`.
+    pub fn extend(&self, until: Instant) {
         if let Some(call) = self.waits.calls().waiting.get_mut(&self.number) {
-            *call = Call { heard: Instant::now(), until, failed: None };
+            *call = Call { last_answer: Instant::now(), until, failed: None };
         }
     }
 
     /// Some of the answer came.
-    pub fn heard(&self) {
+    pub fn answered(&self) {
         if let Some(call) = self.waits.calls().waiting.get_mut(&self.number) {
-            (call.heard, call.failed) = (Instant::now(), None);
+            (call.last_answer, call.failed) = (Instant::now(), None);
         }
     }
 }
@@ -118,9 +119,9 @@ mod tests {
         tokio::time::advance(10 * second).await;
         let failed = waits.longest().unwrap();
         assert_eq!((failed.why.as_str(), failed.left), ("refused", 20 * second));
-        failing.goes_on(Instant::now() + 60 * second);
+        failing.extend(Instant::now() + 60 * second);
         assert_eq!(waits.longest().unwrap().left, 48 * second);
-        quick.heard();
+        quick.answered();
         assert_eq!(waits.longest(), None, "an answer is coming");
         drop(quick);
         drop(failing);

@@ -1,10 +1,10 @@
-//! A registry in a folder of this machine, in XPRIM.
+//! Files in a folder of this machine.
 //!
-//! Invariants: an outage is never "not found": a file is only missing while the folder still holds
-//! its `models.json`, since an unmounted disk, whose mount point is an empty folder, is unreachable.
-//! No link is followed. A file system that does not answer holds [`AT_ONCE`] threads at most, and
-//! nobody longer than the patience.
-//! Concurrency: all reading is on blocking threads, which are counted by a semaphore.
+//! Invariants: an outage is never "missing": a file is only missing while the folder still holds its
+//! marker, a file that every registry of that format has. An unmounted disk leaves an empty folder
+//! behind, and is unreachable. No link is followed. A file system that does not answer blocks
+//! [`MAX_READS`] threads at most, and no caller longer than the stall timeout.
+//! Concurrency: all reading is on blocking threads, which a semaphore counts.
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -18,44 +18,42 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::api::{Document, Resource, Transport, range_shown};
 use super::beneath::{Beneath, BeneathError};
-use super::xprim::{CATALOG, MAX_CATALOG, object_path, object_shown};
-use super::{CatalogAnswer, HttpTimeouts, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::Digest;
+use crate::registry::api::{ObjectBody, Validator};
+use crate::registry::error::RegistryError;
 
 /// The bytes of one read: enough to keep a disk streaming, little to hold.
 const PIECE: u64 = 1 << 20;
 
-/// Reads at once: one for each object and leaf list that is fetched at a time, and a fraction of the
-/// threads on which everything else that blocks runs. A thread that hangs in a dead file system
-/// cannot be taken back, so these are all that one folder can take.
-const AT_ONCE: usize = 32;
+/// Maximum number of reads at once: one for each object and leaf list that is fetched at a time, and
+/// a fraction of the threads on which everything else that blocks runs. A thread that hangs in a dead
+/// file system cannot be stopped, so these are all that one folder can occupy.
+const MAX_READS: usize = 32;
 
-/// A registry in a folder.
+/// Files in a folder.
 #[derive(Debug, Clone)]
 pub struct Folder {
     name: String,
     root: PathBuf,
-    /// How long one step (opening, reading a piece) may take.
-    patience: Duration,
-    places: Arc<Semaphore>,
+    /// A file that is there as long as the registry is.
+    marker: &'static str,
+    /// Maximum duration of one step (opening, reading a piece).
+    stall: Duration,
+    reads: Arc<Semaphore>,
 }
 
 impl Folder {
-    /// The registry in `root`, which need not be there (yet). A relative path is made absolute.
-    pub fn new(root: &Path) -> Result<Self, RegistryError> {
-        Self::with_patience(root, HttpTimeouts::default().stall)
-    }
-
-    /// The same, whose file system may be silent for so long.
-    pub fn with_patience(root: &Path, patience: Duration) -> Result<Self, RegistryError> {
+    /// The files in `root`, which need not be there (yet) and whose file system may be silent for as
+    /// long as `stall`. A relative path is made absolute.
+    pub fn new(root: &Path, marker: &'static str, stall: Duration) -> Result<Self, RegistryError> {
         let bad = |why: String| RegistryError::BadName { name: root.display().to_string(), why };
         let root = std::path::absolute(root).map_err(|e| bad(e.to_string()))?;
         // Without a slash at the end: one folder has one name.
         let root: PathBuf = root.components().collect();
         let name = root.to_str().ok_or_else(|| bad("the path is not UTF-8".into()))?.to_owned();
-        Ok(Self { name, root, patience, places: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Self { name, root, marker, stall, reads: Arc::new(Semaphore::new(MAX_READS)) })
     }
 
     fn find(&self, path: &str, what: &str) -> Result<(File, Metadata), RegistryError> {
@@ -63,35 +61,42 @@ impl Folder {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 RegistryError::NoFolder { root: self.name.clone() }
             }
-            _ => failed(None, what, &e),
+            _ => failed(what, &e),
         })?;
         root.file(path).map_err(|e| match e {
-            BeneathError::Io(e) => failed(Some(&root), what, &e),
+            BeneathError::Io(e) if e.kind() == ErrorKind::NotFound => {
+                if path != self.marker && root.look(self.marker).is_err() {
+                    let why = format!("the registry's folder holds no {}", self.marker);
+                    return unreachable(what, why);
+                }
+                RegistryError::Missing { what: what.to_owned() }
+            }
+            BeneathError::Io(e) => failed(what, &e),
             refused => RegistryError::Invalid { what: what.to_owned(), why: refused.to_string() },
         })
     }
 
-    /// Runs file I/O where it may block, for as long as we have patience.
+    /// Runs file I/O on a blocking thread and waits for it no longer than the stall timeout.
     async fn blocking<T: Send + 'static>(
         &self,
         what: &str,
         work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let end = Instant::now() + self.patience;
-        let places = Arc::clone(&self.places);
-        let Ok(Ok(place)) = timeout_at(end, places.acquire_owned()).await else {
-            let why = format!("{AT_ONCE} reads of this folder hang: its disk does not answer");
+        let end = Instant::now() + self.stall;
+        let reads = Arc::clone(&self.reads);
+        let Ok(Ok(permit)) = timeout_at(end, reads.acquire_owned()).await else {
+            let why = format!("{MAX_READS} reads of this folder hang: its disk does not answer");
             return Err(unreachable(what, why));
         };
         let task = tokio::task::spawn_blocking(move || {
-            // Given back by this thread, also when nobody waits for it any more.
-            let _place = place;
+            // Released by this thread, even if the caller stopped waiting.
+            let _permit = permit;
             work()
         });
         match timeout_at(end, task).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(unreachable(what, "the reader was stopped".into())),
-            Err(_) => Err(unreachable(what, format!("no answer within {:?}", self.patience))),
+            Err(_) => Err(unreachable(what, format!("no answer within {:?}", self.stall))),
         }
     }
 
@@ -116,7 +121,7 @@ impl Folder {
                 .blocking(what, move || {
                     let mut piece = Vec::new();
                     let read = (&mut open).take(PIECE).read_to_end(&mut piece);
-                    read.map_err(|e| failed(None, &shown, &e))?;
+                    read.map_err(|e| failed(&shown, &e))?;
                     let more = piece.len() as u64 == PIECE;
                     Ok((piece, more.then_some(open)))
                 })
@@ -170,16 +175,12 @@ fn unreachable(what: &str, why: String) -> RegistryError {
     RegistryError::Unreachable { what: what.to_owned(), why }
 }
 
-/// What an I/O error means; `root` is the registry's folder, where a file in it was looked for.
-fn failed(root: Option<&Beneath>, what: &str, error: &std::io::Error) -> RegistryError {
-    match (error.kind(), root) {
-        (ErrorKind::PermissionDenied, _) => {
+/// What an I/O error means.
+fn failed(what: &str, error: &std::io::Error) -> RegistryError {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
             RegistryError::Refused { what: what.to_owned(), status: 403 }
         }
-        (ErrorKind::NotFound, Some(root)) if what != CATALOG && root.look(CATALOG).is_err() => {
-            unreachable(what, format!("the registry's folder holds no {CATALOG}"))
-        }
-        (ErrorKind::NotFound, Some(_)) => RegistryError::Missing { what: what.to_owned() },
         _ => unreachable(what, error.to_string()),
     }
 }
@@ -197,65 +198,72 @@ fn validator(meta: &Metadata) -> Validator {
 }
 
 #[async_trait]
-impl Registry for Folder {
+impl Transport for Folder {
     fn name(&self) -> &str {
         &self.name
     }
 
-    async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
-        let (file, meta) = self.open(CATALOG.into(), CATALOG).await?;
+    async fn document(
+        &self,
+        file: Resource<'_>,
+        limit: u64,
+        known: &Validator,
+    ) -> Result<Document, RegistryError> {
+        let (open, meta) = self.open(file.path.to_owned(), file.shown).await?;
         let validator = validator(&meta);
         if *known == validator {
-            return Ok(CatalogAnswer::Unchanged);
+            return Ok(Document::Unchanged);
         }
-        let body = self.collect(file, &meta, CATALOG, MAX_CATALOG).await?;
-        let catalog = super::parse_catalog(body.clone()).await?;
-        Ok(CatalogAnswer::Changed { catalog, body, validator })
+        let body = self.collect(open, &meta, file.shown, limit).await?;
+        Ok(Document::Changed { body, validator })
     }
 
-    async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        let what = object_shown(digest);
-        let (file, meta) = self.open(object_path(digest), &what).await?;
-        let body = self.collect(file, &meta, &what, limit).await?;
-        super::check_sha256(digest, &body)?;
-        Ok(body)
-    }
-
-    async fn object(
+    async fn range(
         &self,
-        digest: &Digest,
-        object_len: u64,
+        file: Resource<'_>,
+        len: u64,
         range: ObjectRange,
     ) -> Result<ObjectBody, RegistryError> {
-        super::check_range(digest, object_len, range)?;
-        let shown = object_shown(digest);
-        let (mut file, meta) = self.open(object_path(digest), &shown).await?;
-        super::check_len(digest, object_len, meta.len())?;
-        // Moves a number in the kernel; waits for no disk.
-        let seek = file.seek(SeekFrom::Start(range.start()));
-        seek.map_err(|e| failed(None, &shown, &e))?;
-        let what = super::range_shown(digest, range);
+        let (mut open, meta) = self.open(file.path.to_owned(), file.shown).await?;
+        if meta.len() != len {
+            return Err(RegistryError::Invalid {
+                what: file.shown.to_owned(),
+                why: format!("is {} bytes, not {len}", meta.len()),
+            });
+        }
+        // Sets a number in the kernel; does not wait for a disk.
+        open.seek(SeekFrom::Start(range.start())).map_err(|e| failed(file.shown, &e))?;
+        let what = range_shown(file, range);
         let this = self.clone();
-        let body = Body { file, what, done: 0, len: range.len() };
+        let body = Body { file: open, what, done: 0, len: range.len() };
         Ok(stream::unfold(Some(body), move |body| this.clone().read_on(body)).boxed())
     }
+
+    /// A folder has no connections.
+    fn preconnect(&self, _: &str) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::hash::sha256;
-    use crate::registry::read_object;
+    use crate::model::{Check, Digest, Object};
+    use crate::registry::xprim::{CATALOG, Xprim, object_path};
+    use crate::registry::{Listing, Registry, Retry, Timeouts, read_object};
 
-    fn registry() -> (tempfile::TempDir, Folder, Digest) {
+    fn object(digest: &Digest, len: u64) -> Object {
+        Object::new(*digest, len, Check::Whole)
+    }
+
+    fn registry() -> (tempfile::TempDir, Xprim, Digest) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         std::fs::write(dir.path().join(CATALOG), "{}").unwrap();
         let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 241) as u8).collect();
         let digest = sha256(&bytes);
         std::fs::write(dir.path().join(object_path(&digest)), bytes).unwrap();
-        let folder = Folder::new(dir.path()).unwrap();
-        (dir, folder, digest)
+        let folder = Folder::new(dir.path(), CATALOG, Timeouts::default().stall).unwrap();
+        (dir, Xprim::new(Arc::new(folder)), digest)
     }
 
     #[tokio::test]
@@ -264,7 +272,8 @@ mod tests {
         for (from, to) in
             [(0, 3_000_000), (1, 2), (1_048_575, 2_097_153), (2_999_999, 3_000_000), (7, 7)]
         {
-            let got = read_object(&r, &d, 3_000_000, ObjectRange::new(from, to)).await.unwrap();
+            let got =
+                read_object(&r, &object(&d, 3_000_000), ObjectRange::new(from, to)).await.unwrap();
             let want: Vec<u8> = (from..to).map(|i| (i % 241) as u8).collect();
             assert!(got == want, "{from}..{to}");
         }
@@ -278,27 +287,27 @@ mod tests {
         let error = r.document(&gone, 9).await.unwrap_err();
         assert!(matches!(&error, RegistryError::Missing { what } if what.starts_with("data/")));
         assert!(matches!(
-            r.object(&gone, 3_000_000, all).await,
+            r.read(&object(&gone, 3_000_000), all).await,
             Err(RegistryError::Missing { .. })
         ));
         std::fs::remove_file(dir.path().join(CATALOG)).unwrap();
         assert!(r.document(&gone, 9).await.unwrap_err().is_transient(), "as if not mounted");
-        let catalog = r.catalog(&Validator::default()).await;
+        let catalog = r.list(&Validator::default()).await;
         assert!(matches!(catalog, Err(RegistryError::Missing { .. })));
         let away = dir.path().with_extension("away");
         std::fs::rename(dir.path(), &away).unwrap();
         for known in [gone, d] {
-            let object = r.object(&known, 3_000_000, all).await.err().unwrap();
+            let object = r.read(&object(&known, 3_000_000), all).await.err().unwrap();
             assert!(matches!(object, RegistryError::NoFolder { .. }), "{object}");
-            assert!(object.is_transient() && !object.is_worth_waiting());
+            assert!(object.is_transient() && object.retry() == Retry::Never);
             assert!(r.document(&known, 9).await.unwrap_err().is_transient());
         }
-        assert!(r.catalog(&Validator::default()).await.unwrap_err().is_transient());
+        assert!(r.list(&Validator::default()).await.unwrap_err().is_transient());
         std::fs::write(dir.path(), "a file now").unwrap();
         assert!(r.document(&d, 9).await.unwrap_err().is_transient());
         std::fs::remove_file(dir.path()).unwrap();
         std::fs::rename(&away, dir.path()).unwrap();
-        read_object(&r, &d, 3_000_000, all).await.unwrap();
+        read_object(&r, &object(&d, 3_000_000), all).await.unwrap();
     }
 
     #[tokio::test]
@@ -306,14 +315,17 @@ mod tests {
         let (dir, r, d) = registry();
         let range = ObjectRange::new(0, 10);
         for len in [2_999_999, 3_000_001] {
-            assert!(matches!(r.object(&d, len, range).await, Err(RegistryError::Invalid { .. })));
+            assert!(matches!(
+                r.read(&object(&d, len), range).await,
+                Err(RegistryError::Invalid { .. })
+            ));
         }
         assert!(matches!(r.document(&d, 100).await, Err(RegistryError::Invalid { .. })));
         let folder = sha256(b"folder");
         std::fs::create_dir(dir.path().join(object_path(&folder))).unwrap();
         assert!(matches!(r.document(&folder, 9).await, Err(RegistryError::Invalid { .. })));
         std::fs::write(dir.path().join(CATALOG), "[]").unwrap();
-        let catalog = r.catalog(&Validator::default()).await;
+        let catalog = r.list(&Validator::default()).await;
         assert!(matches!(catalog, Err(RegistryError::Invalid { .. })));
     }
 
@@ -332,22 +344,23 @@ mod tests {
         symlink(outside.path().join("secret"), dir.path().join(object_path(&secret))).unwrap();
         invalid(&r.document(&secret, 9).await.unwrap_err());
         let range = ObjectRange::new(0, 6);
-        invalid(&r.object(&secret, 6, range).await.err().unwrap());
+        invalid(&r.read(&object(&secret, 6), range).await.err().unwrap());
         // The length of what lies outside is nobody's business either.
-        invalid(&r.object(&secret, 7, range).await.err().unwrap());
+        invalid(&r.read(&object(&secret, 7), range).await.err().unwrap());
         for name in ["data", CATALOG] {
             let away = outside.path().join(name);
             std::fs::rename(dir.path().join(name), &away).unwrap();
             symlink(&away, dir.path().join(name)).unwrap();
         }
         invalid(&r.document(&d, 1 << 22).await.unwrap_err());
-        invalid(&r.catalog(&Validator::default()).await.unwrap_err());
+        invalid(&r.list(&Validator::default()).await.unwrap_err());
     }
 
     #[tokio::test]
     async fn a_file_that_shrinks_meanwhile_is_cut_off() {
         let (dir, r, d) = registry();
-        let mut body = r.object(&d, 3_000_000, ObjectRange::new(0, 3_000_000)).await.unwrap();
+        let mut body =
+            r.read(&object(&d, 3_000_000), ObjectRange::new(0, 3_000_000)).await.unwrap();
         body.next().await.unwrap().unwrap();
         let file = File::options().write(true).open(dir.path().join(object_path(&d))).unwrap();
         file.set_len(1_500_000).unwrap();
@@ -360,13 +373,13 @@ mod tests {
     #[tokio::test]
     async fn the_catalog_is_read_again_only_when_it_changed() {
         let (dir, r, _) = registry();
-        let answer = r.catalog(&Validator::default()).await.unwrap();
-        let CatalogAnswer::Changed { validator, .. } = answer else { panic!("nothing was known") };
-        assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Unchanged)));
+        let answer = r.list(&Validator::default()).await.unwrap();
+        let Listing::Changed { validator, .. } = answer else { panic!("nothing was known") };
+        assert!(matches!(r.list(&validator).await, Ok(Listing::Unchanged)));
         let new = dir.path().join("new");
         std::fs::write(&new, "{}").unwrap();
         std::fs::rename(new, dir.path().join(CATALOG)).unwrap();
-        assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Changed { .. })));
+        assert!(matches!(r.list(&validator).await, Ok(Listing::Changed { .. })));
     }
 
     #[tokio::test]

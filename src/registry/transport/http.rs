@@ -1,60 +1,36 @@
-//! A registry behind an HTTP server or bucket, in XPRIM.
+//! Files behind an HTTP server or bucket.
 //!
 //! Invariant: a body is exactly the bytes that were asked for, or it ends in an error. No text
-//! (name, error, log) holds the URL's user, password or query. Connections are kept and shared;
-//! nothing here locks. Retrying is `retry`'s.
+//! (name, error, log) holds the user, password or query of the URL. Connections are kept and shared;
+//! nothing here locks or retries.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
+use percent_encoding::percent_decode_str;
 use reqwest::header::{self, HeaderMap, HeaderName};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 
-use super::connect::scheme_shown;
-use super::http_answer::{self as answer, Served};
-use super::xprim::{CATALOG, MAX_CATALOG, object_path, object_shown};
-use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
+use super::address::scheme_shown;
+use super::api::{Document, Resource, Transport, range_shown};
+use super::http_response::{self as response, Served};
+use super::timeouts::Timeouts;
 use crate::base::ObjectRange;
-use crate::model::Digest;
+use crate::registry::api::{ObjectBody, Validator};
+use crate::registry::error::RegistryError;
 
-/// The most memory taken for a document before any of it is there.
-const AT_FIRST: usize = 64 << 10;
+/// Maximum memory allocated for a document before any of it arrived.
+const INITIAL_CAPACITY: usize = 64 << 10;
 
-/// Why nothing can be asked of a server with a certificate.
+/// Why no server with a certificate can be asked.
 const CLOCK: &str = "this machine's clock stands before 1970: set it";
 
 /// More redirects than any bucket or mirror needs.
 const MAX_REDIRECTS: usize = 5;
 
-/// How long a registry may be silent.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpTimeouts {
-    /// Until the connection stands, TLS included.
-    pub connect: Duration,
-    /// Without a byte of the answer.
-    pub stall: Duration,
-}
-
-impl HttpTimeouts {
-    /// Such that a read with this deadline gets over a connection that died in silence: a quarter
-    /// of it for the silence leaves room for three attempts.
-    pub fn within(deadline: Duration) -> Self {
-        let usual = Self::default();
-        Self { connect: usual.connect.min(deadline / 2), stall: usual.stall.min(deadline / 4) }
-    }
-}
-
-impl Default for HttpTimeouts {
-    /// Connecting takes seconds at worst; a server that is silent for longer than 15 has stalled,
-    /// and there must be time left for another attempt within a minute.
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(10), stall: Duration::from_secs(15) }
-    }
-}
-
-/// A registry behind an HTTP server.
+/// Files behind an HTTP server.
 #[derive(Debug, Clone)]
 pub struct Http {
     name: String,
@@ -64,9 +40,9 @@ pub struct Http {
 }
 
 impl Http {
-    /// The registry at a URL, of which user and password are sent as basic authentication, and the
-    /// query with every request.
-    pub fn new(url: &str, timeouts: HttpTimeouts) -> Result<Self, RegistryError> {
+    /// The files below a URL, whose user and password are sent as basic authentication, and whose query
+    /// is sent with every request.
+    pub fn new(url: &str, timeouts: Timeouts) -> Result<Self, RegistryError> {
         let bad = |name: &str, why: String| RegistryError::BadName { name: name.to_owned(), why };
         // What cannot be parsed may hold a password anywhere: not shown.
         let mut base = Url::parse(url).map_err(|e| bad(scheme_shown(url), e.to_string()))?;
@@ -84,14 +60,14 @@ impl Http {
             .connect_timeout(timeouts.connect)
             .read_timeout(timeouts.stall)
             .redirect(redirect::Policy::custom(follow))
-            // A Referer would carry the query on to whom a redirect leads.
+            // A Referer would show the query to the server that a redirect leads to.
             .referer(false)
             .http2_adaptive_window(true);
         if is_local(&base) {
-            // Nobody reaches this machine through a proxy.
+            // No proxy leads to this machine.
             client = client.no_proxy();
         }
-        let client = client.build().map_err(|e| bad(&name, answer::why(e)))?;
+        let client = client.build().map_err(|e| bad(&name, response::why(e)))?;
         Ok(Self { name, base, user, client })
     }
 
@@ -114,8 +90,8 @@ impl Http {
             let (what, why) = (what.to_owned(), CLOCK.to_owned());
             return Err(RegistryError::Unreachable { what, why });
         }
-        let response = request.send().await.map_err(|e| answer::failed(what, e))?;
-        answer::check_status(what, response.status(), response.headers(), SystemTime::now())?;
+        let response = request.send().await.map_err(|e| response::failed(what, e))?;
+        response::check_status(what, response.status(), response.headers(), SystemTime::now())?;
         Ok(response)
     }
 
@@ -134,14 +110,14 @@ impl Http {
         if length.is_some_and(|len| len > limit) {
             return Err(too_long());
         }
-        // What is announced costs nothing until it comes.
+        // An announced length allocates nothing before bytes arrive.
         let announced = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX);
-        let mut body = BytesMut::with_capacity(announced.min(AT_FIRST));
+        let mut body = BytesMut::with_capacity(announced.min(INITIAL_CAPACITY));
         loop {
             match response.chunk().await {
                 Ok(Some(piece)) => body.extend_from_slice(&piece),
                 Ok(None) => return Ok(body.freeze()),
-                Err(e) => return Err(answer::cut_off(what, body.len() as u64, length, e)),
+                Err(e) => return Err(response::cut_off(what, body.len() as u64, length, e)),
             }
             if body.len() as u64 > limit {
                 return Err(too_long());
@@ -163,18 +139,7 @@ fn shown(url: &Url) -> String {
 
 /// What percent-encoded text means; broken escapes stand for themselves.
 fn decoded(text: &str) -> String {
-    let hex = |b: &u8| char::from(*b).to_digit(16);
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let [first, tail @ ..] = rest {
-        let escape = match (first, tail) {
-            (b'%', [a, b, after @ ..]) => hex(a).zip(hex(b)).map(|(a, b)| (a * 16 + b, after)),
-            _ => None,
-        };
-        let (byte, after) = escape.map_or((*first, tail), |(byte, after)| (byte as u8, after));
-        out.push(byte);
-        rest = after;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn is_local(url: &Url) -> bool {
@@ -206,91 +171,79 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
 }
 
 #[async_trait]
-impl Registry for Http {
+impl Transport for Http {
     fn name(&self) -> &str {
         &self.name
     }
 
-    async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
-        let mut request = self.get(CATALOG);
+    async fn document(
+        &self,
+        file: Resource<'_>,
+        limit: u64,
+        known: &Validator,
+    ) -> Result<Document, RegistryError> {
+        let mut request = self.get(file.path);
         if let Some(etag) = &known.etag {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
         if let Some(time) = &known.last_modified {
             request = request.header(header::IF_MODIFIED_SINCE, time);
         }
-        let response = self.send(request, CATALOG).await?;
+        let response = self.send(request, file.shown).await?;
         match response.status() {
             StatusCode::NOT_MODIFIED if *known != Validator::default() => {
-                return Ok(CatalogAnswer::Unchanged);
+                return Ok(Document::Unchanged);
             }
-            StatusCode::OK => answer::check_encoding(CATALOG, response.headers())?,
-            other => return Err(answer::unexpected(CATALOG, other)),
+            StatusCode::OK => response::check_encoding(file.shown, response.headers())?,
+            other => return Err(response::unexpected(file.shown, other)),
         }
         let headers = response.headers();
         let validator = Validator {
             etag: text(headers, header::ETAG),
             last_modified: text(headers, header::LAST_MODIFIED),
         };
-        let body = self.collect(response, CATALOG, MAX_CATALOG).await?;
-        let catalog = super::parse_catalog(body.clone()).await?;
-        Ok(CatalogAnswer::Changed { catalog, body, validator })
+        let body = self.collect(response, file.shown, limit).await?;
+        Ok(Document::Changed { body, validator })
     }
 
-    async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        let what = object_shown(digest);
-        let response = self.send(self.get(&object_path(digest)), &what).await?;
-        if response.status() != StatusCode::OK {
-            return Err(answer::unexpected(&what, response.status()));
-        }
-        answer::check_encoding(&what, response.headers())?;
-        let body = self.collect(response, &what, limit).await?;
-        super::check_sha256(digest, &body)?;
-        Ok(body)
-    }
-
-    async fn object(
+    async fn range(
         &self,
-        digest: &Digest,
-        object_len: u64,
+        file: Resource<'_>,
+        len: u64,
         range: ObjectRange,
     ) -> Result<ObjectBody, RegistryError> {
-        super::check_range(digest, object_len, range)?;
-        if range.is_empty() {
-            return Ok(stream::empty().boxed());
-        }
-        let what = super::range_shown(digest, range);
-        let mut request = self.get(&object_path(digest));
+        let what = range_shown(file, range);
+        let mut request = self.get(file.path);
         // The whole is asked for without a range: every cache on the way can answer that.
-        let ranged = range.len() < object_len;
+        let ranged = range.len() < len;
         if ranged {
             let bytes = format!("bytes={}-{}", range.start(), range.end() - 1);
             request = request.header(header::RANGE, bytes);
         }
         let response = self.send(request, &what).await?;
         let (status, headers) = (response.status(), response.headers());
-        answer::check_encoding(&what, headers)?;
-        let served = answer::check_range(&what, status, headers, ranged, range, object_len)?;
+        response::check_encoding(&what, headers)?;
+        let served = response::check_range(&what, status, headers, ranged, range, len)?;
         let (skip, more) = match served {
             Served::Range => (0, false),
-            Served::Whole => (range.start(), range.end() < object_len),
+            Served::Whole => (range.start(), range.end() < len),
         };
         let body = Body { response, what, skip, done: 0, len: range.len(), more, extra: false };
         Ok(stream::unfold(Some(body), Body::next).boxed())
     }
 
-    /// A request for nothing, since there is no other way to have a connection opened.
-    fn expect_reads(&self, document: &Digest) {
+    /// Sends a request for the head of a file: there is no other way to have a connection opened.
+    fn preconnect(&self, path: &str) {
         if !may_connect(&self.base, SystemTime::now()) {
             return;
         }
-        let request = self.request(Method::HEAD, &object_path(document));
-        // whatever becomes of it, whoever reads will hear of it
+        let request = self.request(Method::HEAD, path);
+        // A failure is reported by the read that needs the connection.
         tokio::spawn(async move { drop(request.send().await) });
     }
 }
 
-/// A body on its way.
+/// A body that is being received.
 struct Body {
     response: Response,
     what: String,
@@ -298,9 +251,9 @@ struct Body {
     skip: u64,
     done: u64,
     len: u64,
-    /// Whether more bytes follow by right, since the server sends the whole object.
+    /// Whether more bytes may follow, since the server sends the whole object.
     more: bool,
-    /// Whether more bytes came than by right.
+    /// Whether more bytes came than may follow.
     extra: bool,
 }
 
@@ -318,7 +271,7 @@ impl Body {
             }
             let mut piece = match this.response.chunk().await {
                 Ok(Some(piece)) => piece,
-                // All that was asked for is there: how the connection ends is its own business.
+                // All that was asked for is there: how the connection ends does not matter.
                 Ok(None) | Err(_) if room == 0 => return None,
                 Ok(None) => return Some((Err(this.short(None)), None)),
                 Err(e) => return Some((Err(this.short(Some(e))), None)),
@@ -339,7 +292,7 @@ impl Body {
 
     fn short(&self, error: Option<reqwest::Error>) -> RegistryError {
         match error {
-            Some(e) => answer::cut_off(&self.what, self.done, Some(self.len), e),
+            Some(e) => response::cut_off(&self.what, self.done, Some(self.len), e),
             None => RegistryError::Unreachable {
                 what: self.what.clone(),
                 why: format!("cut off after {} of {} bytes", self.done, self.len),
@@ -350,10 +303,12 @@ impl Body {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn open(url: &str) -> Result<Http, RegistryError> {
-        Http::new(url, HttpTimeouts::default())
+        Http::new(url, Timeouts::default())
     }
 
     #[test]

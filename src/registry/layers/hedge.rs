@@ -1,39 +1,42 @@
-//! Asks a second time when an answer takes much longer than answers do: one server of many that
-//! stumbles, one packet lost at the beginning.
+//! Hedged requests: makes a request a second time when its answer takes much longer than usual,
+//! because one server of many is slow or a packet was lost.
 //!
 //! `Pace` is the pure rule; [`Hedged`] applies it to a registry. Invariant: at most one request in
-//! twenty is made twice, so a registry that is slow altogether is not made slower. Concurrency: one
-//! lock around the pace, never held across an await.
+//! twenty is made twice, so that a registry that is slow altogether does not become slower.
+//! Concurrency: one lock around the pace, never held across an await.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::Digest;
+use crate::model::{Leaves, ModelRef, Object, VersionId};
+use crate::registry::api::{
+    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+};
+use crate::registry::error::RegistryError;
 
-/// Answers before there is an idea of how long they take.
-const ENOUGH: u32 = 16;
-/// The least patience: below it, nobody notices and a busy machine makes such pauses itself.
-const LEAST: Duration = Duration::from_millis(250);
-/// What each answer earns of a second request.
+/// Number of answers needed to know how long they usually take.
+const MIN_ANSWERS: u32 = 16;
+/// Minimum delay of a second request: nobody notices a shorter one, and a busy machine causes it by
+/// itself.
+const MIN_DELAY: Duration = Duration::from_millis(250);
+/// The share of a second request that each answer earns.
 const EARNED: f64 = 0.05;
-/// Second requests that can be saved up, for a moment in which several stumble.
-const SAVED: f64 = 4.0;
-/// Second requests under way at once, beyond the connections that are counted.
-const AT_ONCE: usize = 4;
-/// Documents of up to so many bytes come all at once when they begin: leaf lists. Of others nobody can
-/// tell whether they stumble or are long.
-const SHORT: u64 = 256 << 10;
+/// Maximum number of second requests that can be saved, for a moment in which several are slow.
+const MAX_SAVED: f64 = 4.0;
+/// Maximum number of second requests at once; they come on top of the limit on connections.
+const MAX_HEDGES: usize = 4;
+/// Maximum number of leaves whose digests (256 KiB) arrive all at once when they begin to. Of a longer
+/// list nobody can tell whether it is late or long.
+const MAX_LEAVES: u64 = 8 << 10;
 
-/// How long answers take to begin, as of late, and how many second requests that allows.
+/// How long answers have taken to begin lately, and how many second requests that allows.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Pace {
     answers: u32,
@@ -54,13 +57,13 @@ impl Pace {
             self.mean += (seconds - self.mean) / 8.0;
         }
         self.answers = self.answers.saturating_add(1);
-        self.credit = (self.credit + EARNED).min(SAVED);
+        self.credit = (self.credit + EARNED).min(MAX_SAVED);
     }
 
-    /// How long to wait before asking a second time, once that is known.
-    fn patience(&self) -> Option<Duration> {
+    /// How long to wait before the second request, once that is known.
+    fn hedge_delay(&self) -> Option<Duration> {
         let usual = Duration::from_secs_f64(self.mean + 4.0 * self.deviation);
-        (self.answers >= ENOUGH).then(|| usual.max(LEAST))
+        (self.answers >= MIN_ANSWERS).then(|| usual.max(MIN_DELAY))
     }
 
     /// Whether a second request is earned; it is spent then.
@@ -71,7 +74,7 @@ impl Pace {
     }
 }
 
-/// Whether the same request may have a better answer.
+/// Whether the other request may have a better answer.
 fn may_be_chance(error: &RegistryError) -> bool {
     error.is_transient() || matches!(error, RegistryError::WrongBytes { .. })
 }
@@ -80,8 +83,8 @@ fn asks_for_time(error: &RegistryError) -> bool {
     matches!(error, RegistryError::Busy { retry_after: Some(_), .. })
 }
 
-/// A registry of which objects and short documents are asked for a second time when the first answer
-/// does not begin. Whichever comes first counts; of errors that may be chance, the last.
+/// A registry that is asked for objects and short leaf lists a second time when the first answer does
+/// not begin. The first answer counts; of errors that may be chance, the last.
 pub struct Hedged {
     inner: Arc<dyn Registry>,
     pace: Mutex<Pace>,
@@ -91,7 +94,7 @@ pub struct Hedged {
 impl Hedged {
     /// Around `inner`, of which nothing is known yet.
     pub fn new(inner: Arc<dyn Registry>) -> Self {
-        Self { inner, pace: Mutex::default(), under_way: Semaphore::new(AT_ONCE) }
+        Self { inner, pace: Mutex::default(), under_way: Semaphore::new(MAX_HEDGES) }
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -113,21 +116,21 @@ impl Hedged {
             })
         };
         let mut first = timed();
-        let patience = self.pace().patience();
-        let Some(patience) = patience else { return first.await };
-        if let Ok(answer) = timeout(patience, &mut first).await {
+        let delay = self.pace().hedge_delay();
+        let Some(delay) = delay else { return first.await };
+        if let Ok(answer) = timeout(delay, &mut first).await {
             return answer;
         }
-        let Ok(_place) = self.under_way.try_acquire() else { return first.await };
+        let Ok(_permit) = self.under_way.try_acquire() else { return first.await };
         if !self.pace().spend() {
             return first.await;
         }
-        tracing::debug!(registry = self.inner.name(), ?patience, "asking a second time");
+        tracing::debug!(registry = self.inner.name(), ?delay, "asking a second time");
         match select(first, timed()).await {
             Either::Left((Err(error), other)) | Either::Right((Err(error), other))
                 if may_be_chance(&error) =>
             {
-                // what a server asks for is not lost
+                // What a server asked for is not lost.
                 other.await.map_err(|later| if asks_for_time(&error) { error } else { later })
             }
             Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
@@ -136,33 +139,41 @@ impl Hedged {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Registry for Hedged {
     fn name(&self) -> &str {
         self.inner.name()
     }
 
-    async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
-        self.inner.catalog(known).await
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
-    async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        match limit <= SHORT {
-            true => self.run(|| self.inner.document(digest, limit)).await,
-            false => self.inner.document(digest, limit).await,
+    async fn list(&self, known: &Validator) -> Result<Listing, RegistryError> {
+        self.inner.list(known).await
+    }
+
+    async fn lookup(&self, model: &ModelRef, known: &Validator) -> Result<Versions, RegistryError> {
+        self.inner.lookup(model, known).await
+    }
+
+    async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {
+        self.inner.manifest(version).await
+    }
+
+    async fn leaves(&self, object: &Object, range: ObjectRange) -> Result<Leaves, RegistryError> {
+        match object.leaf_count() <= MAX_LEAVES {
+            true => self.run(|| self.inner.leaves(object, range)).await,
+            false => self.inner.leaves(object, range).await,
         }
     }
 
-    async fn object(
-        &self,
-        digest: &Digest,
-        object_len: u64,
-        range: ObjectRange,
-    ) -> Result<ObjectBody, RegistryError> {
-        self.run(|| self.inner.object(digest, object_len, range)).await
+    async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
+        self.run(|| self.inner.read(object, range)).await
     }
 
-    fn expect_reads(&self, document: &Digest) {
-        self.inner.expect_reads(document);
+    fn preconnect(&self, version: &VersionId) {
+        self.inner.preconnect(version);
     }
 }
 
@@ -170,8 +181,9 @@ impl Registry for Hedged {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Call, Fault, Faulty, Memory, When, read_object};
     use super::*;
+    use crate::model::{Check, Digest, HashAlgorithm};
+    use crate::registry::{Call, Fault, Faulty, Memory, When, read_object};
 
     const MS: Duration = Duration::from_millis(1);
     const DOCUMENT: &[u8] = b"bytes";
@@ -192,7 +204,7 @@ mod tests {
 
     async fn read(r: &dyn Registry, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
         let len = DOCUMENT.len() as u64;
-        read_object(r, digest, len, ObjectRange::new(0, len)).await
+        read_object(r, &Object::new(*digest, len, Check::Whole), ObjectRange::new(0, len)).await
     }
 
     fn asked(memory: &Memory) -> usize {
@@ -238,14 +250,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_slow_altogether_is_hardly_asked_more() {
-        let (_, faulty, hedged, digest) = known(40).await;
+        let (memory, faulty, hedged, digest) = known(40).await;
         faulty.on(Call::Document(None), When::Always, Fault::Delay(3000 * MS));
+        let list = memory.insert(digest.as_bytes().to_vec());
+        let check = Check::Leaves { size: 4096, digest: HashAlgorithm::Sha256, list };
+        let object = Object::new(digest, DOCUMENT.len() as u64, check);
         for _ in 0..100 {
-            hedged.document(&digest, 9).await.unwrap();
+            hedged.leaves(&object, ObjectRange::new(0, 1)).await.unwrap();
         }
         let spent = 40.0 * EARNED + 100.0 * EARNED - hedged.pace().credit;
         assert!(spent <= 7.0, "{spent}");
-        assert!(hedged.pace().patience().unwrap() > 3000 * MS, "it is known by now");
+        assert!(hedged.pace().hedge_delay().unwrap() > 3000 * MS, "it is known by now");
     }
 
     proptest! {
@@ -256,8 +271,8 @@ mod tests {
                 pace.took(*ms as u32 * MS);
                 spent += f64::from(u8::from(pace.spend()));
                 prop_assert!(spent <= EARNED * (n + 1) as f64 + 1e-9);
-                prop_assert_eq!(pace.patience().is_some(), n + 1 >= ENOUGH as usize);
-                prop_assert!(pace.patience().is_none_or(|p| p >= LEAST && p.as_secs() < 60));
+                prop_assert_eq!(pace.hedge_delay().is_some(), n + 1 >= MIN_ANSWERS as usize);
+                prop_assert!(pace.hedge_delay().is_none_or(|p| p >= MIN_DELAY && p.as_secs() < 60));
             }
         }
     }

@@ -1,7 +1,7 @@
-//! A registry around another one that fails as told: for tests of whoever must survive it.
+//! A registry that fails on command, for tests.
 //!
-//! Rules are looked at in the order they were added; the first that fits decides. Shared between
-//! threads; its lock is never held across an await.
+//! Rules are applied in the order in which they were added; the first that matches decides.
+//! Concurrency: shared; its lock is never held across an await.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -10,18 +10,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
 
-use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
 use crate::base::ObjectRange;
-use crate::model::Digest;
+use crate::model::{Check, Digest, Leaves, ModelRef, Object, VersionId};
+use crate::registry::api::{
+    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+};
+use crate::registry::error::RegistryError;
 
 /// Which calls a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// Of `catalog`.
+    /// Of `list` and `lookup`.
     Catalog,
-    /// Of `document`, for one digest or any.
+    /// Of `manifest` and `leaves`, for the document with one digest or any.
     Document(Option<Digest>),
-    /// Of `object`, for one digest or any.
+    /// Of `read`, for the object with one digest or any.
     Object(Option<Digest>),
 }
 
@@ -131,43 +134,62 @@ impl Faulty {
     }
 }
 
+impl Faulty {
+    /// What a fault does to a document.
+    async fn before_document(&self, digest: Digest) -> Result<(), RegistryError> {
+        let what = format!("document {digest:?}");
+        match self.before(Call::Document(Some(digest))).await? {
+            Some(Fault::FlipBit(_)) => {
+                Err(RegistryError::WrongBytes { what, why: "SHA-256 mismatch".into() })
+            }
+            Some(Fault::CutOff(n)) => {
+                Err(RegistryError::Unreachable { what, why: format!("cut off after {n} bytes") })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Registry for Faulty {
     fn name(&self) -> &str {
         self.inner.name()
     }
 
-    async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn list(&self, known: &Validator) -> Result<Listing, RegistryError> {
         self.before(Call::Catalog).await?;
-        self.inner.catalog(known).await
+        self.inner.list(known).await
     }
 
-    async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        let what = || super::xprim::object_shown(digest);
-        match self.before(Call::Document(Some(*digest))).await? {
-            Some(Fault::FlipBit(_)) => {
-                Err(RegistryError::WrongBytes { what: what(), why: "SHA-256 mismatch".into() })
-            }
-            Some(Fault::CutOff(n)) => Err(RegistryError::Unreachable {
-                what: what(),
-                why: format!("cut off after {n} bytes"),
-            }),
-            _ => self.inner.document(digest, limit).await,
+    async fn lookup(&self, model: &ModelRef, known: &Validator) -> Result<Versions, RegistryError> {
+        self.before(Call::Catalog).await?;
+        self.inner.lookup(model, known).await
+    }
+
+    async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {
+        self.before_document(version.digest()).await?;
+        self.inner.manifest(version).await
+    }
+
+    async fn leaves(&self, object: &Object, range: ObjectRange) -> Result<Leaves, RegistryError> {
+        if let Check::Leaves { list, .. } = object.check {
+            self.before_document(list).await?;
         }
+        self.inner.leaves(object, range).await
     }
 
-    async fn object(
-        &self,
-        digest: &Digest,
-        object_len: u64,
-        range: ObjectRange,
-    ) -> Result<ObjectBody, RegistryError> {
-        let fault = self.before(Call::Object(Some(*digest))).await?;
-        let body = self.inner.object(digest, object_len, range).await?;
+    async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
+        let fault = self.before(Call::Object(Some(object.digest))).await?;
+        let body = self.inner.read(object, range).await?;
         let len = range.len();
         Ok(match fault {
             Some(Fault::CutOff(n)) if n < len => {
-                let what = super::range_shown(digest, range);
+                let what = format!("{object} bytes {range}");
                 let why = format!("cut off after {n} of {len} bytes");
                 let end = stream::iter([Err(RegistryError::Unreachable { what, why })]);
                 first(body, n).chain(end).boxed()
@@ -180,8 +202,8 @@ impl Registry for Faulty {
         })
     }
 
-    fn expect_reads(&self, document: &Digest) {
-        self.inner.expect_reads(document);
+    fn preconnect(&self, version: &VersionId) {
+        self.inner.preconnect(version);
     }
 }
 
@@ -228,6 +250,10 @@ mod tests {
     use super::*;
     use crate::registry::{Memory, read_object};
 
+    fn object(digest: Digest, len: u64) -> Object {
+        Object::new(digest, len, Check::Whole)
+    }
+
     fn registry() -> (Faulty, Digest, Vec<u8>) {
         let memory = Memory::new("mem");
         let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
@@ -239,7 +265,8 @@ mod tests {
     async fn bodies_break_where_told() {
         let (r, d, bytes) = registry();
         let all = ObjectRange::new(0, 200_000);
-        let read = || read_object(&r, &d, 200_000, all);
+        let whole = object(d, 200_000);
+        let read = || read_object(&r, &whole, all);
         r.on(Call::Object(None), When::Nth(1), Fault::CutOff(70_000));
         r.on(Call::Object(Some(d)), When::Always, Fault::FlipBit(150_000));
         let flipped = read().await.unwrap();
@@ -248,7 +275,7 @@ mod tests {
         let error = read().await.unwrap_err();
         assert!(error.to_string().ends_with("cut off after 70000 of 200000 bytes"), "{error}");
         let before = ObjectRange::new(5, 150_000);
-        let right = read_object(&r, &d, 200_000, before).await.unwrap();
+        let right = read_object(&r, &object(d, 200_000), before).await.unwrap();
         assert!(right == bytes[5..150_000], "the wrong byte was not asked for");
         r.heal();
         assert!(read().await.unwrap() == bytes);
@@ -258,7 +285,7 @@ mod tests {
     async fn stalls_delays_and_failures() {
         let (r, d, _) = registry();
         r.on(Call::Object(Some(d)), When::First(1), Fault::Stall(100_000));
-        let mut body = r.object(&d, 200_000, ObjectRange::new(0, 200_000)).await.unwrap();
+        let mut body = r.read(&object(d, 200_000), ObjectRange::new(0, 200_000)).await.unwrap();
         let mut got = 0;
         let read = async {
             while let Some(piece) = body.next().await {
@@ -271,10 +298,12 @@ mod tests {
         r.on(Call::Document(None), When::First(2), Fault::Fail(missing));
         r.on(Call::Document(Some(d)), When::Nth(2), Fault::Delay(Duration::from_secs(9)));
         let start = tokio::time::Instant::now();
+        let version = VersionId::new(d);
         for _ in 0..2 {
-            assert!(matches!(r.document(&d, 1 << 20).await, Err(RegistryError::Missing { .. })));
+            assert!(matches!(r.manifest(&version).await, Err(RegistryError::Missing { .. })));
         }
-        r.document(&d, 1 << 20).await.unwrap();
+        let error = r.manifest(&version).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Invalid { .. }), "no fault, but no manifest either");
         assert_eq!(start.elapsed().as_secs(), 9);
     }
 }

@@ -1,7 +1,7 @@
-//! What an HTTP answer's status, headers and errors mean for a registry. Pure functions.
+//! What the status, headers and errors of an HTTP response mean. Pure functions.
 //!
-//! Invariant: a server's own trouble is never "missing", and an answer to another question than
-//! the one asked is invalid, whatever its status.
+//! Invariant: trouble of the server is never "missing", and a response to another request than the
+//! one made is invalid, whatever its status.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap};
 
-use super::RegistryError;
 use crate::base::ObjectRange;
 use crate::base::text::{MESSAGE, brief};
+use crate::registry::error::RegistryError;
 
 /// What the body of an answer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(super) fn failed(what: &str, error: reqwest::Error) -> RegistryError {
     RegistryError::Unreachable { what, why: why(error) }
 }
 
-/// A body that broke off.
+/// A body that was cut off.
 pub(super) fn cut_off(
     what: &str,
     done: u64,
@@ -66,7 +66,7 @@ pub(super) fn cut_off(
     RegistryError::Unreachable { what: what.to_owned(), why }
 }
 
-/// A status that is neither an error nor an answer.
+/// A status that is neither an error nor a response to the request.
 pub(super) fn unexpected(what: &str, status: StatusCode) -> RegistryError {
     invalid(what, format!("unexpected status {}", status.as_u16()))
 }
@@ -87,7 +87,7 @@ pub(super) fn check_status(
     match status.as_u16() {
         404 | 410 => Err(RegistryError::Missing { what }),
         416 => Err(invalid(&what, "the server has no such range".into())),
-        // 408: the server was tired of waiting. Asking again is what it asks for.
+        // 408: the server timed out waiting for the request; it asks for it again.
         408 | 429 | 500..=599 => {
             let retry_after = retry_after(headers, now);
             Err(RegistryError::Busy { what, status: status.as_u16(), retry_after })
@@ -107,7 +107,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// Nothing was asked to be compressed: what is, has other bytes than the digests cover.
+/// Refuses a compressed body: the digests cover other bytes, and compression was not asked for.
 pub(super) fn check_encoding(what: &str, headers: &HeaderMap) -> Result<(), RegistryError> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(e) if !e.as_bytes().eq_ignore_ascii_case(b"identity") => {

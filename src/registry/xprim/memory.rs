@@ -1,43 +1,35 @@
-//! A registry in memory: for tests of every layer, and for whoever has models but no server.
+//! A registry in memory that counts what it is asked for, for tests of every layer.
 //!
-//! Speaks XPRIM. Counts what it is asked for. Shared between threads; its lock is never held
-//! across an await.
+//! Concurrency: shared, as the transport below it.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 
-use super::xprim::{self, CATALOG, FileDoc, ManifestDoc};
-use super::{CatalogAnswer, ObjectBody, Registry, RegistryError, Validator};
+use super::registry::Xprim;
+use super::{CATALOG, DATA, Entry, FileDoc, ManifestDoc, object_path, with_entry};
 use crate::base::ObjectRange;
 use crate::model::hash::sha256;
-use crate::model::{Digest, HashAlgorithm, VersionRef};
-
-/// The bytes of one piece of a body: many pieces even for small objects, as from a network.
-const PIECE: usize = 64 << 10;
+use crate::model::{Digest, HashAlgorithm, Leaves, ModelRef, Object, VersionId, VersionRef};
+use crate::registry::api::{
+    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+};
+use crate::registry::error::RegistryError;
+use crate::registry::transport::{MemoryTransport, Request};
 
 /// What a registry in memory was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Calls of `catalog`.
+    /// Requests for the catalog.
     pub catalogs: u64,
-    /// Calls of `document`.
+    /// Requests for manifests and leaf lists.
     pub documents: u64,
-    /// Calls of `object`: digest and range, in order.
+    /// Requests for objects: digest and range, in order.
     pub objects: Vec<(Digest, ObjectRange)>,
     /// Bytes of documents and of objects' ranges; what nobody read of a body is counted too.
     pub bytes: u64,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    catalog: Option<Bytes>,
-    objects: HashMap<Digest, Bytes>,
-    counts: Counts,
 }
 
 /// How [`Memory::add_version`] cuts a version.
@@ -52,23 +44,23 @@ pub struct Cut {
 }
 
 /// A registry in memory.
-#[derive(Debug)]
 pub struct Memory {
-    name: String,
-    state: Mutex<State>,
+    files: Arc<MemoryTransport>,
+    registry: Xprim,
 }
 
 impl Memory {
     /// An empty registry, whose catalog is not there before the first version is.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), state: Mutex::default() }
+        let files = Arc::new(MemoryTransport::new(name));
+        Self { registry: Xprim::new(files.clone()), files }
     }
 
-    /// What lies in a registry's folder: its `models.json` and its `data`.
+    /// The registry that lies in a folder.
     pub fn from_folder(name: &str, folder: &Path) -> std::io::Result<Self> {
         let out = Self::new(name);
         out.set_catalog(std::fs::read(folder.join(CATALOG))?);
-        for entry in std::fs::read_dir(folder.join("data"))? {
+        for entry in std::fs::read_dir(folder.join(DATA))? {
             let entry = entry?;
             if entry.file_name().to_str().is_some_and(|n| n.parse::<Digest>().is_ok()) {
                 out.insert(std::fs::read(entry.path())?);
@@ -77,46 +69,52 @@ impl Memory {
         Ok(out)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds this lock")
-    }
-
     /// Keeps an object under its SHA-256.
     pub fn insert(&self, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
         let digest = sha256(&bytes);
-        self.state().objects.insert(digest, bytes);
+        self.insert_as(digest, bytes);
         digest
     }
 
     /// Keeps bytes under any digest, right or wrong.
     pub fn insert_as(&self, digest: Digest, bytes: impl Into<Bytes>) {
-        self.state().objects.insert(digest, bytes.into());
+        self.files.put(object_path(&digest), bytes.into());
     }
 
     /// The bytes under a digest.
     pub fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.state().objects.get(digest).cloned()
+        self.files.get(&object_path(digest))
     }
 
-    /// Forgets an object.
+    /// Removes an object.
     pub fn remove(&self, digest: &Digest) {
-        self.state().objects.remove(digest);
+        self.files.remove(&object_path(digest));
     }
 
     /// The catalog from now on, right or wrong.
     pub fn set_catalog(&self, body: impl Into<Bytes>) {
-        self.state().catalog = Some(body.into());
+        self.files.put(CATALOG.to_owned(), body.into());
     }
 
     /// What was asked for since the last [`Memory::reset_counts`].
     pub fn counts(&self) -> Counts {
-        self.state().counts.clone()
+        let mut out = Counts::default();
+        for Request { path, range, bytes } in self.files.requests() {
+            out.bytes += bytes;
+            let digest = path.rsplit('/').next().and_then(|name| name.parse().ok());
+            match (digest, range) {
+                (Some(digest), Some(range)) => out.objects.push((digest, range)),
+                (Some(_), None) => out.documents += 1,
+                (None, _) => out.catalogs += 1,
+            }
+        }
+        out
     }
 
     /// Counts anew.
     pub fn reset_counts(&self) {
-        self.state().counts = Counts::default();
+        self.files.forget_requests();
     }
 
     /// Adds a version made of these files, in this order, and returns its manifest's hash.
@@ -152,77 +150,53 @@ impl Memory {
             leaves: cut.leaf.map(|(size, d)| chunks.iter().map(|c| list(c, size, d)).collect()),
         };
         let hash = self.insert(doc.write());
-        let entry = xprim::Entry { hash, alias_of: None, metadata: Default::default() };
-        let old = self.state().catalog.clone();
-        self.set_catalog(xprim::with_entry(old.as_deref(), version, &entry)?);
+        let entry = Entry { hash, alias_of: None, metadata: Default::default() };
+        let old = self.files.get(CATALOG);
+        self.set_catalog(with_entry(old.as_deref(), version, &entry)?);
         Ok(hash)
-    }
-
-    fn find(&self, digest: &Digest) -> Result<Bytes, RegistryError> {
-        let missing = || RegistryError::Missing { what: xprim::object_shown(digest) };
-        self.state().objects.get(digest).cloned().ok_or_else(missing)
     }
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Registry for Memory {
     fn name(&self) -> &str {
-        &self.name
+        self.registry.name()
     }
 
-    async fn catalog(&self, known: &Validator) -> Result<CatalogAnswer, RegistryError> {
-        let body = {
-            let mut state = self.state();
-            state.counts.catalogs += 1;
-            state.catalog.clone()
-        };
-        let body = body.ok_or_else(|| RegistryError::Missing { what: CATALOG.into() })?;
-        let validator =
-            Validator { etag: Some(format!("\"{}\"", sha256(&body))), last_modified: None };
-        if *known == validator {
-            return Ok(CatalogAnswer::Unchanged);
-        }
-        let catalog = xprim::parse_catalog(&body)?;
-        self.state().counts.bytes += body.len() as u64;
-        Ok(CatalogAnswer::Changed { catalog, body, validator })
+    fn capabilities(&self) -> Capabilities {
+        self.registry.capabilities()
     }
 
-    async fn document(&self, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        self.state().counts.documents += 1;
-        let body = self.find(digest)?;
-        let what = || xprim::object_shown(digest);
-        if body.len() as u64 > limit {
-            return Err(RegistryError::Invalid {
-                what: what(),
-                why: format!("more than {limit} bytes"),
-            });
-        }
-        self.state().counts.bytes += body.len() as u64;
-        super::check_sha256(digest, &body)?;
-        Ok(body)
+    async fn list(&self, known: &Validator) -> Result<Listing, RegistryError> {
+        self.registry.list(known).await
     }
 
-    async fn object(
-        &self,
-        digest: &Digest,
-        object_len: u64,
-        range: ObjectRange,
-    ) -> Result<ObjectBody, RegistryError> {
-        self.state().counts.objects.push((*digest, range));
-        let body = self.find(digest)?;
-        super::check_range(digest, object_len, range)?;
-        super::check_len(digest, object_len, body.len() as u64)?;
-        self.state().counts.bytes += range.len();
-        let body = body.slice(range.start() as usize..range.end() as usize);
-        let starts = (0..body.len()).step_by(PIECE);
-        let pieces = starts.map(move |at| Ok(body.slice(at..body.len().min(at + PIECE))));
-        Ok(stream::iter(pieces).boxed())
+    async fn lookup(&self, model: &ModelRef, known: &Validator) -> Result<Versions, RegistryError> {
+        self.registry.lookup(model, known).await
+    }
+
+    async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {
+        self.registry.manifest(version).await
+    }
+
+    async fn leaves(&self, object: &Object, range: ObjectRange) -> Result<Leaves, RegistryError> {
+        self.registry.leaves(object, range).await
+    }
+
+    async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
+        self.registry.read(object, range).await
+    }
+
+    fn preconnect(&self, version: &VersionId) {
+        self.registry.preconnect(version);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Check;
     use crate::registry::read_object;
 
     #[tokio::test]
@@ -235,20 +209,21 @@ mod tests {
                 let files = [("a", &a[..]), ("empty", &b""[..]), ("b", &a[5..1005])];
                 let cut = Cut { chunk_size: 70_000, per_file, leaf };
                 let hash = r.add_version(&v, &files, cut).unwrap();
-                let CatalogAnswer::Changed { catalog, validator, .. } =
-                    r.catalog(&Validator::default()).await.unwrap()
+                let Listing::Changed { catalog, validator, .. } =
+                    r.list(&Validator::default()).await.unwrap()
                 else {
                     panic!("nothing was known")
                 };
                 assert_eq!(catalog.find(&v).unwrap().hash, hash);
-                assert!(matches!(r.catalog(&validator).await, Ok(CatalogAnswer::Unchanged)));
-                let body = r.document(&hash, xprim::MAX_MANIFEST).await.unwrap();
-                let m = xprim::parse_manifest(hash, &body).unwrap();
+                assert!(matches!(r.list(&validator).await, Ok(Listing::Unchanged)));
+                let m = r.manifest(&VersionId::new(hash)).await.unwrap().manifest;
                 assert_eq!(m.total(), 201_000);
                 let mut stream = Vec::new();
                 for o in m.objects() {
                     let all = ObjectRange::new(0, o.len);
-                    stream.extend(read_object(&r, &o.digest, o.len, all).await.unwrap());
+                    stream.extend(read_object(&r, o, all).await.unwrap());
+                    let leaves = r.leaves(o, all).await.unwrap();
+                    assert!(leaves.covers(&(0..o.leaf_count())));
                 }
                 assert_eq!(stream, [&a[..], &a[5..1005]].concat());
                 assert_eq!(r.counts().catalogs, 2);
@@ -261,15 +236,20 @@ mod tests {
     async fn what_is_not_there_and_what_is_wrong() {
         let r = Memory::new("mem");
         let d = sha256(b"x");
-        let catalog = r.catalog(&Validator::default()).await;
+        let of_len = |len| Object::new(d, len, Check::Whole);
+        let catalog = r.list(&Validator::default()).await;
         assert!(matches!(catalog, Err(RegistryError::Missing { .. })));
-        assert!(matches!(r.document(&d, 9).await, Err(RegistryError::Missing { .. })));
+        let missing = r.registry.document(&d, 9).await;
+        assert!(matches!(missing, Err(RegistryError::Missing { .. })));
         r.insert_as(d, &b"yy"[..]);
-        assert!(matches!(r.document(&d, 9).await, Err(RegistryError::WrongBytes { .. })));
-        assert!(matches!(r.document(&d, 1).await, Err(RegistryError::Invalid { .. })));
+        let wrong = r.registry.document(&d, 9).await;
+        assert!(matches!(wrong, Err(RegistryError::WrongBytes { .. })));
+        let long = r.registry.document(&d, 1).await;
+        assert!(matches!(long, Err(RegistryError::Invalid { .. })));
         let two = ObjectRange::new(0, 2);
-        assert_eq!(read_object(&r, &d, 2, two).await.unwrap(), &b"yy"[..], "unverified");
-        assert!(matches!(r.object(&d, 3, two).await, Err(RegistryError::Invalid { .. })));
-        assert!(matches!(r.object(&d, 1, two).await, Err(RegistryError::Invalid { .. })));
+        assert_eq!(read_object(&r, &of_len(2), two).await.unwrap(), &b"yy"[..], "unverified");
+        for len in [3, 1] {
+            assert!(matches!(r.read(&of_len(len), two).await, Err(RegistryError::Invalid { .. })));
+        }
     }
 }
