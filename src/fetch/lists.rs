@@ -25,7 +25,7 @@ type Fetching = Arc<OnceCell<Leaves>>;
 /// Leaf lists in memory, by the digest of the list, and those being fetched.
 pub struct LeafLists {
     kept: Mutex<Weighted<Digest, Leaves>>,
-    fetching: Mutex<HashMap<(FlightKey, Range<u64>), Fetching>>,
+    fetching: Mutex<HashMap<FlightKey, Fetching>>,
 }
 
 impl LeafLists {
@@ -56,23 +56,31 @@ impl LeafLists {
         if let Some(found) = self.known(object, leaves) {
             return Ok(found);
         }
-        let request = (key.clone(), leaves.clone());
         let cell = {
             let mut fetching = self.fetching.lock().expect("holders do not panic");
-            fetching.entry(request.clone()).or_default().clone()
+            fetching.entry(key.clone()).or_default().clone()
         };
-        let got = cell
-            .get_or_try_init(|| async {
-                let found = registry.leaves(object, object.leaves_range(leaves)).await?;
-                if let Check::Leaves { list, .. } = object.check {
-                    self.keep(list, found.clone());
-                }
-                Ok::<_, FetchError>(found)
-            })
-            .await
-            .cloned();
-        self.fetching.lock().expect("holders do not panic").remove(&request);
-        got
+        let ask = || self.ask(registry, object, leaves);
+        let got = cell.get_or_try_init(ask).await.cloned();
+        self.fetching.lock().expect("holders do not panic").remove(key);
+        match got? {
+            found if found.covers(leaves) => Ok(found),
+            // Another caller asked for other leaves, and the registry gave those only.
+            _ => ask().await,
+        }
+    }
+
+    async fn ask(
+        &self,
+        registry: &dyn Registry,
+        object: &Object,
+        leaves: &Range<u64>,
+    ) -> Result<Leaves, FetchError> {
+        let found = registry.leaves(object, object.leaves_range(leaves)).await?;
+        if let Check::Leaves { list, .. } = object.check {
+            self.keep(list, found.clone());
+        }
+        Ok(found)
     }
 
     /// Makes the list of a whole object from its bytes and keeps it if it is the promised one.
