@@ -6,7 +6,6 @@
 //! Concurrency: `read_cached` never waits for anything but the disk; everything that may wait for
 //! a network is `async` and holds no lock while it does.
 
-mod again;
 mod batches;
 mod blocking;
 mod cached_file;
@@ -22,6 +21,7 @@ mod loads;
 mod memory;
 mod options;
 mod prefetch;
+mod rate_limit;
 mod read;
 mod readahead;
 mod slots;

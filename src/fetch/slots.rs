@@ -1,9 +1,9 @@
-//! Who may have a request under way: a fixed number of places, given by priority.
+//! Request slots: limits how many requests are under way, by priority.
 //!
-//! Invariant: never more than the given number at once; readahead leaves a quarter of the places
-//! free for reads that somebody waits for, prefetch leaves half. A waiter may be moved up. Who has a
-//! place and hears nothing lends it to others, so that a registry that is silent about some objects
-//! does not hold up the rest; only so many may.
+//! Invariant: never more requests than slots; readahead leaves a quarter of the slots free for demand
+//! reads, prefetch leaves half. The priority of a waiter may rise. A stalled request yields its slot to
+//! demand reads, so that a registry that does not answer for some objects does not block the others;
+//! the number of stalled requests is limited.
 //! Concurrency: shared; the lock is held for a queue operation only.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 
 use super::urgency::{Priority, Urgency};
 
-/// How many requests may be silent beside each place.
-const SILENT: usize = 4;
+/// Maximum number of stalled requests for each slot.
+const STALLED_PER_SLOT: usize = 4;
 
-/// The places.
+/// The slots.
 #[derive(Debug)]
 pub struct Slots {
     total: usize,
@@ -26,41 +26,42 @@ pub struct Slots {
 #[derive(Debug)]
 struct Inner {
     free: usize,
-    /// Holders that lent their place.
-    silent: usize,
+    /// Stalled requests, whose slots others may have.
+    stalled: usize,
     ticket: u64,
     waiting: BTreeMap<(Priority, u64), oneshot::Sender<Slot>>,
 }
 
-/// A place; dropping it frees it.
+/// A slot; dropping it frees it.
 #[derive(Debug)]
 pub struct Slot {
     slots: Arc<Slots>,
-    lent: bool,
+    yielded: bool,
 }
 
 impl Slot {
-    /// Nothing is heard: somebody else may have the place. What is heard later needs none.
-    pub fn lend(&mut self) {
+    /// The request has stalled: a demand read may have the slot. If the answer comes later, it needs
+    /// none.
+    pub fn yield_slot(&mut self) {
         let mut inner = self.slots.lock();
-        if self.lent || inner.silent >= SILENT * self.slots.total {
+        if self.yielded || inner.stalled >= STALLED_PER_SLOT * self.slots.total {
             return;
         }
-        (self.lent, inner.silent, inner.free) = (true, inner.silent + 1, inner.free + 1);
+        (self.yielded, inner.stalled, inner.free) = (true, inner.stalled + 1, inner.free + 1);
         drop(inner);
         self.slots.grant();
     }
 }
 
 impl Slots {
-    /// `total` places, at least 4 so that every priority has one.
+    /// `total` slots, at least 4 so that every priority has one.
     pub fn new(total: usize) -> Arc<Self> {
         let total = total.max(4);
-        let inner = Inner { free: total, silent: 0, ticket: 0, waiting: BTreeMap::new() };
+        let inner = Inner { free: total, stalled: 0, ticket: 0, waiting: BTreeMap::new() };
         Arc::new(Self { total, inner: Mutex::new(inner) })
     }
 
-    /// Waits for a place. While waiting, a rise of `urgency` moves the waiter up.
+    /// Waits for a slot. A rise of `urgency` moves the waiter up in the queue.
     pub async fn acquire(self: &Arc<Self>, urgency: &Urgency) -> Slot {
         loop {
             let priority = urgency.get();
@@ -81,20 +82,20 @@ impl Slots {
                     }
                 }
                 () = urgency.rises_above(priority) => {
-                    // Whatever was granted meanwhile is freed by the drop of `granted`.
+                    // A slot that was granted meanwhile is freed when `granted` is dropped.
                     self.lock().waiting.remove(&ticket);
                 }
             }
         }
     }
 
-    /// Requests under way, silent ones too.
+    /// Requests under way, stalled ones included.
     pub fn taken(&self) -> usize {
         let inner = self.lock();
-        self.total - inner.free + inner.silent
+        self.total - inner.free + inner.stalled
     }
 
-    /// How many places must stay free for others when this priority takes one.
+    /// How many slots must stay free when a request of this priority takes one.
     fn kept_free(&self, priority: Priority) -> usize {
         match priority {
             Priority::Demand => 0,
@@ -113,10 +114,10 @@ impl Slots {
                     entry.remove();
                     continue;
                 }
-                // Lent places are for whom somebody waits: an overloaded registry, slow to answer
-                // everybody, is not asked for more than it has to be.
-                let lent = if priority == Priority::Demand { 0 } else { inner.silent };
-                if inner.free <= self.kept_free(priority) + lent {
+                // Yielded slots are for demand reads only: an overloaded registry, which is slow for
+                // every request, is not asked for more than necessary.
+                let yielded = if priority == Priority::Demand { 0 } else { inner.stalled };
+                if inner.free <= self.kept_free(priority) + yielded {
                     return;
                 }
                 let Some((_, send)) = inner.waiting.pop_first() else { return };
@@ -124,7 +125,7 @@ impl Slots {
                 send
             };
             // If the waiter is gone, the slot comes back at once through its drop.
-            let _ = next.send(Slot { slots: self.clone(), lent: false });
+            let _ = next.send(Slot { slots: self.clone(), yielded: false });
         }
     }
 
@@ -136,8 +137,8 @@ impl Slots {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.slots.lock();
-        match self.lent {
-            true => inner.silent -= 1,
+        match self.yielded {
+            true => inner.stalled -= 1,
             false => inner.free += 1,
         }
         drop(inner);
@@ -170,35 +171,35 @@ mod tests {
         let d = slots.acquire(&demand).await;
         assert!(now_or_never(slots.acquire(&demand)).is_none(), "all are taken");
         drop((d, p1));
-        let _d1 = now_or_never(slots.acquire(&demand)).expect("a freed place");
+        let _d1 = now_or_never(slots.acquire(&demand)).expect("a freed slot");
         let _d2 = now_or_never(slots.acquire(&demand)).expect("dead waiters are passed over");
     }
 
     #[tokio::test]
-    async fn whoever_hears_nothing_lends_its_place() {
+    async fn a_stalled_request_yields_its_slot_to_demand() {
         let slots = Slots::new(4);
         let demand = Urgency::new(Priority::Demand);
         let mut held = Vec::new();
-        for _ in 0..4 * SILENT {
-            let mut slot = now_or_never(slots.acquire(&demand)).expect("there is a place");
-            slot.lend();
-            slot.lend();
+        for _ in 0..4 * STALLED_PER_SLOT {
+            let mut slot = now_or_never(slots.acquire(&demand)).expect("there is a slot");
+            slot.yield_slot();
+            slot.yield_slot();
             held.push(slot);
         }
         for _ in 0..4 {
-            let mut slot = now_or_never(slots.acquire(&demand)).expect("the places themselves");
-            slot.lend();
+            let mut slot = now_or_never(slots.acquire(&demand)).expect("the slots themselves");
+            slot.yield_slot();
             held.push(slot);
         }
         assert!(now_or_never(slots.acquire(&demand)).is_none(), "only so many may");
-        assert_eq!(slots.taken(), 4 * SILENT + 4);
-        held.truncate(4 * SILENT);
+        assert_eq!(slots.taken(), 4 * STALLED_PER_SLOT + 4);
+        held.truncate(4 * STALLED_PER_SLOT);
         let ahead = Urgency::new(Priority::Readahead);
-        assert!(now_or_never(slots.acquire(&ahead)).is_none(), "lent to demand only");
+        assert!(now_or_never(slots.acquire(&ahead)).is_none(), "yielded to demand only");
         held.clear();
         assert_eq!(slots.taken(), 0);
         let inner = slots.lock();
-        assert_eq!((inner.free, inner.silent), (4, 0));
+        assert_eq!((inner.free, inner.stalled), (4, 0));
     }
 
     #[tokio::test]
@@ -213,7 +214,7 @@ mod tests {
             async move { slots.acquire(&urgency).await }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(!waiter.is_finished(), "one free place is not for prefetch");
+        assert!(!waiter.is_finished(), "one free slot is not for prefetch");
         urgency.raise(Priority::Demand);
         let slot = tokio::time::timeout(Duration::from_secs(10), waiter).await.unwrap().unwrap();
         drop((slot, held));

@@ -1,8 +1,8 @@
 //! A configured registry with what the index remembers of it: catalogs and manifests, also offline.
 //!
-//! Invariant: a registry that cannot be reached takes nothing away: the last catalog seen stays.
-//! The registry is asked for its catalog at most once per time to live, whatever it answers, and out
-//! of turn where somebody wants what the catalog lacks (`again` says how often).
+//! Invariant: while a registry cannot be reached, the last catalog seen stays. The registry is asked for
+//! its catalog at most once per time to live, whatever it answers, and before that if a name is looked
+//! up that the catalog lacks (`rate_limit` says how often).
 //! Concurrency: shared; one refresh at a time, and no lock that readers need is held during it.
 
 use std::sync::{Arc, Mutex};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::again::Allowance;
 use super::blocking::blocking;
 use super::error::FetchError;
 use super::options::FetchOptions;
+use super::rate_limit::RateLimit;
 use crate::base::weighted::Weighted;
 use crate::model::hash;
 use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest, VersionId};
@@ -29,9 +29,9 @@ const MANIFEST_ENTRIES: usize = 200_000;
 /// A registry whose answer takes longer than this is so remote that a connection is opened before a
 /// reader needs it: a tenth of a remote registry's round trip, ten times a near one's.
 const NEAR: Duration = Duration::from_millis(5);
-/// What is said of names in the catalog that are left out.
+/// The log message for names in the catalog that are left out.
 const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
-/// How long a connection that nobody uses is there at least, with most servers.
+/// How long most servers keep an idle connection, at least.
 const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
 /// A configured registry.
@@ -43,8 +43,8 @@ pub struct Source {
     patient: Option<Arc<dyn Registry>>,
     store: Store,
     ttl: Duration,
-    /// How long the catalog may take, or one that drips would be the last that was asked for.
-    patience: Duration,
+    /// How long the catalog may take: one that drips must not be the last that is asked for.
+    catalog_deadline: Duration,
     /// The calls that wait for the registry, those for objects included.
     waits: Arc<Waits>,
     state: Mutex<State>,
@@ -62,8 +62,8 @@ struct State {
     asked: Option<Instant>,
     /// When that question was begun.
     begun: Option<Instant>,
-    /// What may be asked out of turn.
-    allowance: Allowance,
+    /// Of requests before the time to live is over.
+    limit: RateLimit,
     trouble: Option<String>,
     /// What an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
@@ -72,7 +72,7 @@ struct State {
 }
 
 impl State {
-    /// Whether one more connection is to be opened; if so, not again at once.
+    /// Whether to open one more connection now; if so, not again soon.
     fn preconnects(&mut self) -> bool {
         let due = self.preconnected.is_none_or(|at| at.elapsed() >= KEPT_ALIVE);
         if due {
@@ -105,7 +105,7 @@ impl Source {
             patient,
             store,
             ttl: options.catalog_ttl,
-            patience: options.read_deadline,
+            catalog_deadline: options.read_deadline,
             waits,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
@@ -180,20 +180,21 @@ impl Source {
 
     /// Whether the registry may be asked now for something that the catalog lacks.
     pub fn may_ask_again(&self) -> bool {
-        self.registry.is_some() && self.state().allowance.has_one(Instant::now())
+        self.registry.is_some() && self.state().limit.allows(Instant::now())
     }
 
-    /// Asks the registry out of turn, if it was not asked too often, and waits for the answer for so
-    /// long at most; asking goes on. What came of it is to be seen in the catalog and the trouble.
+    /// Asks the registry before the time to live is over, if the rate limit allows it, and waits for the
+    /// answer no longer than `patience`; the request goes on. The catalog and the trouble say how it
+    /// ended.
     pub async fn ask_again(self: &Arc<Self>, patience: Duration) {
         let (this, since) = (Arc::clone(self), Instant::now());
         let asking = tokio::spawn(async move {
             let _one = this.refreshing.lock().await;
             let due = {
                 let mut state = this.state();
-                // What was asked meanwhile is an answer to this question, too.
+                // A request that was begun meanwhile answers this one, too.
                 let answered = state.begun.is_some_and(|begun| begun >= since);
-                !answered && this.registry.is_some() && state.allowance.take(Instant::now())
+                !answered && this.registry.is_some() && state.limit.take(Instant::now())
             };
             if due && let Err(error) = this.ask().await {
                 tracing::debug!(%error, "the catalog could not be refreshed");
@@ -202,17 +203,17 @@ impl Source {
         let _ = tokio::time::timeout(patience, asking).await;
     }
 
-    /// Resolves when the catalog has become another one since this was last asked; for one listener.
+    /// Resolves when the catalog has changed since this was last awaited; for one listener.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     /// How long a catalog may take to come.
     pub fn patience(&self) -> Duration {
-        self.patience
+        self.catalog_deadline
     }
 
-    /// Why the registry's last answer about its catalog was none.
+    /// Why the last request for the catalog failed, if it did.
     pub fn trouble(&self) -> Option<String> {
         self.state().trouble.clone()
     }
@@ -222,7 +223,7 @@ impl Source {
         self.state().asked.map(|at| at.elapsed())
     }
 
-    /// What is being waited for now, if it is the registry.
+    /// Which request to the registry is being waited for.
     pub fn waiting(&self) -> Option<Wait> {
         self.waits.longest()
     }
@@ -244,13 +245,13 @@ impl Source {
             return self.catalog_now().map(|_| None).ok_or_else(|| self.not_known());
         };
         let known = self.state().validator.clone();
-        // With a catalog at hand, nobody should wait through retries for news of it.
+        // With a catalog at hand, nobody should wait through retries for a newer one.
         let offline = self.catalog_now().is_some();
         let asked = if offline { registry } else { self.patient.as_ref().unwrap_or(registry) };
-        let _listed = self.waits.begin(tokio::time::Instant::now() + self.patience);
-        let answer = tokio::time::timeout(self.patience, asked.list(&known)).await;
+        let _listed = self.waits.begin(tokio::time::Instant::now() + self.catalog_deadline);
+        let answer = tokio::time::timeout(self.catalog_deadline, asked.list(&known)).await;
         let answer = answer.unwrap_or_else(|_| {
-            let why = format!("not all there within {:?}", self.patience);
+            let why = format!("not all there within {:?}", self.catalog_deadline);
             Err(RegistryError::Unreachable { what: "the catalog".to_owned(), why })
         });
         let now = SystemTime::now();
@@ -318,7 +319,7 @@ impl Source {
         .await??;
         if let Some((catalog, validator)) = loaded {
             if let Some(first) = catalog.left_out().first.first() {
-                // Nothing new: a daemon's log has it, and no command speaks of it.
+                // Not new: only the log of a daemon shows it, and no command prints it.
                 let (registry, count) = (self.name(), catalog.left_out().count);
                 tracing::info!(registry, count, first, "{LEFT_OUT}");
             }
@@ -379,7 +380,7 @@ impl Source {
         if let Ok(came) = tokio::time::timeout(NEAR, &mut coming).await {
             return Ok(came?);
         }
-        // The first read asks for data and a leaf list at once: it need not wait for a handshake.
+        // The first read asks for data and a leaf list at once: it should not wait for a handshake.
         if self.state().preconnects() {
             registry.preconnect(&version);
         }
@@ -421,7 +422,7 @@ fn blobs(hash: &Digest, body: &[u8]) -> Option<Vec<ContentKey>> {
     Some(files.map(|(ix, _)| manifest.layout(ix).key()).collect())
 }
 
-/// A document that came is good, even if the store has no room to keep it for offline times.
+/// Logs a document that could not be saved: it is good, but is not there when the registry is offline.
 fn kept(what: &str, saved: Result<Result<(), StoreError>, FetchError>) {
     if let Err(error) = saved.and_then(|saved| saved.map_err(FetchError::from)) {
         tracing::warn!(%error, "{what} could not be kept in the index");

@@ -1,8 +1,8 @@
-//! A flight's way from take-off to landing: bytes from another blob or from the registry, verified
-//! leaf by leaf on worker threads, handed to the waiting and written to the store.
+//! Runs flights: bytes from another blob or from the registry, verified leaf by leaf on worker threads,
+//! handed to the readers that wait and written to the store.
 //!
-//! Invariant: space in the store is reserved before the first byte is asked for. When `fly` ends,
-//! by whatever way, every leaf has an outcome and the flight is out of the table.
+//! Invariant: space in the store is reserved before the first byte is asked for. However `fly` ends,
+//! every leaf has an outcome and the flight is out of the table.
 //! Concurrency: one task per flight; hashing and disk on the blocking pool; the number of requests
 //! and the bytes in memory are bounded for all flights together.
 
@@ -36,16 +36,16 @@ use crate::store::{Reservation, Store};
 
 /// How many batches of a flight may be hashed or written while its next one arrives.
 const BATCHES_AHEAD: usize = 3;
-/// How long a request that hears nothing keeps its place from others: longer than a distant server
-/// thinks, short beside a deadline.
-const PLACE_KEPT: Duration = Duration::from_secs(1);
-/// How many read deadlines a batch may take at the pace of its beginning. Slow lines get their
-/// bytes after some failed reads; a body that drips is given up, or it would hold its leaves, and
-/// whoever asks for them, long after the registry is well again.
-const DEADLINES_FOR_A_BATCH: u32 = 4;
-/// How often a digest may fail to match before the leaf is given up: once more, since a wire or a
-/// cache on the way may have been at fault.
-const MISMATCHES: u32 = 2;
+/// After this time without an answer a request yields its slot: longer than a remote server needs to
+/// answer, short compared with a deadline.
+const YIELD_AFTER: Duration = Duration::from_secs(1);
+/// Maximum duration of a batch, in read deadlines, estimated from its throughput so far. A slow line
+/// delivers after some failed reads; a body that drips is abandoned, or it would block its leaves and
+/// their readers long after the registry has recovered.
+const MAX_DEADLINES_PER_BATCH: u32 = 4;
+/// Number of mismatches after which a leaf fails: it is fetched once more, since the line or a cache on
+/// the way may have garbled it.
+const MAX_MISMATCHES: u32 = 2;
 
 /// What all flights share.
 pub struct Transfers {
@@ -59,9 +59,9 @@ pub struct Transfers {
     waits: Arc<Waits>,
     retry: RetryPolicy,
     deadline: Duration,
-    /// How long nothing may come before it is asked for again: whoever waits from the beginning
-    /// then still has as long for the second answer.
-    silence: Duration,
+    /// Without a byte for this long, a request is repeated. Half of a read deadline leaves as much for
+    /// the second answer.
+    stall_timeout: Duration,
     bytes: AtomicU64,
     requests: AtomicU64,
 }
@@ -104,7 +104,7 @@ impl Transfers {
             waits,
             retry: RetryPolicy::default(),
             deadline: options.read_deadline,
-            silence: options.read_deadline / 2,
+            stall_timeout: options.read_deadline / 2,
             bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -125,7 +125,7 @@ impl Transfers {
         }
     }
 
-    /// Brings a flight to its end. `targets` says, and may take its time, where its bytes belong.
+    /// Runs a flight to its end. `targets` says where its bytes belong; it may block.
     pub(super) async fn fly(
         &self,
         flight: Arc<Flight>,
@@ -208,45 +208,47 @@ impl Transfers {
         Ok(())
     }
 
-    /// What `work` gives, unless that takes longer than anything may be silent.
-    async fn heard<T>(
+    /// What `work` gives, unless that takes longer than the stall timeout.
+    async fn before_stall<T>(
         &self,
         work: impl Future<Output = Result<T, FetchError>>,
     ) -> Result<T, FetchError> {
-        let silent =
-            FetchError::TimedOut { after: self.silence, last: "the registry is silent".to_owned() };
-        tokio::time::timeout(self.silence, work).await.unwrap_or(Err(silent))
+        let stalled = FetchError::TimedOut {
+            after: self.stall_timeout,
+            last: "the registry is silent".to_owned(),
+        };
+        tokio::time::timeout(self.stall_timeout, work).await.unwrap_or(Err(stalled))
     }
 
-    /// The same for whoever has a place among the requests, and soon lends it if nothing is heard.
-    async fn heard_by<T>(
+    /// The same for a request that has a slot, which it yields if the answer is late.
+    async fn before_stall_in<T>(
         &self,
         slot: &mut Slot,
         work: impl Future<Output = Result<T, FetchError>>,
     ) -> Result<T, FetchError> {
         let mut work = std::pin::pin!(work);
-        let soon = PLACE_KEPT.min(self.silence / 2);
-        let lending = async {
+        let soon = YIELD_AFTER.min(self.stall_timeout / 2);
+        let yielding = async {
             tokio::time::sleep(soon).await;
-            slot.lend();
+            slot.yield_slot();
             std::future::pending().await
         };
-        let heard = async {
-            // In this order: what is there already needs no timer.
+        let answer = async {
+            // In this order: an answer that is there already needs no timer.
             tokio::select! {
                 biased;
-                heard = &mut work => heard,
-                never = lending => never,
+                answer = &mut work => answer,
+                never = yielding => never,
             }
         };
-        self.heard(heard).await
+        self.before_stall(answer).await
     }
 
-    /// Whether a batch comes so slowly that asking again is better than waiting for it.
-    fn is_hopeless(&self, since: Duration, got: usize, wanted: usize) -> bool {
+    /// Whether a batch comes so slowly that repeating the request is better than waiting for it.
+    fn is_too_slow(&self, since: Duration, got: usize, wanted: usize) -> bool {
         let in_all = since.as_secs_f64() * wanted as f64;
-        let patience = f64::from(DEADLINES_FOR_A_BATCH) * self.deadline.as_secs_f64();
-        since >= self.silence && in_all > patience * got as f64
+        let allowed = f64::from(MAX_DEADLINES_PER_BATCH) * self.deadline.as_secs_f64();
+        since >= self.stall_timeout && in_all > allowed * got as f64
     }
 
     /// What the leaves of a flight must match.
@@ -260,7 +262,7 @@ impl Transfers {
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let registry = self.registry()?;
-        self.heard(self.lists.get(registry, &flight.key, object, &flight.leaves)).await
+        self.before_stall(self.lists.get(registry, &flight.key, object, &flight.leaves)).await
     }
 
     fn registry(&self) -> Result<&dyn Registry, FetchError> {
@@ -284,7 +286,7 @@ impl Transfers {
         let registry = self.registry()?;
         let (leaves, mut body) = tokio::try_join!(self.fetch_leaves(flight, object), async {
             let body = registry.read(object, range);
-            self.heard_by(slot, async { Ok(body.await?) }).await
+            self.before_stall_in(slot, async { Ok(body.await?) }).await
         })?;
         delivery.leaves.get_or_init(|| leaves);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
@@ -296,7 +298,7 @@ impl Transfers {
             let mut buffer = self.buffers.take(wanted);
             let (mut filled, begun) = (0, Instant::now());
             while filled < wanted {
-                if self.is_hopeless(begun.elapsed(), filled, wanted) {
+                if self.is_too_slow(begun.elapsed(), filled, wanted) {
                     let ms = begun.elapsed().as_millis();
                     let why = format!("too slow: {filled} of {wanted} bytes in {ms} ms");
                     failed = Err(broken_off(object, range, why));
@@ -304,7 +306,7 @@ impl Transfers {
                 }
                 if pending.is_empty() {
                     let next = async { body.next().await.transpose().map_err(Into::into) };
-                    pending = match self.heard_by(slot, next).await {
+                    pending = match self.before_stall_in(slot, next).await {
                         Ok(Some(bytes)) => bytes,
                         Ok(None) => {
                             failed = Err(broken_off(object, range, "the body was cut off".into()));
@@ -332,8 +334,8 @@ impl Transfers {
             note(Some(done), mismatches)?;
         }
         for (leaf, times) in mismatches.iter() {
-            // Those of earlier attempts are settled and told already.
-            if *times >= MISMATCHES && flight.is_pending(*leaf) {
+            // Leaves of earlier attempts are settled and logged already.
+            if *times >= MAX_MISMATCHES && flight.is_pending(*leaf) {
                 let error = mismatch(object, *leaf, registry.name());
                 tracing::error!(%error, "a registry served wrong bytes");
                 flight.settle(*leaf, Outcome::Failed(error));

@@ -16,8 +16,8 @@ use crate::fetch::FetchError;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 
-/// Of how many the last failure is kept: more than anybody looks at; a line each.
-const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// Maximum number of files whose last failure is kept: more than anybody looks at; a line each.
+const MAX_FAILURES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// The store failed.
 pub(super) fn of_store(error: &StoreError) -> VfsError {
@@ -54,15 +54,15 @@ fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().replace(['\n', '\r'], " ")
 }
 
-/// Why files, or versions, could not be read, last.
-pub(super) struct Failures<K> {
+/// The last failure of each file, or version.
+pub(super) struct RecentFailures<K> {
     last: Mutex<LruCache<K, (String, FileRange)>>,
 }
 
-impl<K: Hash + Eq> Failures<K> {
+impl<K: Hash + Eq> RecentFailures<K> {
     /// None yet.
     pub(super) fn new() -> Self {
-        Self { last: Mutex::new(LruCache::new(KEPT)) }
+        Self { last: Mutex::new(LruCache::new(MAX_FAILURES)) }
     }
 
     /// Remembers a failure to read this range. Returns whether it is news: a reader that tries again
@@ -78,12 +78,12 @@ impl<K: Hash + Eq> Failures<K> {
         lock(&self.last).pop(key);
     }
 
-    /// This range came from the cache. That says nothing about the registry, unless it is what could
-    /// not be had: then it came when nobody waited any more.
+    /// This range was read from the cache. That says nothing about the registry, unless the range is the
+    /// one that failed: then it arrived after the readers gave up.
     pub(super) fn found(&self, key: &K, range: FileRange) {
         let mut last = lock(&self.last);
         let Some((_, failed)) = last.peek_mut(key) else { return };
-        // what is there at its beginning or end is got over; the rest is still to come
+        // What is there at its beginning or end no longer fails; the rest is still missing.
         if range.start() <= failed.start() {
             *failed =
                 FileRange::new(failed.start().max(range.end()).min(failed.end()), failed.end());
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn the_last_failure_is_kept_until_a_fetch_succeeds_or_what_failed_is_there() {
         let key = ContentKey::new(Digest::from_bytes([1; 32]));
-        let failures = Failures::new();
+        let failures = RecentFailures::new();
         let error = |s: &str| VfsError::Unavailable { reason: s.into() };
         let range = FileRange::new(100, 200);
         assert!(failures.failed(key, range, &error("no route")));

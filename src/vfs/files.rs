@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use lru::LruCache;
 
-use super::errors::{Failures, of_fetch};
+use super::errors::{RecentFailures, of_fetch};
 use super::handles::OpenTable;
 use super::namespace::Content;
 use super::repeats::Repeats;
@@ -35,7 +35,7 @@ pub(super) struct Files {
     passthrough: AtomicBool,
     open: Mutex<OpenTable<OpenFile, Arc<Backing>>>,
     without_handle: Mutex<LruCache<Ino, Arc<OpenFile>>>,
-    failures: Failures<ContentKey>,
+    failures: RecentFailures<ContentKey>,
     repeats: Repeats,
 }
 
@@ -75,7 +75,7 @@ impl Files {
             passthrough: AtomicBool::new(passthrough),
             open: Mutex::new(OpenTable::new()),
             without_handle: Mutex::new(LruCache::new(WITHOUT_HANDLE)),
-            failures: Failures::new(),
+            failures: RecentFailures::new(),
             repeats: Repeats::default(),
         }
     }

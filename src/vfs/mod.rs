@@ -12,10 +12,10 @@ mod changes;
 mod errors;
 mod files;
 mod handles;
-mod held;
 mod ino;
-mod known;
 mod lists;
+mod lookup_counts;
+mod metadata_cache;
 mod namespace;
 mod probes;
 mod repeats;
@@ -43,9 +43,9 @@ use crate::store::NodesInUse;
 use attributes::Facts;
 use errors::of_fetch;
 use files::Files;
-use held::Held;
-use known::{Known, Need, Step};
 use lists::Lists;
+use lookup_counts::LookupCounts;
+use metadata_cache::{MetadataCache, Pending, Ready};
 use namespace::{Content, Namespace};
 use resolve::Nodes;
 use sync::lock;
@@ -59,10 +59,10 @@ const MAX_ROUNDS: usize = 6;
 pub struct Vfs {
     fetcher: Arc<Fetcher>,
     names: Arc<Namespace>,
-    known: Arc<Known>,
+    metadata: Arc<MetadataCache>,
     files: Arc<Files>,
     /// What the kernel knows by number.
-    held: Arc<Held>,
+    lookup_counts: Arc<LookupCounts>,
     lists: Lists,
     next_handle: AtomicU64,
     poke: Arc<Poke>,
@@ -89,12 +89,12 @@ impl Vfs {
     fn build(fetcher: Arc<Fetcher>, options: VfsOptions) -> Arc<Self> {
         let source = Arc::clone(fetcher.source());
         let store = fetcher.store().clone();
-        let held = Arc::new(Held::default());
-        let in_use: Arc<dyn NodesInUse> = held.clone();
+        let lookup_counts = Arc::new(LookupCounts::default());
+        let in_use: Arc<dyn NodesInUse> = lookup_counts.clone();
         store.asks(Arc::downgrade(&in_use));
-        let known = Arc::new(Known::new(Arc::clone(&source), store.clone()));
+        let metadata = Arc::new(MetadataCache::new(Arc::clone(&source), store.clone()));
         let nodes = Nodes::new(store, source.name().to_owned());
-        let names = Arc::new(Namespace::new(Arc::clone(&known), nodes));
+        let names = Arc::new(Namespace::new(Arc::clone(&metadata), nodes));
         let (tell, listen) = mpsc::unbounded_channel();
         let poke = Arc::new(Poke::default());
         let watch = watch::watch(source, Arc::clone(&names), Arc::clone(&poke), tell);
@@ -106,8 +106,8 @@ impl Vfs {
             files: Arc::new(Files::new(Arc::clone(&fetcher), options.passthrough)),
             fetcher,
             names,
-            known,
-            held,
+            metadata,
+            lookup_counts,
             lists: Lists::new(),
             next_handle: AtomicU64::new(first),
             poke,
@@ -191,13 +191,13 @@ impl Vfs {
 
     /// A kernel is told of an inode: until it has forgotten it as often, the index keeps its number.
     pub fn told(&self, ino: Ino) {
-        self.held.told(ino);
+        self.lookup_counts.looked_up(ino);
     }
 
     /// A kernel knows an inode no more that it was told of so many times: what was kept for reading
     /// it without a handle may go.
     pub fn forget(&self, ino: Ino, times: u64) {
-        self.held.forgot(ino, times);
+        self.lookup_counts.forget(ino, times);
         self.files.forget(ino);
     }
 
@@ -219,23 +219,23 @@ impl Vfs {
         self.answer(move |vfs| Ok(vfs.facts(ino)?.names()))
     }
 
-    fn facts(&self, ino: Ino) -> Step<Facts> {
+    fn facts(&self, ino: Ino) -> Ready<Facts> {
         let (manifest, ix) = match self.names.content(ino) {
             Ok(Content::File(manifest, ix)) => (manifest, ix),
             Ok(Content::Document(body)) => {
                 let sha256 = Some(crate::model::hash::sha256(&body));
                 return Ok(Facts { sha256, ..Facts::default() });
             }
-            Err(Need::Failed(VfsError::IsFolder)) => {
+            Err(Pending::Failed(VfsError::IsFolder)) => {
                 let hash = self.names.version_hash(ino)?;
                 let error = match (hash, self.names.is_of_the_catalog(ino)?) {
-                    (Some(hash), _) => self.known.failure(&hash),
+                    (Some(hash), _) => self.metadata.failure(&hash),
                     (None, true) => self.fetcher.source().trouble(),
                     (None, false) => None,
                 };
                 return Ok(Facts { hash, error, ..Facts::default() });
             }
-            Err(need) => return Err(need),
+            Err(pending) => return Err(pending),
         };
         let file = manifest.file(ix);
         let facts = Facts { sha256: file.sha256, ..Facts::default() };
@@ -268,7 +268,7 @@ impl Vfs {
     /// may have known more than it told. What is open stays as it is.
     pub fn tell_all(&self) {
         match self.fetcher.store().last_node() {
-            Ok(last) => self.held.inherit(last),
+            Ok(last) => self.lookup_counts.inherit(last),
             // nothing of an index that cannot be read is forgotten either
             Err(error) => tracing::warn!(%error, "what the kernel knows cannot be told"),
         }
@@ -285,33 +285,33 @@ impl Vfs {
         Handle(self.next_handle.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Asks a step, here and now if it needs nothing, else after what it needs has come.
+    /// Runs an operation: now if it needs no network, else after what it needs was fetched.
     fn answer<T: Send + 'static>(
         self: &Arc<Self>,
-        step: impl Fn(&Self) -> Step<T> + Send + 'static,
+        operation: impl Fn(&Self) -> Ready<T> + Send + 'static,
     ) -> Answer<T> {
-        let mut need = match step(self) {
+        let mut pending = match operation(self) {
             Ok(answer) => return Answer::Now(Ok(answer)),
-            Err(Need::Failed(error)) => return Answer::Now(Err(error)),
-            Err(need) => need,
+            Err(Pending::Failed(error)) => return Answer::Now(Err(error)),
+            Err(pending) => pending,
         };
         let vfs = Arc::clone(self);
         Answer::Later(Box::pin(async move {
             let mut asked_again = false;
             for _ in 0..MAX_ROUNDS {
-                match need {
-                    Need::Newer(error) if asked_again => return Err(error),
-                    Need::Newer(_) => asked_again = true,
+                match pending {
+                    Pending::NewerCatalog(error) if asked_again => return Err(error),
+                    Pending::NewerCatalog(_) => asked_again = true,
                     _ => {}
                 }
-                vfs.known.bring(need).await?;
-                match step(&vfs) {
+                vfs.metadata.fetch(pending).await?;
+                match operation(&vfs) {
                     Ok(answer) => return Ok(answer),
-                    Err(Need::Failed(error)) => return Err(error),
-                    Err(more) => need = more,
+                    Err(Pending::Failed(error)) => return Err(error),
+                    Err(more) => pending = more,
                 }
             }
-            Err(VfsError::Unavailable { reason: format!("{need:?} does not stay in memory") })
+            Err(VfsError::Unavailable { reason: format!("{pending:?} does not stay in memory") })
         }))
     }
 }

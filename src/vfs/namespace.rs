@@ -1,7 +1,7 @@
 //! Names, inodes, attributes and lists: the tree without open files.
 //!
-//! Every question is a step (see `known`): it answers from memory and the index alone, or says
-//! what it needs first. Invariant: only a catalog or manifest that was read makes `NotFound`;
+//! Every operation answers from memory and the index alone, or says what it needs first (see
+//! `metadata_cache`). Invariant: only a catalog or manifest that was read makes `NotFound`;
 //! attributes need no object. Concurrency: no state of its own but caches.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::changes::Folder;
 use super::ino::Place;
-use super::known::{Known, Step};
+use super::metadata_cache::{MetadataCache, Ready};
 use super::resolve::Nodes;
 use super::tree::{Position, VersionTree};
 use super::types::{Attr, Entry, Ino, Kind, VfsError, stable_time};
@@ -43,36 +43,36 @@ pub(super) enum Content {
 
 /// The tree.
 pub(super) struct Namespace {
-    known: Arc<Known>,
+    metadata: Arc<MetadataCache>,
     nodes: Nodes,
 }
 
 impl Namespace {
     /// The tree of one source.
-    pub(super) fn new(known: Arc<Known>, nodes: Nodes) -> Self {
-        Self { known, nodes }
+    pub(super) fn new(metadata: Arc<MetadataCache>, nodes: Nodes) -> Self {
+        Self { metadata, nodes }
     }
 
     /// The entry of a folder with that name.
-    pub(super) fn lookup(&self, parent: Ino, name: &str) -> Step<Attr> {
+    pub(super) fn lookup(&self, parent: Ino, name: &str) -> Ready<Attr> {
         let place = Place::decode(parent).ok_or(VfsError::Stale)?;
         let id = match place {
             Place::Root => {
-                if self.known.catalog()?.models(name).is_none() {
-                    return Err(self.known.absent(name));
+                if self.metadata.catalog()?.models(name).is_none() {
+                    return Err(self.metadata.absent(name));
                 }
                 self.nodes.id(NodeKey::Group { group: name.into() })?
             }
             Place::Node(id) => match &*self.nodes.key(id)? {
                 NodeKey::Group { group } => {
-                    let catalog = self.known.catalog()?;
-                    catalog.versions(group, name).ok_or_else(|| self.known.absent(name))?;
+                    let catalog = self.metadata.catalog()?;
+                    catalog.versions(group, name).ok_or_else(|| self.metadata.absent(name))?;
                     self.nodes.id(NodeKey::Model { group: group.clone(), model: name.into() })?
                 }
                 NodeKey::Model { group, model } => {
-                    let catalog = self.known.catalog()?;
+                    let catalog = self.metadata.catalog()?;
                     let found = catalog.version(group, model, name);
-                    let found = found.ok_or_else(|| self.known.absent(name))?;
+                    let found = found.ok_or_else(|| self.metadata.absent(name))?;
                     let (group, model) = (group.clone(), model.clone());
                     let hash = found.hash;
                     let version = name.into();
@@ -93,12 +93,12 @@ impl Namespace {
         self.attr(Place::Node(id).encode())
     }
 
-    fn lookup_inside(&self, v: Version<'_>, at: Position, name: &str) -> Step<Attr> {
+    fn lookup_inside(&self, v: Version<'_>, at: Position, name: &str) -> Ready<Attr> {
         if at == Position::TOP && name == OWN {
             return self.attr(Place::Own(v.id).encode());
         }
-        let tree = self.known.tree(v.hash)?;
-        known(&tree, at)?;
+        let tree = self.metadata.tree(v.hash)?;
+        check_position(&tree, at)?;
         if at != Position::TOP && tree.file(at).is_some() {
             return Err(VfsError::NotFolder.into());
         }
@@ -107,11 +107,11 @@ impl Namespace {
     }
 
     /// What `stat` tells.
-    pub(super) fn attr(&self, ino: Ino) -> Step<Attr> {
+    pub(super) fn attr(&self, ino: Ino) -> Ready<Attr> {
         let folder = |links| Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links };
         let place = Place::decode(ino).ok_or(VfsError::Stale)?;
         let id = match place {
-            Place::Root => return Ok(folder(links(self.known.catalog()?.groups().len()))),
+            Place::Root => return Ok(folder(links(self.metadata.catalog()?.groups().len()))),
             Place::Node(id) | Place::Inside(id, _) | Place::Own(id) | Place::Document(id) => id,
         };
         let key = self.nodes.key(id)?;
@@ -124,12 +124,12 @@ impl Namespace {
                     Place::Root | Place::Node(_) => Ok(Attr { mtime, ..folder(1) }),
                     Place::Own(_) => Ok(Attr { mtime, ..folder(2) }),
                     Place::Document(_) => {
-                        let size = self.known.document(v.hash)?.len() as u64;
+                        let size = self.metadata.document(v.hash)?.len() as u64;
                         Ok(Attr { ino, kind: Kind::File, size, mtime, links: 1 })
                     }
                     Place::Inside(_, at) => {
-                        let tree = self.known.tree(v.hash)?;
-                        known(&tree, at)?;
+                        let tree = self.metadata.tree(v.hash)?;
+                        check_position(&tree, at)?;
                         Ok(self.attr_inside(v, &tree, at))
                     }
                 }
@@ -138,14 +138,14 @@ impl Namespace {
     }
 
     /// Of a group, a model, or a version's own folder.
-    fn attr_of_node(&self, id: NodeId, key: &NodeKey) -> Step<Attr> {
+    fn attr_of_node(&self, id: NodeId, key: &NodeKey) -> Ready<Attr> {
         let (links, mtime) = match key {
             NodeKey::Group { group } => {
-                let models = self.known.catalog()?.models(group).map_or(0, |m| m.len());
+                let models = self.metadata.catalog()?.models(group).map_or(0, |m| m.len());
                 (links(models), stable_time())
             }
             NodeKey::Model { group, model } => {
-                let catalog = self.known.catalog()?;
+                let catalog = self.metadata.catalog()?;
                 let versions = catalog.versions(group, model).map_or(0, <[_]>::len);
                 (links(versions), stable_time())
             }
@@ -159,11 +159,11 @@ impl Namespace {
     }
 
     /// A folder's entries, sorted.
-    pub(super) fn list(&self, ino: Ino) -> Step<Arc<[Entry]>> {
+    pub(super) fn list(&self, ino: Ino) -> Ready<Arc<[Entry]>> {
         let place = Place::decode(ino).ok_or(VfsError::Stale)?;
         let id = match place {
             Place::Root => {
-                let catalog = self.known.catalog()?;
+                let catalog = self.metadata.catalog()?;
                 let names = catalog.groups().map(|g| g.as_str());
                 return self.list_nodes(names, |group| NodeKey::Group { group: group.into() });
             }
@@ -172,7 +172,7 @@ impl Namespace {
         let key = self.nodes.key(id)?;
         match (place, &*key) {
             (Place::Node(_), NodeKey::Group { group }) => {
-                let catalog = self.known.catalog()?;
+                let catalog = self.metadata.catalog()?;
                 let names = catalog.models(group).into_iter().flatten().map(|m| m.as_str());
                 self.list_nodes(names, |model| NodeKey::Model {
                     group: group.clone(),
@@ -180,7 +180,7 @@ impl Namespace {
                 })
             }
             (Place::Node(_), NodeKey::Model { group, model }) => {
-                let catalog = self.known.catalog()?;
+                let catalog = self.metadata.catalog()?;
                 let versions = catalog.versions(group, model).unwrap_or_default();
                 let mut hashes = versions.iter().map(|v| v.hash);
                 let names = versions.iter().map(|v| v.name.as_str());
@@ -199,8 +199,8 @@ impl Namespace {
             (Place::Root | Place::Node(_) | Place::Inside(..), key) => {
                 let v = version_of(id, key)?;
                 let at = if let Place::Inside(_, at) = place { at } else { Position::TOP };
-                let tree = self.known.tree(v.hash)?;
-                known(&tree, at)?;
+                let tree = self.metadata.tree(v.hash)?;
+                check_position(&tree, at)?;
                 if tree.file(at).is_some() {
                     return Err(VfsError::NotFolder.into());
                 }
@@ -218,7 +218,7 @@ impl Namespace {
         &self,
         names: impl Iterator<Item = &'a str>,
         mut key: impl FnMut(&str) -> NodeKey,
-    ) -> Step<Arc<[Entry]>> {
+    ) -> Ready<Arc<[Entry]>> {
         let names: Vec<&str> = names.collect();
         let keys: Vec<NodeKey> = names.iter().map(|name| key(name)).collect();
         let ids = self.nodes.ids(&keys)?;
@@ -230,7 +230,7 @@ impl Namespace {
 
     /// The folder that an inode lies in; the root if that cannot be told without a network.
     pub(super) fn parent(&self, ino: Ino) -> Ino {
-        let parent = || -> Step<Ino> {
+        let parent = || -> Ready<Ino> {
             let place = Place::decode(ino).ok_or(VfsError::Stale)?;
             Ok(match place {
                 Place::Root => Ino::ROOT,
@@ -238,8 +238,8 @@ impl Namespace {
                 Place::Document(id) => Place::Own(id).encode(),
                 Place::Inside(id, at) => {
                     let key = self.nodes.key(id)?;
-                    let tree = self.known.tree(version_of(id, &key)?.hash)?;
-                    known(&tree, at)?;
+                    let tree = self.metadata.tree(version_of(id, &key)?.hash)?;
+                    check_position(&tree, at)?;
                     match tree.parent(at) {
                         Position::TOP => Place::Node(id).encode(),
                         folder => Place::Inside(id, folder).encode(),
@@ -262,17 +262,17 @@ impl Namespace {
     }
 
     /// What a file consists of.
-    pub(super) fn content(&self, ino: Ino) -> Step<Content> {
+    pub(super) fn content(&self, ino: Ino) -> Ready<Content> {
         match Place::decode(ino).ok_or(VfsError::Stale)? {
             Place::Root | Place::Node(_) | Place::Own(_) => Err(VfsError::IsFolder.into()),
             Place::Document(id) => {
                 let key = self.nodes.key(id)?;
-                Ok(Content::Document(self.known.document(version_of(id, &key)?.hash)?))
+                Ok(Content::Document(self.metadata.document(version_of(id, &key)?.hash)?))
             }
             Place::Inside(id, at) => {
                 let key = self.nodes.key(id)?;
-                let tree = self.known.tree(version_of(id, &key)?.hash)?;
-                known(&tree, at)?;
+                let tree = self.metadata.tree(version_of(id, &key)?.hash)?;
+                check_position(&tree, at)?;
                 let file = tree.file(at).ok_or(VfsError::IsFolder)?;
                 Ok(Content::File(Arc::clone(tree.manifest()), file))
             }
@@ -313,7 +313,7 @@ impl Namespace {
     }
 
     fn published(&self, v: Version<'_>) -> SystemTime {
-        let catalog = self.known.catalog_now();
+        let catalog = self.metadata.catalog_now();
         let entry = catalog.as_ref().and_then(|c| c.version(v.group, v.model, v.version));
         entry.filter(|e| e.hash == *v.hash).and_then(|e| e.published).unwrap_or(stable_time())
     }
@@ -329,7 +329,7 @@ fn version_of(id: NodeId, key: &NodeKey) -> Result<Version<'_>, VfsError> {
 }
 
 /// A number from the kernel names a place that this tree has.
-fn known(tree: &VersionTree, at: Position) -> Result<(), VfsError> {
+fn check_position(tree: &VersionTree, at: Position) -> Result<(), VfsError> {
     if tree.has(at) { Ok(()) } else { Err(VfsError::Stale) }
 }
 
@@ -372,6 +372,6 @@ mod tests {
         assert_eq!((a.ino, a.kind, a.links), (Ino(5 << 32 | 1), Kind::Folder, 3));
         let c = attr_of(NodeId(5), &tree, Position(3), stable_time());
         assert_eq!((c.ino, c.kind, c.links, c.size), (Ino(5 << 32 | 3), Kind::File, 1, 0));
-        assert_eq!(known(&tree, Position(4)), Err(VfsError::Stale));
+        assert_eq!(check_position(&tree, Position(4)), Err(VfsError::Stale));
     }
 }

@@ -1,16 +1,16 @@
-//! What is known without a network: the catalog, trees, manifest documents; and how to know more.
+//! Cache of metadata: the catalog, trees of versions, manifest documents.
 //!
-//! Every question to the tree is a *step*: it answers from memory and the index alone, or says
-//! what it needs; `bring` gets that from the network, and the step is asked again. So the answer
-//! on the spot and the one that waits are the same code.
-//! Concurrency: short locks around caches, none held while anything is asked.
+//! Every operation on the tree is tried against this cache and the index alone: it is [`Ready`], or it
+//! says what is [`Pending`]; `fetch` gets that from the network, and the operation is tried again. So
+//! an immediate answer and one that waits are the same code.
+//! Concurrency: short locks around caches, none held while a registry is asked.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::errors::{Failures, of_fetch, of_store};
+use super::errors::{RecentFailures, of_fetch, of_store};
 use super::probes::is_probed;
 use super::sync::lock;
 use super::tree::VersionTree;
@@ -22,70 +22,70 @@ use crate::model::hash::sha256;
 use crate::model::{Catalog, Digest, Manifest};
 use crate::store::Store;
 
-/// Entries of trees and objects of their manifests kept in memory, about a hundred bytes each:
-/// 100 MiB, fifty thousand ordinary versions or the largest one that there may be.
+/// Maximum number of entries of trees and objects of their manifests in memory, about a hundred bytes
+/// each: 100 MiB, fifty thousand ordinary versions or the largest possible one.
 const TREES: usize = 1 << 20;
-/// Bytes of manifest documents kept: they are read through `.modelfs` only.
+/// Maximum size of the manifest documents in memory: they are read through `.modelfs` only.
 const DOCUMENTS: usize = 8 << 20;
-/// How long somebody who looks for a name that the catalog lacks waits for a newer one: a registry that
-/// is well has answered by then, and one that is not should not hold up who only tries names.
+/// How long the lookup of a name that the catalog lacks waits for a newer catalog: a healthy registry has
+/// answered by then, and another one should not block a program that only probes names.
 const NEWER: Duration = Duration::from_secs(2);
 
-/// What a step lacks.
+/// What an operation lacks.
 #[derive(Debug)]
-pub(super) enum Need {
+pub(super) enum Pending {
     /// The catalog.
     Catalog,
     /// The tree of the version with this manifest.
     Tree(Digest),
     /// The manifest as published.
     Document(Digest),
-    /// A newer catalog, since this one lacks a name; what is said of it if it stays so.
-    Newer(VfsError),
-    /// Nothing can help.
+    /// A newer catalog, since this one lacks a name; the error if the newer one lacks it, too.
+    NewerCatalog(VfsError),
+    /// Nothing: the operation has failed.
     Failed(VfsError),
 }
 
-impl From<VfsError> for Need {
+impl From<VfsError> for Pending {
     fn from(error: VfsError) -> Self {
         Self::Failed(error)
     }
 }
 
-/// An answer without a network, or what it needs.
-pub(super) type Step<T> = Result<T, Need>;
+/// A result that needed no network, or what it needs.
+pub(super) type Ready<T> = Result<T, Pending>;
 
-/// The memory.
-pub(super) struct Known {
+/// The cache.
+pub(super) struct MetadataCache {
     source: Arc<Source>,
     store: Store,
     trees: Mutex<Weighted<Digest, Arc<VersionTree>>>,
     documents: Mutex<Weighted<Digest, Bytes>>,
     /// Of versions, by the hash of their manifest.
-    failures: Failures<Digest>,
+    failures: RecentFailures<Digest>,
 }
 
-impl Known {
+impl MetadataCache {
     /// Of one source.
     pub(super) fn new(source: Arc<Source>, store: Store) -> Self {
         let trees = Mutex::new(Weighted::new(TREES));
         let documents = Mutex::new(Weighted::new(DOCUMENTS));
-        Self { source, store, trees, documents, failures: Failures::new() }
+        Self { source, store, trees, documents, failures: RecentFailures::new() }
     }
 
-    /// Gets what a step lacks.
-    pub(super) async fn bring(&self, need: Need) -> Result<(), VfsError> {
-        match need {
-            Need::Failed(error) => return Err(error),
-            Need::Newer(_) => self.source.ask_again(NEWER).await,
-            Need::Catalog => {
+    /// Gets what an operation lacks.
+    pub(super) async fn fetch(&self, pending: Pending) -> Result<(), VfsError> {
+        match pending {
+            Pending::Failed(error) => return Err(error),
+            Pending::NewerCatalog(_) => self.source.ask_again(NEWER).await,
+            Pending::Catalog => {
                 self.source.catalog().await.map_err(|e| of_fetch(&e))?;
             }
-            Need::Tree(hash) => {
+            Pending::Tree(hash) => {
                 let manifest = self.noted(hash, self.source.manifest(&hash).await)?;
                 self.keep_tree(manifest);
             }
-            Need::Document(hash) => {
+            Pending::Document(hash) => {
                 let body = self.noted(hash, self.source.manifest_document(&hash).await)?;
                 self.keep_document(hash, body);
             }
@@ -93,7 +93,7 @@ impl Known {
         Ok(())
     }
 
-    /// Remembers how it went with a version.
+    /// Remembers whether a version could be fetched.
     fn noted<T>(&self, hash: Digest, outcome: Result<T, FetchError>) -> Result<T, VfsError> {
         match outcome {
             Ok(got) => {
@@ -121,21 +121,20 @@ impl Known {
     }
 
     /// The catalog.
-    pub(super) fn catalog(&self) -> Step<Arc<Catalog>> {
-        self.source.catalog_now().ok_or(Need::Catalog)
+    pub(super) fn catalog(&self) -> Ready<Arc<Catalog>> {
+        self.source.catalog_now().ok_or(Pending::Catalog)
     }
 
-    /// What is to be done about a name that the catalog does not have: it may be newer than the
-    /// catalog, so the registry is asked again, unless that was done a moment ago. A catalog of an
-    /// earlier run is asked for first.
-    pub(super) fn absent(&self, name: &str) -> Need {
+    /// What to do about a name that the catalog lacks: it may be newer than the catalog, so the registry
+    /// is asked again, unless that was done a moment ago. After a start the registry is asked first.
+    pub(super) fn absent(&self, name: &str) -> Pending {
         if is_probed(name) {
             return VfsError::NotFound.into();
         }
         if self.source.asked().is_none() {
-            return Need::Catalog;
+            return Pending::Catalog;
         }
-        // While the registry cannot be asked it may have it by now, so that is what is said.
+        // While the registry cannot be reached, nobody knows whether it has the name by now.
         let error = match self.source.trouble() {
             None => VfsError::NotFound,
             Some(why) => VfsError::Unavailable {
@@ -145,19 +144,19 @@ impl Known {
             },
         };
         match self.source.may_ask_again() {
-            true => Need::Newer(error),
-            false => Need::Failed(error),
+            true => Pending::NewerCatalog(error),
+            false => Pending::Failed(error),
         }
     }
 
     /// A version's tree.
-    pub(super) fn tree(&self, hash: &Digest) -> Step<Arc<VersionTree>> {
+    pub(super) fn tree(&self, hash: &Digest) -> Ready<Arc<VersionTree>> {
         if let Some(tree) = lock(&self.trees).get(hash) {
             return Ok(tree);
         }
         match self.source.manifest_now(hash).map_err(|e| of_fetch(&e))? {
             Some(manifest) => Ok(self.keep_tree(manifest)),
-            None => Err(Need::Tree(*hash)),
+            None => Err(Pending::Tree(*hash)),
         }
     }
 
@@ -170,14 +169,14 @@ impl Known {
     }
 
     /// A manifest as published; its SHA-256 has matched.
-    pub(super) fn document(&self, hash: &Digest) -> Step<Bytes> {
+    pub(super) fn document(&self, hash: &Digest) -> Ready<Bytes> {
         let kept = lock(&self.documents).get(hash);
         if let Some(body) = kept {
             return Ok(body);
         }
         match self.store.saved_manifest(hash).map_err(|e| of_store(&e))? {
             Some(body) if sha256(&body) == *hash => Ok(self.keep_document(*hash, body.into())),
-            _ => Err(Need::Document(*hash)),
+            _ => Err(Pending::Document(*hash)),
         }
     }
 
