@@ -8,7 +8,7 @@ use crate::model::Object;
 /// small enough that readers do not wait for it.
 pub const BATCH: u64 = 1 << 20;
 
-/// Cuts a run of leaves into batches: one leaf first, for whoever waits for it, then twice as many
+/// Cuts a run of leaves into batches: one leaf first, for the reader that waits for it, then twice as many
 /// each time up to [`BATCH`].
 pub struct Batches {
     rest: Range<u64>,

@@ -1,6 +1,6 @@
 //! The fetcher: reads from the store, and starts flights for what the store lacks.
 //!
-//! Invariant: one flight per leaf, whoever asks. Concurrency: `read_cached` waits for nothing but
+//! Invariant: one flight per leaf, however many readers wait for it. Concurrency: `read_cached` waits for nothing but
 //! the disk; everything that may wait for a network runs as a task of the runtime.
 
 use std::collections::HashMap;

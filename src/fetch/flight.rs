@@ -100,7 +100,7 @@ pub struct Flight {
     news: Notify,
 }
 
-/// Somebody who waits for a leaf: its bytes stay in memory for as long.
+/// A reader that waits for a leaf: the bytes stay in memory for as long.
 #[derive(Debug)]
 pub struct Reader {
     flight: Arc<Flight>,
@@ -187,7 +187,7 @@ impl Flight {
         *self.trouble.lock().expect("holders do not panic") = Some(error);
     }
 
-    /// What it was last held up by, for whoever stops waiting.
+    /// The last error that delayed it, for readers that stop waiting.
     pub fn last_trouble(&self) -> Option<FetchError> {
         self.trouble.lock().expect("holders do not panic").clone()
     }
@@ -204,7 +204,7 @@ impl Flight {
         self.states()[self.at(leaf)].outcome.is_none()
     }
 
-    /// Of some leaves, those that whoever begins to wait now will get.
+    /// Of some leaves, those that a reader who begins to wait now will get.
     pub fn coming(&self, wanted: &Range<u64>) -> Vec<Range<u64>> {
         let start = wanted.start.max(self.leaves.start);
         let end = wanted.end.min(self.leaves.end);

@@ -11,9 +11,9 @@ pub struct FetchOptions {
     pub read_deadline: Duration,
     /// How old the catalog may get before the registry is asked again.
     pub catalog_ttl: Duration,
-    /// The most bytes of fetched data held in memory.
+    /// Maximum size of the fetched data held in memory.
     pub memory: ByteSize,
-    /// The most requests under way at once.
+    /// Maximum number of requests under way at once.
     pub connections: usize,
 }
 

@@ -1,7 +1,7 @@
 //! The flights under way, at most one that brings each leaf.
 //!
-//! Invariant: while a flight is in the table, whoever wants a leaf that it has yet to bring joins
-//! it; when it leaves the table every leaf of it has an outcome.
+//! Invariant: while a flight is in the table, a reader of a leaf that it has yet to bring joins it;
+//! when it is removed, every leaf of it has an outcome.
 //! Concurrency: shared; the lock is held for look-ups only, never across an await.
 
 use std::collections::HashMap;

@@ -14,7 +14,7 @@ use super::hash::HashAlgorithm;
 use super::object::Check;
 use crate::base::{FileRange, ObjectRange};
 
-/// The most bytes of a segment: small enough that eviction does not take much more than was asked
+/// Maximum size of a segment: small enough that eviction does not take much more than was asked
 /// for, large enough that a cache of terabytes has a list of a million.
 const SEGMENT_BYTES: u64 = 16 << 20;
 

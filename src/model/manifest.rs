@@ -14,19 +14,19 @@ use super::name::{FilePath, NameError};
 use super::object::{Check, MAX_LEAF, MIN_LEAF, Object};
 use crate::base::ObjectRange;
 
-/// The most files of a version.
+/// Maximum number of files of a version.
 pub const MAX_FILES: usize = 1_000_000;
-/// The most folders of a version: a path of a hundred bytes can have 64 of its own.
+/// Maximum number of folders of a version: a path of a hundred bytes can have 64 of its own.
 pub const MAX_FOLDERS: usize = 1_000_000;
-/// The most objects of a version: at the usual 10 MiB that is 40 TiB.
+/// Maximum number of objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
-/// The most bytes of a version, 64 TiB: what is known of an open file takes a byte of memory for
+/// Maximum size of a version, 64 TiB: what is known of an open file takes a byte of memory for
 /// each MiB that a manifest announces, whether or not any of it is there.
 pub const MAX_TOTAL: u64 = 64 << 40;
-/// The most leaves of an object: a part of it is read with its whole leaf list, which is 8 MiB
+/// Maximum number of leaves of an object: a part of it is read with its whole leaf list, which is 8 MiB
 /// then. At 128 KiB a leaf that is an object of 32 GiB.
 pub const MAX_OBJECT_LEAVES: u64 = 1 << 18;
-/// The most leaves of a version: 32 MiB as a bitmap. At 128 KiB a leaf that is 32 TiB.
+/// Maximum number of leaves of a version: 32 MiB as a bitmap. At 128 KiB a leaf that is 32 TiB.
 pub const MAX_LEAVES: u64 = 1 << 28;
 
 /// The index of an object in its manifest.

@@ -258,18 +258,17 @@ impl Vfs {
         Space { total: usage.limit.0, free: usage.limit.0.saturating_sub(usage.used.0) }
     }
 
-    /// Every change of the catalog, from now on. One listener, the adapter: whoever asks again
-    /// hears nothing.
+    /// Every change of the catalog, from now on. One listener, the adapter: a second one gets none.
     pub fn invalidations(&self) -> mpsc::UnboundedReceiver<Invalidation> {
         lock(&self.invalidations).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
-    /// Has the kernel forget every name: for a process that goes on where another one died, which
-    /// may have known more than it told. What is open stays as it is.
+    /// Has the kernel forget every name: for a process that takes over from one that died, which may
+    /// have known of changes that it did not announce. What is open stays as it is.
     pub fn tell_all(&self) {
         match self.fetcher.store().last_node() {
             Ok(last) => self.lookup_counts.inherit(last),
-            // nothing of an index that cannot be read is forgotten either
+            // Nothing of an index that cannot be read is collected either.
             Err(error) => tracing::warn!(%error, "what the kernel knows cannot be told"),
         }
         self.poke.tell_all();
