@@ -36,6 +36,11 @@ impl Target {
     }
 }
 
+/// Whether there are blobs for a leaf and every one of them took it.
+fn taken_by_all(taken: &[bool]) -> bool {
+    !taken.is_empty() && taken.iter().all(|taken| *taken)
+}
+
 /// What a flight's deliveries have in common.
 #[derive(Debug)]
 pub struct Delivery {
@@ -96,9 +101,9 @@ impl Delivery {
         }
         for run in runs(good.into_iter()) {
             // Every blob gets what it can take, even if another one cannot.
-            let stored = self.targets.iter().map(|t| self.store(t, &run, start, bytes, local));
-            let all = stored.fold(!self.targets.is_empty(), |all, one| all & one);
-            let end = if all { Outcome::Stored } else { Outcome::Passed };
+            let store = |target| self.store(target, &run, start, bytes, local);
+            let taken: Vec<bool> = self.targets.iter().map(store).collect();
+            let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::Passed };
             run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
         }
         bad
@@ -140,6 +145,19 @@ impl Delivery {
                 tracing::warn!(%error, "verified bytes could not be stored and are served from memory");
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_stored_only_if_every_blob_of_it_took_it() {
+        assert!(taken_by_all(&[true]) && taken_by_all(&[true, true]));
+        for not in [&[][..], &[false], &[true, false], &[false, true]] {
+            assert!(!taken_by_all(not), "{not:?}");
         }
     }
 }
