@@ -1,9 +1,9 @@
-//! `mount --background`: starts this program again in a session of its own, with a pipe on which it
+//! `mount --background`: starts this program again in its own session, with a pipe on which the child
 //! reports that it is ready, or why not.
 //!
-//! Invariant: the command ends with 0 only when the mount is ready, else with the daemon's own
-//! error and exit code. A daemon whose parent goes away before that unmounts and ends. No fork: the child is
-//! started as any program is, and detaches itself. One task.
+//! Invariant: the command exits with 0 only when the mount is ready, else with the daemon's own error
+//! and exit code. A daemon whose parent dies before that unmounts and exits. No fork: the child is
+//! started like any program and detaches itself. One task.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -16,8 +16,8 @@ use crate::error::{Failure, Kind};
 use crate::paths;
 use crate::ready::Ready;
 
-/// Set for the child: its standard output is the pipe to its parent. An environment variable and no flag, so
-/// that the command line stays the user's.
+/// Set for the child: its standard output is the pipe to its parent. A variable and not a flag, so that
+/// the command line stays the user's.
 const CHILD: &str = "MODELFS_BACKGROUND_CHILD";
 
 /// A log larger than this is renamed at the next start; one old log is kept.
@@ -38,7 +38,7 @@ pub fn start(root: &Path) -> Result<Ready, Failure> {
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .args(std::env::args_os().skip(1))
         .env(CHILD, "1")
-        // It leaves this folder, and so do the processes that it starts.
+        // It leaves this working directory, and so do its child processes.
         .envs(paths::environment())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -77,7 +77,7 @@ fn open_log(path: &Path) -> Result<File, Failure> {
 
 /// In the child: leaves the terminal and the working directory.
 pub fn detach() {
-    // Fails only for the leader of a process group, which a child just started never is.
+    // Fails only for the leader of a process group, which a newly started child never is.
     if let Err(error) = rustix::process::setsid() {
         tracing::warn!(%error, "cannot start a session of its own");
     }

@@ -1,9 +1,9 @@
-//! What a worker gives up before it reads foreign data: its user, if that is root, its capabilities, the
-//! ways to get them back, and access to every file that it does not need.
+//! Confinement of a worker before it reads foreign data: it gives up root's user id, its capabilities,
+//! the ways to regain them, and access to every file that it does not need.
 //!
-//! Invariant: called before threads are started, since most of this applies to the calling thread only.
-//! What the kernel lacks is reported and is no error, since it is a second line of defence. A user that
-//! cannot be taken on is an error.
+//! Invariant: a user that cannot be taken on is an error; a missing kernel feature is only reported,
+//! since it is a second line of defence. Concurrency: call it before threads are started, since most of
+//! this applies to the calling thread only.
 
 use std::path::{Path, PathBuf};
 
@@ -21,18 +21,18 @@ use crate::error::Failure;
 use crate::identity::{self, User};
 use crate::reach::CERTIFICATES;
 
-/// The newest rules that this program knows; older kernels apply those that they know.
+/// The newest rules that this program knows; older kernels apply the ones that they know.
 const RULES: ABI = ABI::V5;
-/// What name resolution, certificates, time zones and the like are read from.
-/// The last tells whether the machine has restarted since the store was used.
+/// Read for name resolution, certificates, time zones and the like. The last one tells whether the
+/// machine has restarted since the store was used.
 const SYSTEM: [&str; 6] =
     ["/etc", "/usr", "/lib", "/lib64", "/proc/self", "/proc/sys/kernel/random/boot_id"];
-/// Where else a resolver's configuration may be.
+/// Other places of a resolver's configuration.
 const RESOLVERS: [&str; 2] = ["/run/systemd/resolve", "/run/resolvconf"];
-/// What is written as well as read beside the cache.
+/// Written as well as read, beside the cache.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/urandom", "/dev/random"];
 
-/// A worker that keeps its privileges, as was asked for.
+/// The state of a worker that keeps its privileges, as requested.
 pub fn unconfined() -> Confinement {
     let missing = Some("switched off with --keep-privileges".to_owned());
     Confinement { unprivileged: false, landlock: false, user: ours(), missing }
@@ -47,7 +47,7 @@ fn ours() -> Option<u32> {
 pub fn confine(own: &[&Path], read: &[&Path], user: Option<&User>) -> Result<Confinement, Failure> {
     let mut missing = Vec::new();
     let gave_up = give_up_privileges().inspect_err(|e| missing.push(format!("privileges: {e}")));
-    // In between: both this and giving up privileges need privileges.
+    // Between the two: this step and the one before it need privileges.
     if let Some(user) = user {
         user.assume()?;
     }
@@ -65,7 +65,7 @@ pub fn confine(own: &[&Path], read: &[&Path], user: Option<&User>) -> Result<Con
     })
 }
 
-/// What is missing where the worker runs as root, and what to do about it.
+/// What is missing if the worker runs as root, and what to do about it.
 pub fn runs_as_root() -> String {
     format!(
         "worker runs as root without capabilities; create user '{}' to isolate it ({}) or give \
@@ -75,18 +75,18 @@ pub fn runs_as_root() -> String {
     )
 }
 
-/// Gives up the ways to get privileges back.
+/// Gives up the ways to regain privileges.
 fn give_up_privileges() -> Result<(), rustix::io::Errno> {
     set_no_new_privs(true)?;
-    // From the bounding set first, while this is allowed: then no program that is executed can have them.
+    // The bounding set first, while this is allowed: then no executed program can gain capabilities.
     for capability in CapabilitySet::all().iter() {
         match remove_capability_from_bounding_set(capability) {
-            // Not privileged to begin with, or a capability that this kernel does not know.
+            // Unprivileged from the start, or a capability that this kernel does not know.
             Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error),
         }
     }
-    // An exec as root must not bring them back.
+    // An exec as root must not restore them.
     let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
     match rustix::thread::set_capabilities_secure_bits(bits) {
         Ok(()) | Err(rustix::io::Errno::PERM) => {}
@@ -132,7 +132,7 @@ fn restrict_files(own: &[&Path], read: &[&Path]) -> Result<(), String> {
     }
 }
 
-/// Whether this kernel has Landlock enabled: tested by making rules that are never applied.
+/// Whether this kernel has Landlock enabled: tested by creating rules that are never applied.
 pub fn landlock_is_there() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -148,7 +148,7 @@ fn allow(
     access: landlock::BitFlags<AccessFs>,
 ) -> Result<landlock::RulesetCreated, RulesetError> {
     let Ok(opened) = PathFd::new(path) else { return Ok(rules) };
-    // Some rights make sense for folders only.
+    // Some access rights apply to folders only.
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(RULES) };
     rules.add_rule(PathBeneath::new(opened, access))
 }

@@ -1,13 +1,13 @@
-//! Whose the cache is. Root works on another user's cache as that user; a cache that was root's alone
-//! changes hands once.
+//! Ownership of the cache. Root works on another user's cache as that user; a cache that belonged to
+//! root alone is handed over once.
 //!
-//! Invariant: in a folder that another user owns, root touches nothing as root: that user may have put
-//! anything there. Root's files are given away only where neither the folder nor one above it can be
-//! changed by anybody else; an empty folder may lie anywhere. The folder itself changes hands last, so
-//! that a hand-over that was cut short is done again. Only files and folders of root's change hands, by
-//! their descriptors: no link is followed, and a file that has another name stays, since that name may
-//! lie anywhere. What would fail is found before anything is changed. One process at a time, which holds
-//! the store's lock.
+//! Invariant: in a folder of another user, root touches nothing as root: that user controls its
+//! content. Root's files are given away only if no other user can change the folder or a parent; an
+//! empty folder may be anywhere. The folder itself is handed over last, so that an interrupted
+//! hand-over is repeated. Only root's files and folders are handed over, by descriptor: no link is
+//! followed, and a file with several hard links stays root's, since another link may be anywhere.
+//! Checks that can fail come before any change. Concurrency: one process at a time, which holds the
+//! store's lock.
 
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,14 +23,14 @@ use crate::identity::{Identity, User};
 use crate::ownership::Ownership;
 use crate::reach::{reachable, readable};
 
-/// How deep a cache goes: `blobs/xx/key`. What lies deeper is not ours.
+/// The depth of a cache: `blobs/xx/key`. Deeper entries are not ours.
 const DEPTH: u32 = 3;
 
-/// Folders that others must be able to pass who are to come to one that we make below.
+/// The mode of parent folders that we make: other users must be able to traverse them.
 const PASSABLE: u32 = 0o711;
 
-/// Takes the lock of the store at `root`, which is made, for a worker of this identity, which is also
-/// to read the registry's folder. Everything is theirs then.
+/// Takes the lock of the store at `root`, which is created if missing, for a worker of this identity;
+/// the worker must also be able to read the registry's folder. Afterwards the cache is the worker's.
 pub fn take(
     root: &Path,
     identity: &Identity,
@@ -41,7 +41,7 @@ pub fn take(
     }
     let found = Ownership::of(root)?;
     let Identity::Other(user) = identity else {
-        // Root itself is to work there: on nothing that another user could have put there.
+        // Root itself is to work there: only if no other user controls the folder.
         match (found.owner(), found.nearest_user()) {
             (Some((uid, _)), _) if uid != 0 => return Err(belongs(root, uid, "root")),
             (_, Some((uid, _))) => return Err(lies_with(root, uid)),
@@ -67,8 +67,8 @@ pub fn take(
     }
 }
 
-/// Takes the lock anew, if the folder is not the one any more that `lock` was taken in. A folder that
-/// was emptied is used again.
+/// Takes the lock again, if `root` is no longer the folder that was locked. A folder that was emptied
+/// is used again.
 pub fn keep(
     root: &Path,
     lock: &StoreLock,
@@ -84,9 +84,9 @@ pub fn keep(
 
 /// Why [`take_as_owner`] failed.
 pub enum TakeError {
-    /// The store; perhaps only for the moment.
+    /// An error of the store, perhaps a temporary one.
     Store(StoreError),
-    /// Anything else.
+    /// Any other error.
     Failed(Failure),
 }
 
@@ -102,7 +102,7 @@ impl From<Failure> for TakeError {
     }
 }
 
-/// As whom root works on the cache at `root`; none: as root, or as whoever we are.
+/// The user as which root works on the cache at `root`; none: the current user.
 fn owner(root: &Path) -> Result<Option<User>, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -111,15 +111,15 @@ fn owner(root: &Path) -> Result<Option<User>, Failure> {
     User::of_folder(uid, gid).map(Some)
 }
 
-/// As [`take`], where root works on a cache without a daemon. Root becomes the folder's owner before it
-/// touches anything there: nothing of root's is left there, and nothing that the owner put there
-/// misleads root.
+/// Like [`take`], where root works on a cache without a daemon. Root becomes the folder's owner before
+/// it touches anything there: it leaves no file of root's behind, and the owner's files cannot mislead
+/// root.
 pub fn take_as_owner(root: &Path, registry: Option<&Path>) -> Result<StoreLock, TakeError> {
     let Some(user) = owner(root)? else { return Ok(Store::lock(root)?) };
     let identity = Identity::Other(user.clone());
     reachable(root, &identity)?;
     readable(&identity, registry)?;
-    // At first on a thread alone: one that is held can be waited for, and root may ask its daemon.
+    // First on one thread only: if the lock is held, the process stays root and can wait or ask its daemon.
     let lock = lock_as(root, &user)?.map_err(|error| match error {
         StoreError::Locked { .. } => TakeError::Store(error),
         error => not_theirs(root, &user, error).into(),
@@ -128,7 +128,7 @@ pub fn take_as_owner(root: &Path, registry: Option<&Path>) -> Result<StoreLock, 
     Ok(lock)
 }
 
-/// Who holds the store at `root`; looked at as the folder's owner.
+/// The holder of the store at `root`, read as the folder's owner.
 pub fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
     match owner(root)? {
         Some(user) => Identity::Other(user).look(|| Holder::of(root)),
@@ -136,7 +136,7 @@ pub fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
     }
 }
 
-/// Takes the lock with this user's rights: whatever lies there by that name.
+/// Takes the lock with this user's permissions: the user controls the file of that name.
 fn lock_as(root: &Path, user: &User) -> Result<Result<StoreLock, StoreError>, Failure> {
     Identity::Other(user.clone()).look(|| Store::lock(root))
 }
@@ -154,7 +154,7 @@ fn not_theirs(root: &Path, user: &User, error: StoreError) -> Failure {
     }
 }
 
-/// Gives a folder of root's, which is made, to this user, and takes the store's lock.
+/// Gives a folder of root's, created if missing, to this user, and takes the store's lock.
 fn give(root: &Path, user: &User) -> Result<StoreLock, Failure> {
     let failed = |e: Errno| Failure::storage(root, "giving the cache to its user", &e.into());
     match DirBuilder::new().mode(0o700).create(root) {
@@ -178,7 +178,8 @@ fn give(root: &Path, user: &User) -> Result<StoreLock, Failure> {
     let mut hand = Hand { user, device: stat.st_dev, kept: 0 };
     hand.content(&folder, DEPTH).map_err(failed)?;
     rustix::fs::fchown(&shared, uid, gid).map_err(failed)?;
-    // Before the folder: else a power cut could keep the last step and lose one before it.
+    // Before the folder's chown: otherwise a power cut could keep that last step and lose an earlier
+    // one.
     rustix::fs::syncfs(&folder).map_err(failed)?;
     rustix::fs::fchown(&folder, uid, gid).map_err(failed)?;
     if hand.kept > 0 {
@@ -231,13 +232,13 @@ fn belongs(root: &Path, owner: u32, but: &str) -> Failure {
         .hint(format!("give another with --cache-dir, or --worker-user {name}"))
 }
 
-/// Makes the folders above, so that another user can come through: a store closes those it makes.
+/// Makes the parent folders traversable for other users: a store would make them private.
 fn make_way(root: &Path) -> Result<(), Failure> {
     let missing: Vec<_> = root.ancestors().skip(1).take_while(|path| !path.exists()).collect();
     for path in missing.into_iter().rev() {
         let open = std::fs::Permissions::from_mode(PASSABLE);
         let made = DirBuilder::new().mode(PASSABLE).create(path);
-        // Whatever the umask says.
+        // Independent of the umask.
         made.and_then(|()| std::fs::set_permissions(path, open))
             .map_err(|e| Failure::storage(path, "making the folder", &e))?;
     }
@@ -249,12 +250,12 @@ fn open_folder<Fd: AsFd>(at: Fd, name: impl rustix::path::Arg) -> Result<OwnedFd
     rustix::fs::openat(at, name, flags, Mode::empty())
 }
 
-/// A hand-over under way.
+/// A hand-over in progress.
 struct Hand<'a> {
     user: &'a User,
-    /// What is mounted below is not the cache's.
+    /// The cache's device: other mounts below are not the cache's.
     device: u64,
-    /// Files that have other names.
+    /// Number of files that stay root's because of other hard links.
     kept: u64,
 }
 
@@ -281,7 +282,7 @@ impl Hand<'_> {
                 continue;
             }
             match FileType::from_raw_mode(stat.st_mode) {
-                // One that is theirs already may hold what is root's.
+                // A folder that is already the user's may contain root's files.
                 FileType::Directory
                     if depth > 1 && (stat.st_uid == 0 || stat.st_uid == self.user.uid) =>
                 {
@@ -316,7 +317,7 @@ mod tests {
         fs::symlink_metadata(path).unwrap().uid()
     }
 
-    /// A cache of root's with files, in a folder that others may pass.
+    /// A cache of root's with files, in a folder that others may traverse.
     fn cache(dir: &Path) -> (PathBuf, PathBuf) {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
         let root = dir.canonicalize().unwrap().join("cache");
@@ -343,7 +344,7 @@ mod tests {
         let deep = shelf.join("b/c");
         fs::create_dir_all(&deep).unwrap();
         fs::write(deep.join("not ours"), "x").unwrap();
-        // What comes first was theirs already.
+        // The first entries are already the user's.
         for done in [&root.join("blobs"), &shelf, &shelf.join("done"), &root.join("lock")] {
             chown(done, Some(THEIRS), Some(THEIRS)).unwrap();
         }

@@ -1,8 +1,8 @@
-//! As whom the worker runs, and as whom root works on another's cache.
+//! The identity of the worker, and of root when it works on another user's cache.
 //!
-//! Invariant: what cannot be taken on is a failure, never half of it. Users are looked up once, by
-//! the C library (getpwnam_r), so that whatever the system keeps them in is asked. [`Identity::look`]
-//! changes a thread of its own; [`User::assume`] the whole process, for good.
+//! Invariant: an identity is taken on completely, or the call fails. Users are looked up once, by the C
+//! library (getpwnam_r), so that every user database of the system is asked. Concurrency:
+//! [`Identity::look`] changes only a thread of its own; [`User::assume`] the whole process, for good.
 
 use std::ffi::{CString, OsString};
 use std::path::PathBuf;
@@ -14,38 +14,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Kind};
 
-/// The user that packages make for it.
+/// The user that packages create.
 pub const USUAL: &str = "modelfs";
 
-/// How it is made by hand.
+/// The command that creates it by hand.
 pub const MAKE: &str = "useradd --system --no-create-home --shell /usr/sbin/nologin modelfs";
 
 /// A user of the system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// What it is called.
+    /// The user name.
     pub name: String,
-    /// Its number.
+    /// The user id.
     pub uid: u32,
-    /// Its first group.
+    /// The primary group.
     pub gid: u32,
-    /// All of its groups.
+    /// All groups.
     pub groups: Vec<u32>,
 }
 
-/// As whom a worker runs.
+/// The identity of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// As ourselves, with all that we may.
+    /// The current user, with all privileges.
     Kept,
-    /// As ourselves, without capabilities.
+    /// The current user, without capabilities.
     Bare,
-    /// As somebody else.
+    /// Another user.
     Other(User),
 }
 
 impl User {
-    /// The user of this name or number, if there is one.
+    /// The user with this name or id, if there is one.
     pub fn find(text: &str) -> Result<Option<Self>, Failure> {
         let unknown =
             |e| Failure::new(Kind::General, format!("the user {text} cannot be looked up: {e}"));
@@ -64,13 +64,13 @@ impl User {
         }))
     }
 
-    /// The user of a folder: one that the system does not know has nothing but its numbers.
+    /// A folder's owner; a user unknown to the system has only its ids.
     pub fn of_folder(uid: u32, gid: u32) -> Result<Self, Failure> {
         let known = Self::find(&uid.to_string())?;
         Ok(known.unwrap_or_else(|| Self { name: uid.to_string(), uid, gid, groups: Vec::new() }))
     }
 
-    /// Becomes this user, with all threads, for good. Capabilities go with root's number.
+    /// Becomes this user, with all threads, for good. Leaving uid 0 drops all capabilities.
     pub fn assume(&self) -> Result<(), Failure> {
         let groups: Vec<_> = self.groups.iter().copied().map(unistd::Gid::from_raw).collect();
         unistd::setgroups(&groups)
@@ -96,13 +96,13 @@ impl User {
     }
 }
 
-/// The home folders of whoever runs this: as the environment says, as the system says, and of the
-/// user who became root by sudo.
+/// The home folders of the current user: from the environment, from the user database, and of the user
+/// who became root by sudo.
 pub fn homes() -> Vec<PathBuf> {
     let number = |text: OsString| text.to_str().and_then(|text| text.parse().ok());
     let sudo = std::env::var_os("SUDO_UID").and_then(number).map(unistd::Uid::from_raw);
     let users = [Some(unistd::geteuid()), sudo].into_iter().flatten();
-    // Who cannot be looked up has no home that we could protect.
+    // A user that cannot be looked up has no known home to protect.
     let known = users.filter_map(|uid| unistd::User::from_uid(uid).ok().flatten());
     let named = std::env::var_os("HOME").map(PathBuf::from);
     let mut homes: Vec<_> = known.map(|user| user.dir).chain(named).collect();
@@ -113,13 +113,13 @@ pub fn homes() -> Vec<PathBuf> {
 }
 
 impl Identity {
-    /// As whom the worker of a daemon is to run that we start; `given`: who was asked for.
+    /// The identity of the worker of a daemon that we start; `given`: the requested user.
     pub fn of_worker(given: Option<&str>, keep: bool) -> Result<Self, Failure> {
         let root = rustix::process::geteuid().is_root();
         choose(given, keep, root, User::find)
     }
 
-    /// What it is called, for messages.
+    /// Its description in messages.
     pub fn shown(&self) -> String {
         match self {
             Self::Kept => "this user".to_owned(),
@@ -128,7 +128,7 @@ impl Identity {
         }
     }
 
-    /// Looks at something as the worker will, on a thread of its own.
+    /// Runs `look` with the worker's permissions, on a thread of its own.
     pub fn look<T: Send>(&self, look: impl FnOnce() -> T + Send) -> Result<T, Failure> {
         let as_them = || {
             match self {
@@ -150,7 +150,7 @@ impl Identity {
     }
 }
 
-/// The choice, as a function of what was asked for and of who there is.
+/// The choice, as a pure function of the request and the existing users.
 fn choose(
     given: Option<&str>,
     keep: bool,
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(User::find("0").unwrap(), Some(root));
         assert_eq!(User::find("no-such-user-here").unwrap(), None);
         assert_eq!(User::find("").unwrap(), None);
-        // Nobody has it: what belongs to it can still be worked on.
+        // No such user: its folders can still be worked on.
         let stranger = User::of_folder(3_999_999_999, 5).unwrap();
         assert_eq!((stranger.uid, stranger.gid, stranger.groups), (3_999_999_999, 5, vec![]));
     }

@@ -1,10 +1,10 @@
-//! The log: to standard error, as much as was asked for.
+//! The log: to standard error, at the requested level.
 //!
-//! Invariant: set up once, at the start. A daemon writes a log; times are left out on a terminal, where
-//! they are noise. A command writes messages, as it writes its errors. Whatever is in an event, it is
-//! one line, and no terminal obeys it. One place in the program writes [`AT_ONCE`] lines at once and
-//! then one every [`EACH`]; how many were left out is said with the next.
-//! Concurrency: one lock around the counts, held for a look-up.
+//! Invariant: set up once, at the start. A daemon writes a log, without times if it goes to a terminal.
+//! A command writes messages, in the form of its errors. An event is always one line, without control
+//! sequences from its values. Each callsite may write a burst of [`AT_ONCE`] lines, then one line every
+//! [`EACH`]; the next line states how many were left out. Concurrency: one lock around the counts, held
+//! for a lookup.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,13 +27,13 @@ use crate::cli::output::printable;
 /// The variable that overrides the flags, in the usual syntax (`debug`, `modelfs=trace`).
 pub const VARIABLE: &str = "MODELFS_LOG";
 
-/// Others' traces can show what they send, credentials included: whatever was asked for, only ours
-/// are written.
+/// Debug events of dependencies can contain what they send, credentials included. So only ours are
+/// written, whatever level was requested.
 fn may_be_logged(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || event.target().starts_with("modelfs")
 }
 
-/// What the flags ask for.
+/// The level that the flags request.
 fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
     match (quiet, verbose) {
         (true, _) => "error",
@@ -46,7 +46,7 @@ fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
     }
 }
 
-/// Events as messages of a command: `warning: what happened field=value`.
+/// Formats events as messages of a command: `warning: what happened field=value`.
 struct Messages;
 
 impl<S, N> FormatEvent<S, N> for Messages
@@ -76,18 +76,18 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-/// Lines from one place at once: enough to see what it is about and whom it concerns.
+/// Maximum burst of lines from one callsite: enough to see the problem and what it affects.
 const AT_ONCE: u32 = 20;
 
-/// And then one in so long: a file of a day's trouble is read in minutes.
+/// Interval between lines after the burst: the log of a whole day of errors is read in minutes.
 const EACH: Duration = Duration::from_secs(5);
 
-/// What one place in the program has written of late.
+/// The rate limit of one callsite.
 #[derive(Debug, Default)]
 struct Written {
-    /// Until when its lines count.
+    /// When its written lines no longer count.
     spent: Option<Instant>,
-    /// Lines left out since the last one.
+    /// Lines left out since the last written one.
     left_out: u64,
 }
 
@@ -104,7 +104,7 @@ impl Written {
     }
 }
 
-/// Limits what each place in the program writes, of all but what was asked for in detail.
+/// Rate limits for all callsites. Debug and trace events are exempt: they were requested explicitly.
 #[derive(Debug, Default)]
 struct Limits(Mutex<HashMap<Identifier, Written>>);
 
@@ -139,12 +139,12 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Writes events, each of which comes in one piece.
+/// Writes events; each arrives in one call.
 struct Lines<W> {
     out: W,
-    /// Escapes for colours are in them; the formatter escapes those of values.
+    /// Events contain colour escapes; the formatter has already escaped those in values.
     colours: bool,
-    /// Lines like the next one that were left out before it.
+    /// Number of lines from this callsite that were left out before this one.
     left_out: u64,
 }
 

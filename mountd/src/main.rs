@@ -29,8 +29,8 @@ const MIN_WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     modelfs_platform::allocator::give_memory_back();
-    if let Some(task) = supervisor::reaper::task() {
-        return supervisor::reaper::run(&task);
+    if let Some(task) = supervisor::guard::task() {
+        return supervisor::guard::run(&task);
     }
     if let Some(folder) = supervisor::probe::task() {
         return supervisor::probe::run(folder);

@@ -1,8 +1,7 @@
-//! Whose a folder is, by itself and by the folders above it: who owns one of these can put another
-//! folder in its place.
+//! The owners of a folder and of its parents: the owner of any of them can replace the folder.
 //!
-//! Invariant: looked at from the top, without links, at one moment; what root alone can change stays as
-//! it was found. The judgements are functions of values.
+//! Invariant: read from the resolved path, at one moment; only what root alone can change is sure to
+//! stay as it was found. The judgements are pure; any thread.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
 
-/// Others of the group, and all others, may write.
+/// Write permission for the group and for others.
 const WRITABLE: u32 = 0o022;
-/// In a folder with this bit only the owner of an entry may move it.
+/// Sticky bit: only the owner of an entry may rename it.
 const STICKY: u32 = 0o1000;
 
-/// A folder on the way.
+/// A folder on the path to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     path: PathBuf,
@@ -24,16 +23,16 @@ struct Step {
     mode: u32,
 }
 
-/// A folder, or the nearest one above it that is there, and all folders above.
+/// A folder, or its nearest existing parent, and all parents of that.
 #[derive(Debug)]
 pub struct Ownership {
-    /// From the bottom up.
+    /// From the folder up to the root.
     steps: Vec<Step>,
     there: bool,
 }
 
 impl Ownership {
-    /// That of the folder at `path`.
+    /// Reads the owners for the folder at `path`.
     pub fn of(path: &Path) -> Result<Self, Failure> {
         let failed = |at: &Path, e| Failure::storage(at, "looking at the folder", &e);
         let found = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
@@ -48,20 +47,20 @@ impl Ownership {
         Ok(Self { steps, there: above == path })
     }
 
-    /// The folder's own user and group, if it is there.
+    /// The folder's own user and group, if it exists.
     pub fn owner(&self) -> Option<(u32, u32)> {
         self.steps.first().filter(|_| self.there).map(|step| (step.uid, step.gid))
     }
 
-    /// The user and group of the nearest folder that is not root's, itself or above.
+    /// The user and group of the nearest folder that is not root's, starting with the folder itself.
     pub fn nearest_user(&self) -> Option<(u32, u32)> {
         self.steps.iter().find(|step| step.uid != 0).map(|step| (step.uid, step.gid))
     }
 
-    /// The topmost folder that others than root can change, or change for another one.
+    /// The topmost folder that users other than root can change or replace.
     pub fn changeable(&self) -> Option<&Path> {
         let is = |(n, step): &(usize, &Step)| {
-            // In the folder itself the bit does not help: others can still add to it.
+            // The sticky bit does not protect the folder itself: others can still add entries.
             let sticky = step.mode & STICKY != 0 && !(self.there && *n == 0);
             step.uid != 0 || (step.mode & WRITABLE != 0 && !sticky)
         };
@@ -95,7 +94,7 @@ mod tests {
         assert_eq!(changeable(&with(7, 0o700)), Some("/srv/c".into()));
         let in_home = of(true, &[("/h/a/c", 0, 0o700), ("/h/a", 7, 0o755), ("/h", 0, 0o755)]);
         assert_eq!(changeable(&in_home), Some("/h/a".into()));
-        // Among the temporary files nobody can move what is root's.
+        // In /tmp other users cannot rename root's folders.
         let temporary = of(true, &[("/tmp/c", 0, 0o700), ("/tmp", 0, 0o1777), ("/", 0, 0o755)]);
         assert_eq!(changeable(&temporary), None);
         let to_be_made = of(false, &[("/tmp", 0, 0o1777), ("/", 0, 0o755)]);

@@ -1,7 +1,7 @@
-//! Where things are unless somebody says otherwise: the cache, the socket, the log.
+//! Default paths: the cache, the socket, the log.
 //!
-//! Invariant: folders that hold sockets are ours and closed to others (mode 0700), or we refuse.
-//! The choices are pure functions of the environment's values; the rest makes folders.
+//! Invariant: folders that hold sockets are ours and private (mode 0700), or we refuse. The choices are
+//! pure functions of the environment's values; the rest creates folders. No state; any thread.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,10 +14,10 @@ use modelfs::model::hash;
 
 use crate::error::{Failure, Kind};
 
-/// The name of our folder in each of the places that systems have for such things.
+/// The name of our folder in each of the system's base folders.
 const OURS: &str = "modelfs";
 
-/// Digits of the store's hash in file names: 64 bits, so that two stores never meet, and short,
+/// Digits of the store's hash in file names: 64 bits, so that two stores never collide, and short,
 /// because a socket's path may have only 107 bytes.
 const HASH_DIGITS: usize = 16;
 
@@ -28,8 +28,8 @@ fn base() -> Result<etcetera::base_strategy::Xdg, Failure> {
     })
 }
 
-/// The cache folder: as given, else `modelfs` in the user's cache folder. Absolute, so that it
-/// means the same after the daemon has changed folders.
+/// The cache folder: as given, else `modelfs` in the user's cache folder. Absolute, so that it stays
+/// the same when the daemon changes its working directory.
 pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
     match given {
         Some(path) => absolute(path),
@@ -37,15 +37,15 @@ pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// A path that means the same from every folder, with links resolved, so that one folder has one
-/// name, as the kernel's list of mounts has it.
+/// An absolute path with links resolved, so that one folder has one name, as in the kernel's mount
+/// table.
 pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let path = std::path::absolute(path)
         .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     if let Ok(real) = fs::canonicalize(&path) {
         return in_utf8(real);
     }
-    // Not there yet, or a mount whose daemon is dead: the folder above can still be resolved.
+    // Missing, or a mount whose daemon is dead: the parent can still be resolved.
     let above = path.parent().and_then(|p| fs::canonicalize(p).ok());
     in_utf8(match (above, path.file_name()) {
         (Some(above), Some(name)) => above.join(name),
@@ -53,13 +53,13 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Bytes free where a folder is or would be made.
+/// Free bytes at a folder, or where it would be created.
 pub fn free_at(path: &Path) -> rustix::io::Result<u64> {
     let there = path.ancestors().find(|p| p.exists()).unwrap_or(path);
     rustix::fs::statvfs(there).map(|s| s.f_bavail * s.f_frsize)
 }
 
-/// Locks, answers and logs tell where things are, in JSON.
+/// Locks, answers and logs contain paths in JSON.
 fn in_utf8(path: PathBuf) -> Result<PathBuf, Failure> {
     match path.to_str() {
         Some(_) => Ok(path),
@@ -67,8 +67,8 @@ fn in_utf8(path: PathBuf) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The registry as given, a folder made absolute. Its links stay: its name must be the same when
-/// the folder is away.
+/// The registry as given, a folder made absolute. Links are kept: the name must be the same while the
+/// folder is unavailable.
 pub fn registry(given: &str) -> Result<String, Failure> {
     if modelfs::registry::is_url(given) {
         return Ok(given.to_owned());
@@ -79,23 +79,23 @@ pub fn registry(given: &str) -> Result<String, Failure> {
     })
 }
 
-/// Variables of the environment that may name files relative to this process's folder. What else we
-/// read of it counts only where it is absolute.
+/// Environment variables that may name files relative to the working directory. All others that we read
+/// count only if they are absolute.
 const RELATIVE: [&str; 4] = ["HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// The variables that are relative, made absolute, for a process that is to leave this folder.
+/// The relative ones, made absolute, for a process that is to leave this working directory.
 pub fn environment() -> Vec<(&'static str, OsString)> {
     let given = RELATIVE.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     given.filter_map(|(name, value)| Some((name, made_absolute(&value)?))).collect()
 }
 
-/// A path, or a list of some, made absolute; none if it is already.
+/// A path or a list of paths, made absolute; none if it already is.
 fn made_absolute(value: &OsStr) -> Option<OsString> {
     let paths: Vec<_> = std::env::split_paths(value).collect();
     if paths.iter().all(|path| path.is_absolute() || path.as_os_str().is_empty()) {
         return None;
     }
-    // An empty one is no path, and stays.
+    // An empty element is no path and stays.
     let absolute = paths.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path));
     std::env::join_paths(absolute).ok()
 }
@@ -106,8 +106,8 @@ fn store_hash(root: &Path) -> String {
     digits
 }
 
-/// Where sockets go: the user's runtime folder, else the system's for root, else a folder of this
-/// user among the temporary files.
+/// The folder for sockets: in the user's runtime folder, else in the system's for root, else in the
+/// temporary folder with the user id in its name.
 fn socket_folder(runtime: Option<&Path>, uid: u32, temp: &Path) -> PathBuf {
     match runtime {
         Some(dir) if dir.is_absolute() => dir.join(OURS),
@@ -116,8 +116,8 @@ fn socket_folder(runtime: Option<&Path>, uid: u32, temp: &Path) -> PathBuf {
     }
 }
 
-/// Every folder that a daemon of this user may listen in: it may have been started from a session that
-/// had another runtime folder, or none.
+/// All folders in which a daemon of this user may listen: its session may have had another runtime
+/// folder, or none.
 pub fn socket_folders() -> Vec<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let mut folders = vec![sockets(), socket_folder(None, uid, &std::env::temp_dir())];
@@ -125,7 +125,7 @@ pub fn socket_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Where this user's daemons listen.
+/// The folder in which this user's daemons listen.
 pub fn sockets() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir());
     let uid = rustix::process::geteuid().as_raw();
@@ -137,8 +137,8 @@ pub fn socket(root: &Path) -> PathBuf {
     sockets().join(format!("{}.sock", store_hash(root)))
 }
 
-/// Whether a socket, by its real path, is one that a daemon of this user listens at: it has such a name,
-/// and only this user can put one into its folder.
+/// Whether a socket, by its resolved path, belongs to a daemon of this user: it has such a name, and
+/// only this user can create files in its folder.
 pub fn is_own_socket(socket: &Path) -> bool {
     let name = socket.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let digits = name.strip_suffix(".sock").unwrap_or_default();
@@ -149,14 +149,14 @@ pub fn is_own_socket(socket: &Path) -> bool {
     named && ours
 }
 
-/// The log of the background daemon of the store at `root`; its folder is made.
+/// The log of the background daemon of the store at `root`; creates its folder.
 pub fn log_file(root: &Path) -> Result<PathBuf, Failure> {
     let folder = base()?.state_dir().map_or_else(|| root.join("log"), |d| d.join(OURS));
     private_folder(&folder)?;
     Ok(folder.join(format!("{}.log", store_hash(root))))
 }
 
-/// Makes a folder that only we may enter, or makes sure that it is one.
+/// Creates a folder that only this user may enter, or ensures that it is one.
 pub fn private_folder(path: &Path) -> Result<(), Failure> {
     let failed = |action: &str, e: std::io::Error| Failure::storage(path, action, &e);
     if let Some(parent) = path.parent() {
@@ -168,7 +168,7 @@ pub fn private_folder(path: &Path) -> Result<(), Failure> {
         }
         _ => {}
     }
-    // Not through a link: among the temporary files anybody could have laid one.
+    // Not through a link: in the temporary folder any user could have placed one.
     let meta = fs::symlink_metadata(path).map_err(|e| failed("looking at the folder", e))?;
     if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
         return Err(Failure::new(

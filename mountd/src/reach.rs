@@ -1,7 +1,7 @@
-//! Whether a worker can come to what it needs: the cache, the registry's folder, certificates.
+//! Checks that a worker can access what it needs: the cache, the registry's folder, certificates.
 //!
-//! Invariant: it only looks, as the worker will, on a thread of its own. The answer names the first
-//! folder that is closed.
+//! Invariant: nothing is changed; the checks run with the worker's permissions on a thread of their
+//! own. The error names the first inaccessible folder.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use crate::error::{Failure, Kind};
 use crate::identity::Identity;
 
-/// Certificates that the user brought.
+/// Certificates that the user provides.
 pub const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Makes sure that they can come to the cache at `root`. A folder of root's is theirs soon.
+/// Checks that the worker can access the cache at `root`. A folder of root's is handed over later.
 pub fn reachable(root: &Path, identity: &Identity) -> Result<(), Failure> {
     let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     let own = matches!(identity, Identity::Bare).then_some((root, all));
@@ -26,7 +26,7 @@ pub fn reachable(root: &Path, identity: &Identity) -> Result<(), Failure> {
     ))
 }
 
-/// Makes sure that they can read what they need beside the cache.
+/// Checks that the worker can read what it needs beside the cache.
 pub fn readable(identity: &Identity, registry: Option<&Path>) -> Result<(), Failure> {
     let brought = CERTIFICATES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     let brought = brought.map(|(name, path)| (name, PathBuf::from(path), Kind::Storage));
@@ -44,7 +44,7 @@ pub fn readable(identity: &Identity, registry: Option<&Path>) -> Result<(), Fail
     Ok(())
 }
 
-/// The first folder from the top that they may not pass, or the last thing if they may not use it.
+/// The first folder from the top that the worker may not traverse, or `last` if it may not access that.
 fn first_closed(
     folder: &Path,
     last: Option<(&Path, Access)>,
@@ -53,7 +53,7 @@ fn first_closed(
     let mut way: Vec<_> = folder.ancestors().map(|path| (path, Access::EXEC_OK)).collect();
     way.reverse();
     way.extend(last);
-    // What is not there, or not to be had for other reasons, is for the worker to tell.
+    // The worker reports paths that are missing or fail for other reasons.
     let closed = |(path, how): &(&Path, Access)| {
         matches!(rustix::fs::access(*path, *how), Err(Errno::ACCESS | Errno::PERM))
     };

@@ -1,8 +1,8 @@
-//! The scrub: verifies the whole cache slowly in the background, so that damage on the disk is found before
+//! The scrub: verifies the whole cache slowly in the background, so that damage on disk is found before
 //! the data is needed.
 //!
-//! Invariant: it never reads faster than its rate, does not count as use of what it reads, and stops within a
-//! part when asked to. One thread of its own, since it only waits for the disk.
+//! Invariant: it never reads faster than its rate, does not affect recency, and stops within a part
+//! when asked to. Concurrency: one thread of its own, since it only waits for the disk.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use modelfs::base::units::ByteSize;
 use modelfs::store::Store;
 
-/// The default rate: a terabyte in a day and a half, a few percent of what a disk can do.
+/// The default rate: a terabyte in a day and a half, a few percent of a disk's bandwidth.
 pub const RATE: ByteSize = ByteSize::mib(8);
-/// From the end of one pass to the next: disks decay in months, not in hours.
+/// The pause between two passes: disks decay in months, not in hours.
 const REST: Duration = Duration::from_secs(24 * 3600);
 
 type Stop = Arc<(Mutex<bool>, Condvar)>;
@@ -25,7 +25,7 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// Starts one at `rate` bytes per second; none if that is 0.
+    /// Starts a scrub at `rate` bytes per second; none if the rate is 0.
     pub fn start(store: Store, rate: ByteSize) -> std::io::Result<Option<Self>> {
         if rate.0 == 0 {
             return Ok(None);
@@ -73,7 +73,7 @@ fn ahead(done: u64, rate: ByteSize, elapsed: Duration) -> Duration {
     Duration::from_secs_f64(done as f64 / rate.0 as f64).saturating_sub(elapsed)
 }
 
-/// Sleeps; returns whether it was asked to stop.
+/// Sleeps; returns whether the scrub was stopped.
 fn sleep(stop: &Stop, time: Duration) -> bool {
     let (flag, told) = &**stop;
     let stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,12 +1,13 @@
-//! The signals that a daemon takes.
+//! The signals that a daemon handles.
 //!
-//! Invariant: from the first value on, none of them ends the process by itself.
+//! Invariant: once a value exists, none of these signals ends the process by itself. Concurrency: one
+//! task receives them.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Failure, Kind};
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// The end.
@@ -15,7 +16,7 @@ pub enum Asked {
     Restart,
 }
 
-/// The signals, listened to.
+/// The signal handlers.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -25,7 +26,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens. `ends_with_terminal`: a lost terminal asks for the end, not for a restart.
+    /// Installs the handlers. `ends_with_terminal`: losing the terminal requests the end, not a
+    /// restart.
     pub fn new(ends_with_terminal: bool) -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind)
@@ -40,12 +42,12 @@ impl Signals {
         })
     }
 
-    /// The next one that asks for the end. Cancel safe.
+    /// Waits for the next signal that requests the end. Cancel safe.
     pub async fn end(&mut self) {
         while self.next().await != Asked::End {}
     }
 
-    /// The next one. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.interrupt.recv() => Asked::End,

@@ -1,11 +1,11 @@
-//! Why a mount failed: kinds with their causes. Plain values.
+//! Mount errors: kinds with their causes. Plain values: no state, no invariant, any thread.
 
 use std::path::PathBuf;
 
-/// Why a mount failed, each with what to do about it.
+/// Why a mount failed, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// Something about the mount point, or about who may mount there.
+    /// The mount point is unsuitable, or this user may not mount there.
     #[error("{}: {why}", path.display())]
     Mountpoint {
         /// The mount point.
@@ -27,7 +27,7 @@ pub enum MountError {
     Failed {
         /// The mount point.
         path: PathBuf,
-        /// What it said.
+        /// The error that it returned.
         source: std::io::Error,
     },
 }

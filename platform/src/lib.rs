@@ -1,7 +1,7 @@
 //! Kernel adapters: they mount a [`modelfs::vfs::Vfs`] and speak the kernel's protocol.
 //!
-//! Invariant: errno exists only here; nothing here knows registries or the store. Each adapter is
-//! a module for its system; this file holds what they share. See each adapter for its threads.
+//! Invariant: errno exists only here; nothing here knows registries or the store. Each adapter is the
+//! module of one system; this file holds what they share. Concurrency: see each adapter.
 #![warn(missing_docs)]
 
 pub mod allocator;
@@ -29,8 +29,8 @@ pub use fuse::{
 pub use none::Mount;
 pub use options::{Agreed, MountOptions, MountPoint, Protected};
 
-/// Whether it makes sense to mount there: what can be said before anything is changed. What is mounted
-/// there already is not asked; mounting does that.
+/// Checks whether this mount is possible, before anything is changed. It does not look at what is
+/// already mounted there; mounting does.
 pub fn check(options: &MountOptions) -> Result<(), MountError> {
     #[cfg(target_os = "linux")]
     return fuse::check(options);
@@ -38,8 +38,8 @@ pub fn check(options: &MountOptions) -> Result<(), MountError> {
     return none::check(options);
 }
 
-/// Mounts and serves until [`Mount::unmount`], an unmount from outside, or drop. Call it within
-/// the tokio runtime whose tasks answer what has to wait.
+/// Mounts and serves until [`Mount::unmount`], an unmount from outside, or drop. Call it within the
+/// tokio runtime that is to run the requests that have to wait.
 pub fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, MountError> {
     #[cfg(target_os = "linux")]
     return fuse::mount(vfs, options);
@@ -47,7 +47,7 @@ pub fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, MountError>
     return none::mount(vfs, options);
 }
 
-/// Every mount of modelfs's that this process sees, dead or alive: none is touched.
+/// Lists every modelfs mount that this process sees, live or dead. It touches none of them.
 pub fn mounts() -> Vec<MountPoint> {
     #[cfg(target_os = "linux")]
     return fuse::mounts();
@@ -55,8 +55,8 @@ pub fn mounts() -> Vec<MountPoint> {
     return none::mounts();
 }
 
-/// Unmounts whatever modelfs mounted there, dead or alive: plainly, else lazily, by itself or with
-/// `fusermount3`. Refuses mounts that are not modelfs's.
+/// Unmounts the modelfs mount there, live or dead: normally, else lazily, directly or with
+/// `fusermount3`. Refuses mounts of other file systems.
 pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
     #[cfg(target_os = "linux")]
     return fuse::unmount(mountpoint);

@@ -1,4 +1,4 @@
-//! Systems that no adapter is written for yet: a clear refusal.
+//! The adapter of systems without one: it refuses every mount. No state; any thread.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -9,7 +9,7 @@ use modelfs::vfs::Vfs;
 use crate::error::MountError;
 use crate::options::{Agreed, MountOptions};
 
-/// A live mount: there is none on this system.
+/// A live mount: this system has none.
 pub struct Mount(Infallible);
 
 fn refused() -> MountError {

@@ -1,8 +1,9 @@
-//! The service manager's descriptor store: it keeps the mount from one supervisor to the next.
+//! The service manager's fd store: it keeps the mount from one supervisor to the next.
 //!
-//! Invariant: a mount is left only when the manager has everything that the next supervisor needs, the
-//! guard's pipe among it, so that a manager that lets go has the guard take the mount away. What
-//! cannot be gone on with is taken away before anything else is mounted.
+//! Invariant: a mount is left in the fd store only once the manager has all that the next supervisor
+//! needs, including the guard's pipe: if the manager closes it, the guard unmounts. A stored mount that
+//! cannot be taken over is unmounted before anything else is mounted. Part of the supervisor's one
+//! task.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -13,31 +14,31 @@ use std::time::Duration;
 use modelfs_platform::{Connection, Kept, MountOptions, Mounted, inherited};
 use rustix::fs::MemfdFlags;
 
+use super::guard::{Guard, GuardProcess};
 use super::messages::OpenFile;
-use super::reaper::{Guard, Reaper};
 use super::service_manager;
 use super::unit::Unit;
 use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 
-/// By which names the manager keeps them.
+/// The names of the descriptors in the fd store.
 const DEVICE: &str = "modelfs-device";
 const STATE: &str = "modelfs-state";
 const GUARD: &str = "modelfs-guard";
 const NAMES: [&str; 3] = [DEVICE, STATE, GUARD];
 
-/// The form of [`State`], and what its numbers mean. Another one is not understood.
+/// The format version of [`State`]. Other versions are rejected.
 const FORM: u32 = 1;
-/// The largest state that is read: a million open files.
+/// Maximum state size: a million open files.
 const LARGEST: u64 = 128 << 20;
-/// How long a manager may take to hear us.
-const HEARS: Duration = Duration::from_secs(3);
+/// How long the manager may take to process our messages.
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// All that the next supervisor has to know.
+/// All that the next supervisor needs to know.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct State {
     form: u32,
-    /// The cache folder: inodes are places in its index.
+    /// The cache folder: inodes are positions in its index.
     root: PathBuf,
     since: String,
     restarts: u32,
@@ -49,35 +50,35 @@ struct State {
 pub(super) struct Left {
     /// The cache folder.
     pub(super) root: PathBuf,
-    /// Since when the mount is there.
+    /// Since when the mount exists.
     pub(super) since: String,
-    /// How many workers have gone.
+    /// Number of workers that have ended.
     pub(super) restarts: u32,
 }
 
-/// What a former supervisor left with the manager. Dropping it takes the mount away.
+/// The former supervisor's entries in the fd store. Dropping it unmounts.
 #[derive(Default)]
 pub struct Inheritance {
     device: Option<OwnedFd>,
     state: Option<OwnedFd>,
     guard: Option<OwnedFd>,
-    /// Once the state is read: where it is, should there be no guard to ask.
+    /// Once the state is read: the mount, in case no guard can be asked.
     mounted: Option<Mounted>,
 }
 
-/// A mount to go on with.
+/// A mount that was taken over.
 pub(super) struct TakenUp {
     pub(super) connection: Connection,
-    pub(super) reaper: Option<Reaper>,
+    pub(super) guard_process: Option<GuardProcess>,
     pub(super) since: String,
     pub(super) restarts: u32,
 }
 
 impl Inheritance {
-    /// What there is. To be called before anything is opened.
+    /// Takes the stored descriptors. Call it before anything is opened.
     pub fn take() -> Self {
         let mut this = Self::default();
-        // Nobody logs yet; without its pipe the guard does what is to be done.
+        // Logging has not started; on an error the guard's pipe is closed, and the guard unmounts.
         for (name, descriptor) in inherited::take().unwrap_or_default() {
             match name.as_str() {
                 DEVICE => this.device = Some(descriptor),
@@ -89,12 +90,12 @@ impl Inheritance {
         this
     }
 
-    /// Whether there is nothing to go on with.
+    /// Whether there is nothing to take over.
     pub(super) fn is_empty(&self) -> bool {
         self.device.is_none() && self.state.is_none() && self.guard.is_none()
     }
 
-    /// The mount, if there is one to go on with; else whatever there was is taken away.
+    /// Takes the mount over, if possible; otherwise unmounts it.
     pub(super) fn take_up(mut self, mount: &MountOptions, root: &PathBuf) -> Option<TakenUp> {
         if self.is_empty() {
             return None;
@@ -128,8 +129,8 @@ impl Inheritance {
         let open = state.open.into_iter().map(Into::into);
         let connection = Connection::take_up(device, state.mount, open, mount)?;
         self.device = None;
-        let reaper = self.guard.take().and_then(Reaper::of);
-        Ok(TakenUp { connection, reaper, since: state.since, restarts: state.restarts })
+        let guard_process = self.guard.take().and_then(GuardProcess::of);
+        Ok(TakenUp { connection, guard_process, since: state.since, restarts: state.restarts })
     }
 }
 
@@ -138,18 +139,19 @@ impl Drop for Inheritance {
         if self.is_empty() {
             return;
         }
-        let mut gone = self.guard.take().and_then(Reaper::of).is_some_and(Reaper::take_away);
+        let mut gone =
+            self.guard.take().and_then(GuardProcess::of).is_some_and(GuardProcess::take_away);
         if let (false, Some(mounted)) = (gone, &self.mounted) {
             gone = mounted.end().is_ok();
         }
-        tracing::info!(gone, "the mount of the former daemon was to be taken away");
+        tracing::info!(gone, "the mount of the former daemon cannot be used and was unmounted");
         forget();
     }
 }
 
-/// The manager need not keep anything for us any more.
+/// Removes our entries from the fd store.
 pub(super) fn forget() {
-    NAMES.iter().for_each(|name| service_manager::let_go(name));
+    NAMES.iter().for_each(|name| service_manager::remove_fd(name));
 }
 
 fn read(state: OwnedFd) -> Result<State, Failure> {
@@ -160,7 +162,7 @@ fn read(state: OwnedFd) -> Result<State, Failure> {
     let mut text = Vec::new();
     file.rewind().map_err(|e| bad(&e))?;
     file.take(LARGEST).read_to_end(&mut text).map_err(|e| bad(&e))?;
-    // The form first: another one may have nothing else in common.
+    // The version first: another format may share nothing else.
     #[derive(serde::Deserialize)]
     struct Form {
         form: u32,
@@ -178,8 +180,8 @@ fn write(state: &State) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Gives the manager everything, and waits until it has it. `false`: it keeps less than that, and
-/// nothing is left with it.
+/// Stores everything with the manager and waits until it has it. `false`: it does not have everything,
+/// and our entries were removed.
 pub(super) async fn hand_over(
     unit: &Unit,
     connection: &Connection,
@@ -216,10 +218,10 @@ async fn store(connection: &Connection, guard: Option<&Guard>, left: Left) -> Re
         open: connection.open_files().into_iter().map(Into::into).collect(),
     };
     let state = write(&state).map_err(failed)?;
-    service_manager::keep(GUARD, guard).map_err(failed)?;
-    service_manager::keep(STATE, state.as_fd()).map_err(failed)?;
-    service_manager::keep(DEVICE, connection.device()).map_err(failed)?;
-    blocking(move || service_manager::has_heard(HEARS).map_err(failed)).await
+    service_manager::store_fd(GUARD, guard).map_err(failed)?;
+    service_manager::store_fd(STATE, state.as_fd()).map_err(failed)?;
+    service_manager::store_fd(DEVICE, connection.device()).map_err(failed)?;
+    blocking(move || service_manager::barrier(BARRIER_TIMEOUT).map_err(failed)).await
 }
 
 #[cfg(test)]

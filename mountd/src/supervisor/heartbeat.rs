@@ -1,40 +1,40 @@
-//! Whether a worker still runs: it is pinged at intervals and answers from where its work is scheduled.
+//! Heartbeat: detects a hung worker, which is pinged at intervals and answers on its runtime.
 //!
-//! Invariant: only silence to several questions in a row counts, so neither a machine that slept nor
-//! a supervisor that was stopped takes its worker for hung. Pure: the caller brings the ticks.
+//! Invariant: only several unanswered pings in a row count, so neither a suspended machine nor a
+//! stopped supervisor makes a worker look hung. Pure: the caller brings the ticks.
 
 use std::time::Duration;
 
-/// How many questions go unanswered before the worker is taken to hang.
+/// Number of unanswered pings after which the worker counts as hung.
 const QUESTIONS: u32 = 3;
 
 /// What to do at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
-    /// Ask.
+    /// Send a ping.
     Ask,
-    /// Nothing was answered for as long as is tolerated.
+    /// The worker was silent for the whole timeout.
     Hangs,
 }
 
-/// The questions to one worker.
+/// The pings to one worker.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     unanswered: u32,
 }
 
 impl Heartbeat {
-    /// How long after one tick the next is due if silence may last `most`; none: it may last.
+    /// The interval between ticks for a hang timeout of `most`; none: no timeout.
     pub fn every(most: Duration) -> Option<Duration> {
         (most > Duration::ZERO).then(|| most / QUESTIONS)
     }
 
-    /// It answered.
+    /// The worker answered.
     pub fn answered(&mut self) {
         self.unanswered = 0;
     }
 
-    /// Time has passed.
+    /// An interval has passed.
     pub fn tick(&mut self) -> Beat {
         if self.unanswered >= QUESTIONS {
             return Beat::Hangs;

@@ -1,7 +1,7 @@
-//! The mount as its supervisor keeps it: the connection, its guard, what is open and registered.
+//! The supervisor's mount: the connection, its guard, open files and registered backing files.
 //!
-//! Invariant: a file that was registered and is not open is taken back when its worker is gone. Part of
-//! the supervisor's one task; refusing has a thread.
+//! Invariant: when a worker is gone, backing files that it registered and did not open are
+//! unregistered. Part of the supervisor's one task; refusing has a thread.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,31 +13,34 @@ use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, MountOptions, Open};
 use rustix::fs::OFlags;
 
+use super::guard::{Guard, GuardProcess};
 use super::machine::Mount;
 use super::messages::{FromWorker, ToWorker};
-use super::reaper::{Guard, Reaper};
 use super::refusing::Refusing;
 use crate::blocking::blocking;
 use crate::error::Failure;
 
-/// The mount, once there is one.
+/// The mount, if it was made.
 #[derive(Default)]
 pub struct KeptMount {
     connection: Option<Arc<Connection>>,
     guard: Option<Guard>,
     refusing: Option<Refusing>,
-    /// Registered, and not yet said to be open.
+    /// Registered, and not yet reported open.
     registered: HashMap<Ino, BackingNumber>,
 }
 
 impl KeptMount {
-    /// One that a former supervisor made.
-    pub fn inherited(connection: Connection, reaper: Option<Reaper>) -> Result<Self, Failure> {
-        let guard = Some(Guard::new(connection.mounted(), reaper)?);
+    /// Wraps a mount that a former supervisor made.
+    pub fn inherited(
+        connection: Connection,
+        guard_process: Option<GuardProcess>,
+    ) -> Result<Self, Failure> {
+        let guard = Some(Guard::new(connection.mounted(), guard_process)?);
         Ok(Self { connection: Some(Arc::new(connection)), guard, ..Self::default() })
     }
 
-    /// How it is, for decisions.
+    /// The mount's state, for decisions.
     pub fn state(&self) -> Mount {
         match &self.connection {
             None => Mount::None,
@@ -56,7 +59,7 @@ impl KeptMount {
         self.guard.as_ref()
     }
 
-    /// Resolves when the guard has died and another one is due. Cancel safe.
+    /// Resolves when the guard has died and its replacement is due. Cancel safe.
     pub async fn guard_lost(&self) {
         match &self.guard {
             Some(guard) => guard.lost().await,
@@ -69,7 +72,7 @@ impl KeptMount {
         self.guard.iter_mut().for_each(Guard::replace);
     }
 
-    /// The connection; mounts if nothing is mounted yet. `true`: it was there before.
+    /// Returns the connection; mounts if nothing is mounted yet. `true`: it existed before.
     pub async fn open(
         &mut self,
         options: &MountOptions,
@@ -97,7 +100,7 @@ impl KeptMount {
         self.refusing = None;
     }
 
-    /// What a worker says of the connection and its files, and what it is answered.
+    /// Handles a worker's message about the connection and its files; returns the reply.
     pub fn on_message(&mut self, message: FromWorker, beside: Vec<OwnedFd>) -> Option<ToWorker> {
         match message {
             FromWorker::Answered { reply } => {
@@ -128,7 +131,7 @@ impl KeptMount {
     fn opened(&mut self, open: Open) {
         let registered = self.registered.remove(&open.ino);
         let Some(connection) = &self.connection else { return };
-        // The worker may not have waited for our answer.
+        // The worker may not have waited for our reply.
         if let Some(number) = registered.filter(|n| open.backing != Some(*n)) {
             connection.unregister(number);
         }
@@ -138,7 +141,7 @@ impl KeptMount {
     fn register(&mut self, ino: Ino, mut beside: Vec<OwnedFd>) -> io::Result<BackingNumber> {
         let nothing = || io::Error::from(io::ErrorKind::InvalidInput);
         let file = File::from(beside.pop().ok_or_else(nothing)?);
-        // What the worker may read itself, and nothing else: the kernel would use our rights.
+        // Only a file that the worker itself may read: the kernel would use our privileges.
         let flags = rustix::fs::fcntl_getfl(&file)?;
         let readable = flags & OFlags::ACCMODE == OFlags::RDONLY && !flags.contains(OFlags::PATH);
         if !readable || !file.metadata()?.is_file() {
@@ -152,8 +155,8 @@ impl KeptMount {
         Ok(number)
     }
 
-    /// Takes back what a worker that is gone had registered and not opened.
-    pub fn take_back_unused(&mut self) {
+    /// Unregisters what an ended worker had registered and not opened.
+    pub fn unregister_unused(&mut self) {
         for (_, number) in self.registered.drain() {
             if let Some(connection) = &self.connection {
                 connection.unregister(number);
@@ -161,13 +164,13 @@ impl KeptMount {
         }
     }
 
-    /// Gives up the connection, which is to be unmounted by the caller.
+    /// Hands the connection to the caller, which must unmount it.
     pub fn take_connection(&mut self) -> Option<Arc<Connection>> {
         self.refusing = None;
         self.connection.take()
     }
 
-    /// The mount is gone: its guard has nothing left to do.
+    /// Ends the guard, once the mount is gone.
     pub fn dismiss_guard(&mut self) {
         if let Some(guard) = self.guard.take() {
             guard.dismiss();

@@ -1,7 +1,7 @@
-//! The wire between a supervisor and its worker: one message a packet, descriptors beside it.
+//! The link between supervisor and worker: one message per packet, with descriptors attached.
 //!
-//! Invariant: a message arrives whole, in order, or not at all; what a dead process had sent still
-//! arrives. Any thread may send; one receives.
+//! Invariant: messages arrive whole and in order, or not at all; those of a dead process still arrive.
+//! Concurrency: any thread may send; one receives.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,42 +16,42 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The largest message; lists of open files are cut to less than this.
+/// Maximum message size; longer lists of open files are split.
 const LARGEST: usize = 64 << 10;
-/// The most descriptors beside one.
+/// Maximum number of descriptors with a message.
 const DESCRIPTORS: usize = 2;
 
-/// One end.
+/// One end of a link.
 #[derive(Debug)]
 pub struct Link(OwnedFd);
 
 impl Link {
-    /// Both ends; the second one for a process to be started.
+    /// Makes both ends; the second one is for a child process.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(ours), theirs))
     }
 
-    /// Lets a send fail that the other end keeps waiting for so long.
+    /// Sets a send timeout, for a peer that does not receive.
     pub fn bounded(self, most: Duration) -> io::Result<Self> {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(most))?;
         Ok(self)
     }
 
-    /// The end that this process was given.
+    /// Wraps the end that this process was given.
     pub fn of(end: OwnedFd) -> Self {
         Self(end)
     }
 
-    /// Ends it: what has arrived can still be received, and then the end.
+    /// Shuts the link down: messages that have arrived can still be received, then end of file.
     pub fn hang_up(&self) {
         if let Err(error) = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both) {
             tracing::debug!(%error, "the link had ended already");
         }
     }
 
-    /// The user who made it.
+    /// The user who created the socket pair.
     pub fn owner(&self) -> io::Result<u32> {
         Ok(sockopt::socket_peercred(&self.0)?.uid.as_raw())
     }
@@ -61,7 +61,7 @@ impl Link {
         self.send_with(message, beside, SendFlags::NOSIGNAL)
     }
 
-    /// Sends a message if the other end has room for it now.
+    /// Sends a message, or fails if the socket's buffer is full.
     pub fn try_send<T: Serialize>(&self, message: &T) -> io::Result<()> {
         self.send_with(message, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
     }
@@ -86,7 +86,7 @@ impl Link {
         Ok(())
     }
 
-    /// Waits for a message; none when the other end is gone.
+    /// Waits for a message; none once the peer is gone.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; LARGEST];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];

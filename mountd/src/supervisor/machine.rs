@@ -1,13 +1,14 @@
-//! What the supervisor decides: which worker runs, which one takes over, when one is killed, when it is over.
+//! The supervisor's decisions: which worker runs, which one takes over, when one is killed, when the
+//! mount ends.
 //!
-//! [`Machine::on`] takes an event and the time and returns actions, which its caller carries out in order.
-//! What comes of an action is an event again.
+//! [`Machine::on`] takes an event and the time and returns actions, which its caller carries out in
+//! order. The result of an action is an event again.
 //!
-//! Invariants: at most one worker has the connection. The worker that serves is told to retire only when
-//! another one has been checked, and that one is told to begin only when the former has ended. If it
-//! fails all the same, a worker of the program that served before takes over. While it is not over, a
-//! worker runs, or the next one is due, or the mount is refused until somebody asks for a restart.
-//! Pure: no I/O, no clock; log lines are all that it leaves behind.
+//! Invariants: at most one worker has the connection. The serving worker is told to retire only when
+//! the next one has been checked, and the next one is told to begin only when the former has ended. If
+//! the next one then fails, a worker of the proven program takes over. Until the end, a worker runs, or
+//! the next start is due, or the mount is refused until a restart is requested. Pure: no I/O, no clock;
+//! its only side effects are log lines.
 
 use std::time::{Duration, Instant};
 
@@ -16,77 +17,77 @@ use super::messages::{PROTOCOL, ToWorker};
 use super::restart_policy::{Next, RestartPolicy};
 use crate::error::{Failure, Kind};
 
-/// Why there is no taking over.
+/// Why a takeover is impossible.
 const OLD_KERNEL: &str = "this kernel does not send requests again: Linux 6.9 does";
-/// How often to look whether a mount that nobody serves is still there.
+/// How often a refused mount is checked for its end.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a worker for a restart may take until it is checked: nothing of that takes longer than its
-/// start. Less than `modelfs restart` waits for an answer.
+/// How long a worker for a restart may take until it is checked: no step before that takes longer than
+/// its start. Less than the time that `modelfs restart` waits for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long a worker may take to commit and end once it was told to retire.
+/// How long a worker may take to commit and exit after it was told to retire.
 pub(super) const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A worker: they are counted.
+/// A worker's serial number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
-/// Which program a worker runs.
+/// WhichProgram program a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// The one that is now installed.
+pub enum WhichProgram {
+    /// The program that is installed now.
     Installed,
-    /// The one that was last ready for requests, wherever it lies by now; before that, the installed.
+    /// The program that was last ready, even if its file was replaced; before that, the installed one.
     Proven,
 }
 
-/// The mount, as it is when an event comes.
+/// The state of the mount when an event arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mount {
     /// Not made yet.
     None,
-    /// Alive.
+    /// Mounted and connected.
     Alive {
-        /// Whether the kernel lets another process go on where one died.
+        /// Whether the kernel allows a takeover after a worker's death.
         can_be_taken_over: bool,
     },
-    /// Unmounted, or cut off.
+    /// Unmounted or aborted.
     Ended,
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
-    /// Somebody asked for another worker, by command or by signal.
+    /// A restart was requested, by command or by signal.
     RestartRequested,
     /// A worker could not be started.
     StartFailed(Failure),
     /// A worker's first message.
     Hello { protocol: u32, version: String },
-    /// A worker was told what it is to serve; the registry's folder did not answer.
+    /// A worker was sent the mount's parameters. `lacks_registry`: the registry's folder did not answer.
     Welcomed { lacks_registry: bool },
-    /// A worker could not be told what it is to serve.
+    /// A worker could not be sent the mount's parameters.
     NotWelcomed(String),
-    /// A worker could begin: nothing but the store is missing.
+    /// A worker is able to begin: it lacks only the store.
     Checked,
     /// A worker has opened the store and wants the connection.
     Prepared,
-    /// A worker is there for requests; whether the registry's folder answers now.
+    /// A worker is ready for requests. `registry_answers`: the registry's folder answers now.
     Ready { registry_answers: bool },
     /// A worker has answered its first requests.
     Served,
     /// A worker has answered a ping.
     Pong,
-    /// A worker says why it cannot go on.
+    /// A worker reports why it cannot continue.
     Failed(Failure),
-    /// A worker was asked for the end of the mount, by command.
+    /// A worker received the unmount command.
     UnmountRequested,
-    /// A worker says that the connection has ended.
+    /// A worker reports that the connection has ended.
     ConnectionEnded,
-    /// A worker is dead, and how it ended.
+    /// A worker is dead; how it ended.
     Died { pid: Option<u32>, how: String },
-    /// The registry's folder answers, which did not when the worker began.
+    /// The registry's folder answers again, after it did not when the worker began.
     RegistryCameBack,
-    /// What [`Machine::deadline`] said is due.
+    /// The time of [`Machine::deadline`] has come.
     Tick,
 }
 
@@ -94,60 +95,60 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Action {
     /// Start a worker. If that fails: [`Event::StartFailed`].
-    Start(Generation, Which),
-    /// Tell a worker what it is to serve. Then: [`Event::Welcomed`] or [`Event::NotWelcomed`].
+    Start(Generation, WhichProgram),
+    /// Send a worker the mount's parameters. Result: [`Event::Welcomed`] or [`Event::NotWelcomed`].
     Welcome(Generation),
     /// Send a message.
     Send(Generation, ToWorker),
     /// Hand the connection over; mount first if nothing is mounted yet.
     Serve(Generation),
-    /// This worker's program is a good one.
+    /// Record this worker's program as proven.
     ProveProgram(Generation),
-    /// Say that the mount is ready.
+    /// Announce that the mount is ready.
     AnnounceReady,
-    /// Kill a worker. Its death is an event still.
+    /// Kill a worker. Its death is still reported as an event.
     Kill(Generation),
-    /// Kill a worker that is not heard any more.
+    /// Kill a worker whose events no longer matter.
     Discard(Generation),
-    /// Take back what the worker that is gone had registered and not opened.
-    TakeBackUnused,
+    /// Unregister what the ended worker had registered and not opened.
+    UnregisterUnused,
     /// Answer every request with this reason until [`Action::StopRefusing`].
     Refuse(String),
     /// Let requests wait for a worker again.
     StopRefusing,
-    /// It is over.
+    /// End the supervisor's work.
     End(End),
 }
 
-/// Why it is over.
+/// Why it ends.
 #[derive(Debug)]
 pub enum End {
-    /// Somebody asked for it, by command.
+    /// A user asked for it, by command.
     Asked,
-    /// Somebody asked for it, or only for this process to go: by signal.
+    /// A signal asked for the end, of the mount or of this process alone.
     Signalled,
     /// Unmounted from outside.
     Unmounted,
-    /// It cannot go on.
+    /// It cannot continue.
     Failed(Failure),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A worker serves, or will soon.
+    /// A worker serves or is starting.
     Running,
-    /// Between workers.
+    /// Waiting for the next start.
     Pausing { until: Instant },
-    /// Nobody serves, and nobody will unless asked to.
+    /// No worker serves, and none will until a restart is requested.
     GivenUp { look: Instant },
 }
 
-/// What is known of a worker.
+/// The state of a worker.
 #[derive(Debug)]
 struct Worker {
     generation: Generation,
     heartbeat: Heartbeat,
-    /// It was started for a restart, and the program that served before is still there.
+    /// It was started for a restart, and the proven program is still available.
     replaces_proven: bool,
     lacks_registry: bool,
     checked: bool,
@@ -156,16 +157,16 @@ struct Worker {
     ready: bool,
     /// It was told to retire.
     retires: bool,
-    /// Why it was killed, if it was.
+    /// Why we killed it, if we did.
     killed_for: Option<String>,
 }
 
-/// How a supervisor decides.
+/// A supervisor's limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Quick deaths in a row after which requests are refused; 0: never.
+    /// Number of quick deaths in a row after which requests are refused; 0: no limit.
     pub quick_deaths: u32,
-    /// How long a worker may be silent before it is taken to hang; zero: for ever.
+    /// How long a worker may be silent before it counts as hung; zero: no limit.
     pub hang_timeout: Duration,
 }
 
@@ -176,29 +177,29 @@ pub struct Machine {
     hang_timeout: Duration,
     next_beat: Option<Instant>,
     stage: Stage,
-    /// The one that serves, or is to.
+    /// The worker that serves or is starting.
     worker: Option<Worker>,
     /// Started for a restart: begins when its predecessor has ended.
     next: Option<Worker>,
-    /// When the next one is killed unless it was checked.
+    /// When the next one is killed unless it has been checked.
     check_by: Option<Instant>,
-    /// When the one that retires is killed.
+    /// When the retiring worker is killed.
     retire_by: Option<Instant>,
     generations: u32,
     restarts: u32,
-    /// A former supervisor's mount is gone on with.
+    /// The mount was taken over from a former supervisor.
     inherited: bool,
     /// A worker of this supervisor was ready.
     was_ready: bool,
-    /// Why the last worker to fail said that it cannot go on.
+    /// The error that the last failing worker reported.
     failure: Option<Failure>,
-    /// Why the last restart that was asked for failed, if it did.
+    /// Why the last requested restart failed, if it did.
     failed_restart: Option<String>,
 }
 
 impl Machine {
-    /// The first worker is still to be started: [`Machine::start`]. `inherited`: how many workers served
-    /// the mount before, if a former supervisor left it.
+    /// The first worker is started by [`Machine::start`]. `inherited`: the number of workers that
+    /// served before, if a former supervisor left the mount.
     pub fn new(limits: Limits, inherited: Option<u32>, now: Instant) -> Self {
         Self {
             policy: RestartPolicy::new(limits.quick_deaths),
@@ -218,22 +219,22 @@ impl Machine {
         }
     }
 
-    /// How many workers have gone.
+    /// Number of workers that have ended.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// Why the last restart that was asked for failed, if it did.
+    /// Why the last requested restart failed, if it did.
     pub fn failed_restart(&self) -> Option<&str> {
         self.failed_restart.as_deref()
     }
 
-    /// The worker that serves or is to, and whether it has the connection.
+    /// The worker that serves or is starting, and whether it has the connection.
     pub fn worker(&self) -> Option<(Generation, bool)> {
         self.worker.as_ref().map(|worker| (worker.generation, worker.serves))
     }
 
-    /// Whether this is the worker that serves or is to: only its messages about files count.
+    /// Whether this is the worker that serves or is starting: only its messages about files count.
     pub fn is_worker(&self, generation: Generation) -> bool {
         self.worker.as_ref().is_some_and(|worker| worker.generation == generation)
     }
@@ -241,7 +242,7 @@ impl Machine {
     /// Starts the first worker.
     pub fn start(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.start_worker(Which::Installed, &mut actions);
+        self.start_worker(WhichProgram::Installed, &mut actions);
         actions
     }
 
@@ -255,7 +256,7 @@ impl Machine {
         [stage, self.check_by, self.retire_by, self.next_beat].into_iter().flatten().min()
     }
 
-    /// Decides. `from`: the worker that the event is about; events of others carry any.
+    /// Decides. `from`: the worker that the event is about; ignored for other events.
     pub fn on(
         &mut self,
         event: Event,
@@ -271,12 +272,12 @@ impl Machine {
                 self.on_hello(from, protocol, &version, &mut actions);
             }
             Event::Welcomed { lacks_registry } => {
-                self.known(from).into_iter().for_each(|w| w.lacks_registry = lacks_registry);
+                self.find_worker(from).into_iter().for_each(|w| w.lacks_registry = lacks_registry);
             }
             Event::NotWelcomed(why) => self.kill(from, why, &mut actions),
             Event::Checked => self.on_checked(from, now, &mut actions),
             Event::Prepared => {
-                if let Some(worker) = self.serving(from) {
+                if let Some(worker) = self.current_worker(from) {
                     worker.serves = true;
                     actions.push(Action::Serve(from));
                 }
@@ -285,12 +286,15 @@ impl Machine {
                 self.on_ready(from, registry_answers, mount, now, &mut actions);
             }
             Event::Served if self.is_worker(from) => self.policy.served(),
-            Event::Pong => self.known(from).into_iter().for_each(|w| w.heartbeat.answered()),
-            Event::Failed(failure) if self.known(from).is_some() => self.failure = Some(failure),
+            Event::Pong => self.find_worker(from).into_iter().for_each(|w| w.heartbeat.answered()),
+            Event::Failed(failure) if self.find_worker(from).is_some() => {
+                self.failure = Some(failure)
+            }
             Event::UnmountRequested if self.is_worker(from) => {
                 actions.push(Action::End(End::Asked))
             }
-            // A worker's word alone does not end a mount: if the connection lives, the next one goes on.
+            // A worker's claim alone does not end a mount: if the connection lives, the next worker
+            // continues.
             Event::ConnectionEnded if self.is_worker(from) => {
                 if !matches!(mount, Mount::Alive { .. }) {
                     actions.push(Action::End(End::Unmounted));
@@ -300,7 +304,7 @@ impl Machine {
             Event::RegistryCameBack => {
                 tracing::info!("the registry's folder answers again");
                 if self.worker.as_ref().is_some_and(|worker| worker.ready) {
-                    self.replace(Which::Proven, mount, now, &mut actions);
+                    self.replace(WhichProgram::Proven, mount, now, &mut actions);
                 }
             }
             Event::Tick => self.on_tick(mount, now, &mut actions),
@@ -310,18 +314,18 @@ impl Machine {
         actions
     }
 
-    /// No worker is replaced any more: everything ends. Returns the next one, if there is one.
+    /// Stops replacing workers, since everything ends. Returns the next worker, if there is one.
     pub fn stop_replacing(&mut self) -> Option<Generation> {
         (self.check_by, self.retire_by) = (None, None);
         self.next.take().map(|next| next.generation)
     }
 
-    /// The worker that this generation is, whether it serves or is to follow.
-    fn known(&mut self, generation: Generation) -> Option<&mut Worker> {
+    /// The worker of this generation, current or next.
+    fn find_worker(&mut self, generation: Generation) -> Option<&mut Worker> {
         self.worker.iter_mut().chain(&mut self.next).find(|w| w.generation == generation)
     }
 
-    fn serving(&mut self, generation: Generation) -> Option<&mut Worker> {
+    fn current_worker(&mut self, generation: Generation) -> Option<&mut Worker> {
         self.worker.as_mut().filter(|worker| worker.generation == generation)
     }
 
@@ -334,20 +338,20 @@ impl Machine {
     }
 
     fn kill(&mut self, generation: Generation, why: String, actions: &mut Vec<Action>) {
-        if let Some(worker) = self.known(generation) {
+        if let Some(worker) = self.find_worker(generation) {
             worker.killed_for.get_or_insert(why);
             actions.push(Action::Kill(generation));
         }
     }
 
-    fn new_worker(&mut self, which: Which, actions: &mut Vec<Action>) -> Worker {
+    fn new_worker(&mut self, which: WhichProgram, actions: &mut Vec<Action>) -> Worker {
         self.generations += 1;
         let generation = Generation(self.generations);
         actions.push(Action::Start(generation, which));
         Worker {
             generation,
             heartbeat: Heartbeat::default(),
-            replaces_proven: which == Which::Installed && self.was_ready,
+            replaces_proven: which == WhichProgram::Installed && self.was_ready,
             lacks_registry: false,
             checked: false,
             serves: false,
@@ -358,7 +362,7 @@ impl Machine {
     }
 
     /// Starts the worker that is to serve.
-    fn start_worker(&mut self, which: Which, actions: &mut Vec<Action>) {
+    fn start_worker(&mut self, which: WhichProgram, actions: &mut Vec<Action>) {
         self.worker = Some(self.new_worker(which, actions));
     }
 
@@ -378,28 +382,34 @@ impl Machine {
             if from == Generation(1) {
                 actions.push(Action::End(End::Failed(failure)));
             } else {
-                // No memory, no processes: like a worker that died at once.
+                // Out of memory or processes: treated like a worker that died at once.
                 self.after_death(&failure.to_string(), now, actions);
             }
         }
     }
 
     fn on_restart_requested(&mut self, mount: Mount, now: Instant, actions: &mut Vec<Action>) {
-        self.policy.forgive();
+        self.policy.reset();
         self.failed_restart = None;
         match std::mem::replace(&mut self.stage, Stage::Running) {
-            Stage::Running => self.replace(Which::Installed, mount, now, actions),
+            Stage::Running => self.replace(WhichProgram::Installed, mount, now, actions),
             stage => {
                 if let Stage::GivenUp { .. } = stage {
                     actions.push(Action::StopRefusing);
                 }
-                self.start_worker(Which::Installed, actions);
+                self.start_worker(WhichProgram::Installed, actions);
             }
         }
     }
 
-    /// Starts the next worker beside the one that serves.
-    fn replace(&mut self, which: Which, mount: Mount, now: Instant, actions: &mut Vec<Action>) {
+    /// Starts the next worker beside the serving one.
+    fn replace(
+        &mut self,
+        which: WhichProgram,
+        mount: Mount,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let is_starting =
             self.next.is_some() || self.worker.as_ref().is_none_or(|worker| !worker.serves);
         if is_starting {
@@ -421,7 +431,7 @@ impl Machine {
         actions: &mut Vec<Action>,
     ) {
         if protocol == PROTOCOL {
-            if self.known(from).is_some() {
+            if self.find_worker(from).is_some() {
                 actions.push(Action::Welcome(from));
             }
             return;
@@ -440,14 +450,14 @@ impl Machine {
     }
 
     fn on_checked(&mut self, from: Generation, now: Instant, actions: &mut Vec<Action>) {
-        if let Some(worker) = self.serving(from) {
+        if let Some(worker) = self.current_worker(from) {
             worker.checked = true;
             return self.send(ToWorker::Begin, actions);
         }
         let Some(next) = self.next.as_mut().filter(|next| next.generation == from) else { return };
         next.checked = true;
         self.check_by = None;
-        tracing::info!("another worker is prepared; the one that serves makes room");
+        tracing::info!("another worker is prepared; the one that serves retires");
         self.send(ToWorker::Restarted(Ok(())), actions);
         self.send(ToWorker::Retire, actions);
         self.worker.iter_mut().for_each(|worker| worker.retires = true);
@@ -462,16 +472,16 @@ impl Machine {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let Some(worker) = self.serving(from) else { return };
+        let Some(worker) = self.current_worker(from) else { return };
         worker.ready = true;
         let lacks_registry = worker.lacks_registry;
         self.policy.ready(now);
         self.failure = None;
         self.was_ready = true;
         actions.extend([Action::ProveProgram(from), Action::AnnounceReady]);
-        // The registry's folder may have come back while it began.
+        // The registry's folder may have come back while the worker began.
         if lacks_registry && registry_answers {
-            self.replace(Which::Proven, mount, now, actions);
+            self.replace(WhichProgram::Proven, mount, now, actions);
         }
     }
 
@@ -489,12 +499,12 @@ impl Machine {
         }
         let Some(worker) = self.worker.take_if(|worker| worker.generation == from) else { return };
         let how = worker.killed_for.unwrap_or(how);
-        actions.push(Action::TakeBackUnused);
+        actions.push(Action::UnregisterUnused);
         self.retire_by = None;
         if mount == Mount::Ended {
             return actions.push(Action::End(End::Unmounted));
         }
-        // A mount that was taken over from a former supervisor is kept, unless the worker says why not.
+        // A mount that was taken over is kept, unless the worker reports why it cannot serve.
         if !self.was_ready && (!self.inherited || self.failure.is_some()) {
             let failure = self.failure.take().unwrap_or_else(|| {
                 Failure::new(Kind::General, format!("the worker ended before it was ready: {how}"))
@@ -517,17 +527,17 @@ impl Machine {
             return;
         }
         if worker.retires {
-            // The one that it made room for has died meanwhile.
+            // The worker that it retired for has died meanwhile.
             self.policy.replaced();
-            return self.start_worker(Which::Proven, actions);
+            return self.start_worker(WhichProgram::Proven, actions);
         }
         tracing::error!(pid, how, served = worker.serves, "the worker died");
         let why = self.failure.take().map_or(how, |failure| failure.message);
         if worker.replaces_proven && !worker.ready {
             let why = format!("the new worker ended before it was ready: {why}");
-            tracing::error!("{why}; the program that served before goes on");
+            tracing::error!("{why}; starting the program that served before");
             self.failed_restart = Some(why);
-            return self.start_worker(Which::Proven, actions);
+            return self.start_worker(WhichProgram::Proven, actions);
         }
         self.after_death(&why, now, actions);
     }
@@ -539,7 +549,7 @@ impl Machine {
         let why = self.failure.take().map_or(how, |failure| failure.message);
         let why = format!("the new worker ended before it could take over: {why}");
         if next.checked {
-            // It is too late for an answer: the one that serves makes room already.
+            // Too late for a reply: the serving worker is already retiring.
             self.failed_restart = Some(why.clone());
         }
         self.send(ToWorker::Restarted(Err(why)), actions);
@@ -562,7 +572,7 @@ impl Machine {
     fn on_tick(&mut self, mount: Mount, now: Instant, actions: &mut Vec<Action>) {
         let is_due = |when: Option<Instant>| when.is_some_and(|when| when <= now);
         if is_due(self.retire_by) {
-            tracing::error!("the worker does not make room and is killed");
+            tracing::error!("the worker does not retire in time and is killed");
             self.retire_by = None;
             actions.extend(self.worker.as_ref().map(|w| Action::Kill(w.generation)));
         }
@@ -583,7 +593,7 @@ impl Machine {
                     return actions.push(Action::End(End::Unmounted));
                 }
                 self.stage = Stage::Running;
-                self.start_worker(Which::Proven, actions);
+                self.start_worker(WhichProgram::Proven, actions);
             }
             Stage::GivenUp { look } if look <= now => {
                 if mount == Mount::Ended {
@@ -595,8 +605,7 @@ impl Machine {
         }
     }
 
-    /// Asks the workers whether they are there, from their start on, and has one that does not answer
-    /// replaced.
+    /// Pings the workers, from their start on, and has one that does not answer killed.
     fn beat(&mut self, actions: &mut Vec<Action>) {
         for worker in self.worker.iter_mut().chain(&mut self.next) {
             match worker.heartbeat.tick() {

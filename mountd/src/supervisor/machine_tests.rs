@@ -1,4 +1,4 @@
-//! The supervisor's decisions by values, and in random orders of events.
+//! Tests of the supervisor's decisions, by example and in random orders of events. Pure; any thread.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use super::*;
 const ALIVE: Mount = Mount::Alive { can_be_taken_over: true };
 const OLD: Mount = Mount::Alive { can_be_taken_over: false };
 
-/// A machine, the time, and which workers run.
+/// A machine, the time, and the workers that run.
 struct Simulation {
     machine: Machine,
     mount: Mount,
     now: Instant,
     running: BTreeSet<Generation>,
-    /// The worker that was handed the connection last.
+    /// The worker that last received the connection.
     connected: Option<Generation>,
 }
 
@@ -35,7 +35,7 @@ impl Simulation {
         this
     }
 
-    /// One worker that serves.
+    /// A simulation with one serving worker.
     fn serving() -> (Self, Generation) {
         let mut this = Self::new(3);
         let first = Generation(1);
@@ -69,13 +69,13 @@ impl Simulation {
         self.on(worker, Event::Died { pid: None, how: "signal: 9".into() })
     }
 
-    /// Lets time pass until the next deadline.
+    /// Advances the time to the next deadline.
     fn waits(&mut self) -> Vec<Action> {
         self.now = self.machine.deadline().expect("something is due").max(self.now);
         self.on(Generation(0), Event::Tick)
     }
 
-    /// Checks what must hold of every action.
+    /// Checks the invariants of every action.
     fn carry_out(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
@@ -130,7 +130,7 @@ fn sent(actions: &[Action]) -> Vec<String> {
     actions.iter().filter_map(text).collect()
 }
 
-fn started(actions: &[Action]) -> Vec<(u32, Which)> {
+fn started(actions: &[Action]) -> Vec<(u32, WhichProgram)> {
     let start = |action: &Action| match action {
         Action::Start(generation, which) => Some((generation.0, *which)),
         _ => None,
@@ -161,7 +161,7 @@ fn a_worker_is_asked_for_the_connection_only_when_it_is_prepared() {
 #[test]
 fn a_restart_lets_the_old_worker_serve_until_the_new_one_is_checked() {
     let (mut s, old) = Simulation::serving();
-    assert_eq!(started(&s.on(old, Event::RestartRequested)), [(2, Which::Installed)]);
+    assert_eq!(started(&s.on(old, Event::RestartRequested)), [(2, WhichProgram::Installed)]);
     let new = Generation(2);
     assert_eq!(sent(&s.on(old, Event::RestartRequested)).len(), 1, "one at a time");
     s.on(new, Event::Hello { protocol: PROTOCOL, version: "2".into() });
@@ -202,19 +202,19 @@ fn a_new_program_that_fails_leaves_the_old_worker_serving_with_the_reason() {
 
 #[test]
 fn a_new_program_that_fails_too_late_gives_way_to_the_proven_one() {
-    // Dead while the old one makes room.
+    // It dies while the old worker retires.
     let (mut s, old) = Simulation::serving();
     s.on(old, Event::RestartRequested);
     s.on(Generation(2), Event::Checked);
     s.dies(Generation(2));
-    assert_eq!(started(&s.dies(old)), [(3, Which::Proven)]);
+    assert_eq!(started(&s.dies(old)), [(3, WhichProgram::Proven)]);
     assert!(s.machine.failed_restart().is_some());
-    // Dead after the old one has gone.
+    // It dies after the old worker has ended.
     let (mut s, old) = Simulation::serving();
     s.on(old, Event::RestartRequested);
     s.on(Generation(2), Event::Checked);
     s.dies(old);
-    assert_eq!(started(&s.dies(Generation(2))), [(3, Which::Proven)]);
+    assert_eq!(started(&s.dies(Generation(2))), [(3, WhichProgram::Proven)]);
     assert!(s.machine.failed_restart().is_some_and(|why| why.contains("before it was ready")));
 }
 
@@ -222,20 +222,20 @@ fn a_new_program_that_fails_too_late_gives_way_to_the_proven_one() {
 fn a_dead_worker_is_followed_after_a_pause_and_too_many_quick_deaths_are_refused() {
     let (mut s, first) = Simulation::serving();
     assert_eq!(started(&s.dies(first)), []);
-    assert_eq!(started(&s.waits()), [(2, Which::Proven)]);
+    assert_eq!(started(&s.waits()), [(2, WhichProgram::Proven)]);
     s.dies(Generation(2));
     s.waits();
     s.dies(Generation(3));
     s.waits();
     let actions = s.dies(Generation(4));
     assert!(
-        matches!(&actions[..], [Action::TakeBackUnused, Action::Refuse(why)] if why.contains("3 times")),
+        matches!(&actions[..], [Action::UnregisterUnused, Action::Refuse(why)] if why.contains("3 times")),
         "{actions:?}"
     );
     assert_eq!(started(&s.waits()), [], "nobody serves until asked to");
     let again = s.on(Generation(0), Event::RestartRequested);
     assert!(matches!(again[0], Action::StopRefusing), "{again:?}");
-    assert_eq!(started(&again), [(5, Which::Installed)]);
+    assert_eq!(started(&again), [(5, WhichProgram::Installed)]);
 }
 
 #[test]
@@ -289,14 +289,14 @@ fn an_inherited_mount_outlives_first_workers_that_die_silently() {
 #[test]
 fn a_registry_that_came_back_is_served_by_a_worker_that_sees_it() {
     let (mut s, first) = Simulation::serving();
-    assert_eq!(started(&s.on(first, Event::RegistryCameBack)), [(2, Which::Proven)]);
+    assert_eq!(started(&s.on(first, Event::RegistryCameBack)), [(2, WhichProgram::Proven)]);
     let mut s = Simulation::new(3);
     s.on(first, Event::Welcomed { lacks_registry: true });
     s.on(first, Event::Checked);
     assert_eq!(started(&s.on(first, Event::RegistryCameBack)), [], "it is not ready yet");
     s.on(first, Event::Prepared);
     let ready = s.on(first, Event::Ready { registry_answers: true });
-    assert_eq!(started(&ready), [(2, Which::Proven)], "it came back while the worker began");
+    assert_eq!(started(&ready), [(2, WhichProgram::Proven)], "it came back while the worker began");
 }
 
 fn any_event() -> impl Strategy<Value = (u8, bool)> {
@@ -304,7 +304,7 @@ fn any_event() -> impl Strategy<Value = (u8, bool)> {
 }
 
 proptest! {
-    /// `newest`: the event is about the newest worker that runs, else about the oldest.
+    /// `newest`: the event is about the newest running worker, else about the oldest.
     #[test]
     fn whatever_happens_one_worker_serves_and_none_is_forgotten(
         events in proptest::collection::vec(any_event(), 0..120),
@@ -321,7 +321,7 @@ proptest! {
                 3 => s.on(who, Event::Welcomed { lacks_registry: newest }),
                 4 | 5 => s.on(who, Event::Checked),
                 // A worker is prepared only after it was told to begin.
-                6 | 7 if s.machine.serving(who).is_some_and(|w| w.checked) => s.on(who, Event::Prepared),
+                6 | 7 if s.machine.current_worker(who).is_some_and(|w| w.checked) => s.on(who, Event::Prepared),
                 8 if s.connected == Some(who) => s.on(who, Event::Ready { registry_answers: newest }),
                 9 => s.on(who, Event::Served),
                 10 => s.on(who, Event::Pong),

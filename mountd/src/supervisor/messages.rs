@@ -1,8 +1,8 @@
-//! What supervisor and worker say to each other.
+//! The messages between supervisor and worker.
 //!
-//! Invariant: a worker says [`FromWorker::Hello`] first, and its form never changes, so that two
-//! programs of different ages can find out that they do not understand each other. The order of a
-//! start: Hello, Welcome, Checked, Begin, Prepared, Serve, Ready. Plain values.
+//! Invariant: a worker sends [`FromWorker::Hello`] first, and its format never changes, so that
+//! programs of different versions can detect that they are incompatible. The order of a start: Hello,
+//! Welcome, Checked, Begin, Prepared, Serve, Ready. Plain values.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ use crate::error::Failure;
 use crate::identity::User;
 use crate::ready::Ready;
 
-/// The protocol of this program. Another number: the other one cannot be talked to.
+/// This program's protocol version. A program with another version is incompatible.
 pub const PROTOCOL: u32 = 2;
-/// Open files in one message: some 100 bytes each.
+/// Maximum number of open files per message: some 100 bytes each.
 pub const OPEN_FILES: usize = 400;
 
 /// An open file, on the wire.
@@ -54,34 +54,34 @@ impl From<OpenFile> for Open {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromWorker {
-    /// What it speaks and which program it is.
+    /// Its protocol and program version.
     Hello { protocol: u32, version: String },
-    /// It can begin: its arguments are understood, its privileges dropped, and cache and index are
-    /// there and of a form that it knows. It has not opened the store, which another may still have.
+    /// It is able to begin: its arguments are valid, its privileges dropped, and cache and index exist
+    /// in a known format. It has not opened the store, which another worker may still hold.
     Checked,
-    /// Store and tree are ready; it wants the connection.
+    /// Store and tree are ready; it needs the connection.
     Prepared,
-    /// The answer to the connection's first request.
+    /// The reply to FUSE_INIT.
     Answered { reply: Vec<u8> },
-    /// The kernel is to read the file beside by itself.
+    /// Register the attached file for passthrough.
     Register { ask: u64, ino: u64 },
     /// A file was opened.
     Opened(OpenFile),
     /// A file was closed.
     Released { ino: u64, handle: u64 },
-    /// It is there for requests.
+    /// It is ready for requests.
     Ready(Box<Ready>),
-    /// It has answered the first ones.
+    /// It has answered its first requests.
     Served,
-    /// It has heard a [`ToWorker::Ping`].
+    /// The reply to [`ToWorker::Ping`].
     Pong,
-    /// It cannot; it ends.
+    /// It cannot continue and exits.
     Failed(Failure),
-    /// Somebody asked for the end by command.
+    /// A user asked for the unmount by command.
     Unmount,
-    /// Somebody asked for another worker by command.
+    /// A user asked for a restart by command.
     Restart,
-    /// The connection has ended; it ends.
+    /// The connection has ended; the worker exits.
     Ended,
 }
 
@@ -89,28 +89,28 @@ pub enum FromWorker {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker {
-    /// What it is to serve. Beside: the store's lock, the control socket.
+    /// The mount's parameters. Attached: the store's lock, the control socket.
     Welcome(Welcome),
-    /// The store is its own now.
+    /// The store is free; take it.
     Begin,
-    /// Files that are open; as many such messages as it takes.
+    /// Open files, in as many messages as needed.
     Open(Vec<OpenFile>),
-    /// The connection. Beside: its descriptor.
+    /// The connection. Attached: its descriptor.
     Serve { offer: Vec<u8>, takes_over: bool, no_passthrough: Option<String> },
-    /// The kernel has an answer to the first request, or why not.
+    /// Whether the kernel has the reply to FUSE_INIT, or why not.
     Answered(Result<(), String>),
-    /// The number of a backing file, or the system's error.
+    /// A backing id, or the system's error.
     Registered { ask: u64, number: Result<u32, i32> },
-    /// Whether it is there; asked from its start on.
+    /// A heartbeat, from the worker's start on.
     Ping,
-    /// What became of the restart that it was asked for.
+    /// The outcome of the restart that it requested.
     Restarted(Result<(), String>),
-    /// Commit and end, without a word to the kernel: the next one goes on.
+    /// Commit and exit without notifying the kernel: the next worker takes over.
     Retire,
 }
 
-/// Where things are. The supervisor resolves this once; it means the same to every worker, whatever
-/// folder that one was started in.
+/// The locations that the supervisor has resolved once; they mean the same to every worker, whatever
+/// its working directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locations {
     /// The mount point.
@@ -119,31 +119,31 @@ pub struct Locations {
     pub cache: PathBuf,
     /// The registry: a URL, or an absolute folder. It may hold credentials.
     pub registry: String,
-    /// The file that the log goes to, if it does.
+    /// The log file, if any.
     pub log: Option<PathBuf>,
 }
 
-/// What a worker is told of the mount.
+/// The mount's parameters for a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The supervisor.
+    /// The supervisor's process id.
     pub supervisor: u32,
-    /// Where to say that one listens.
+    /// The path of the control socket.
     pub socket: PathBuf,
-    /// Since when the mount is there; none: not yet.
+    /// Since when the mount exists; none: not yet.
     pub since: Option<String>,
-    /// How many workers have gone before.
+    /// Number of workers that have ended.
     pub restarts: u32,
-    /// Who it is to become; none: it stays who it is.
+    /// The user to switch to; none: stay the same user.
     #[serde(default)]
     pub user: Option<User>,
-    /// Where things are; none: the supervisor's program does not say, and the arguments do.
+    /// The locations; none: the supervisor's program does not send them, and the arguments apply.
     #[serde(default)]
     pub locations: Option<Locations>,
-    /// The registry's folder does not answer: whoever looks at it may wait for ever.
+    /// The registry's folder does not answer: looking at it may block for ever.
     #[serde(default)]
     pub registry_hangs: bool,
-    /// Why the last restart that was asked for failed, if it did.
+    /// Why the last requested restart failed, if it did.
     #[serde(default)]
     pub failed_restart: Option<String>,
 }

@@ -1,12 +1,13 @@
-//! The supervisor: keeps the mount, and sees to it that somebody serves it.
+//! The supervisor: keeps the mount and a worker that serves it.
 //!
-//! What it decides is in [`machine`], a function of events; this file brings it the events and carries out
-//! its actions. Invariant: it reads nothing that a registry sent and nothing of the store. The mount, the
-//! control socket and the store's lock outlive every worker; a worker that dies is followed by another,
-//! which is told what is open and gets the requests that the dead one had not answered. One task; each
-//! worker has a thread that listens to it.
+//! Its decisions are in [`machine`], a function of events; this file feeds it events and carries out
+//! its actions. Invariant: it reads nothing that a registry sent and nothing of the store. The mount,
+//! the control socket and the store's lock outlive every worker. A worker that dies is followed by
+//! another one, which receives the open files and the requests that the dead one had not answered. One
+//! task; each worker has a thread that receives its messages.
 
 mod fd_store;
+pub mod guard;
 mod heartbeat;
 mod kept_mount;
 pub mod link;
@@ -14,7 +15,6 @@ mod machine;
 pub mod messages;
 mod plan;
 pub mod probe;
-pub mod reaper;
 mod refusing;
 mod restart_policy;
 mod service_manager;
@@ -48,28 +48,28 @@ use shutdown::Ending;
 pub use unit::Unit;
 use workers::{Heard, Inbox, Workers};
 
-/// The worker that an event is about which is about none.
-const NOBODY: Generation = Generation(0);
+/// The generation for events that are about no worker.
+const NO_WORKER: Generation = Generation(0);
 
 struct Supervisor<R> {
     plan: Plan,
     machine: Machine,
     workers: Workers,
     mount: KeptMount,
-    /// Of the registry's folder.
+    /// Checks the registry's folder.
     probe: Probe,
     lock: StoreLock,
     bound: Bound,
-    /// Since when the mount is there; none: it was never ready.
+    /// Since when the mount exists; none: it was never ready.
     since: Option<String>,
-    /// Whom to tell when the mount is ready for the first time.
+    /// Called when the mount is ready for the first time.
     ready: Option<R>,
-    /// What a worker said when it was ready, until that is announced.
+    /// The last worker's ready message, until it is announced.
     said_ready: Option<Box<Ready>>,
 }
 
-/// Keeps a mount until it is to end: the inherited one if it can. `ready` is called once; if it fails
-/// (nobody waits any more), all is taken down again.
+/// Keeps a mount until its end, the inherited one if possible. `ready` is called once; if it fails
+/// (its caller has gone), everything is taken down again.
 pub async fn run<R>(plan: Plan, inherited: Inheritance, ready: R) -> Result<(), Failure>
 where
     R: FnOnce(&Ready) -> Result<(), Failure>,
@@ -77,18 +77,18 @@ where
     let mut signals = Signals::new(plan.ends_with_terminal)?;
     let mut probe = Probe::new(plan.registry_folder.clone());
     if !probe.answers().await && inherited.is_empty() {
-        probe.answers_at_last().await?;
+        probe.answers_before_first_mount().await?;
     }
-    // Before anything is changed. A mount to go on with was checked when it was made.
+    // Before anything is changed. An inherited mount was checked when it was made.
     if inherited.is_empty() {
         let mount = plan.mount.clone();
         blocking(move || Ok(modelfs_platform::check(&mount)?)).await?;
     }
-    // A registry that does not answer is for the worker to tell of: the mount is there already.
+    // The worker reports a registry that does not answer: an inherited mount already exists.
     let registry = plan.registry_folder.clone().filter(|_| !probe.hangs());
     let (root, identity) = (plan.root.clone(), plan.identity.clone());
     let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;
-    // As the worker will find it, now that the folder is there.
+    // The path as the worker will resolve it, now that the folder exists.
     let root = paths::absolute(&plan.root)?;
     let (mount, at) = (plan.mount.clone(), root.clone());
     let taken = blocking(move || Ok(inherited.take_up(&mount, &at))).await?;
@@ -96,8 +96,8 @@ where
     let (workers, mut inbox) = Workers::new()?;
     let restarts = taken.as_ref().map(|taken| taken.restarts);
     let (mount, since) = match taken {
-        Some(TakenUp { connection, reaper, since, .. }) => {
-            (KeptMount::inherited(connection, reaper)?, Some(since))
+        Some(TakenUp { connection, guard_process, since, .. }) => {
+            (KeptMount::inherited(connection, guard_process)?, Some(since))
         }
         None => (KeptMount::default(), None),
     };
@@ -127,7 +127,7 @@ where
         unit: this.plan.unit,
         left: this.since.map(|since| Left { root, since, restarts }),
     };
-    // Lock and socket stay until it is over.
+    // Lock and socket are held until the end.
     ending.run(end, signals).await
 }
 
@@ -145,7 +145,7 @@ where
             let (from, event) = tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => return End::Signalled,
-                    Asked::Restart => (NOBODY, Event::RestartRequested),
+                    Asked::Restart => (NO_WORKER, Event::RestartRequested),
                 },
                 Some((from, heard)) = inbox.recv() => match self.event(from, heard).await {
                     Some(event) => (from, event),
@@ -156,8 +156,8 @@ where
                     self.mount.replace_guard();
                     continue;
                 }
-                () = self.probe.came_back() => (NOBODY, Event::RegistryCameBack),
-                () = sleep_until(self.machine.deadline()) => (NOBODY, Event::Tick),
+                () = self.probe.came_back() => (NO_WORKER, Event::RegistryCameBack),
+                () = sleep_until(self.machine.deadline()) => (NO_WORKER, Event::Tick),
             };
             let actions = self.machine.on(event, from, self.mount.state(), Instant::now());
             if let Err(end) = self.carry_out(actions).await {
@@ -166,7 +166,7 @@ where
         }
     }
 
-    /// What a worker sent, as far as it asks for a decision; the rest is answered here.
+    /// Turns a worker's message into an event, if it needs a decision; answers all others.
     async fn event(&mut self, from: Generation, heard: Heard) -> Option<Event> {
         let (message, beside) = match heard {
             Heard::Message(message, beside) => (*message, beside),
@@ -200,7 +200,7 @@ where
         })
     }
 
-    /// Carries actions out, and those that follow from what comes of them.
+    /// Carries out actions, and those that follow from their results.
     async fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), End> {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
@@ -226,7 +226,7 @@ where
             Action::AnnounceReady => self.announce_ready().map_err(End::Failed)?,
             Action::Kill(worker) => self.workers.kill(worker),
             Action::Discard(worker) => self.workers.discard(worker),
-            Action::TakeBackUnused => self.mount.take_back_unused(),
+            Action::UnregisterUnused => self.mount.unregister_unused(),
             Action::Refuse(reason) => {
                 service_manager::status(&reason);
                 self.mount.refuse(reason.clone()).map_err(End::Failed)?;
@@ -238,9 +238,9 @@ where
         Ok(None)
     }
 
-    /// Tells a worker what it is to serve.
+    /// Sends a worker the mount's parameters.
     async fn welcome(&mut self, worker: Generation) -> Event {
-        // Somebody may have emptied the cache folder: then a worker that is gone locked it anew.
+        // If a user emptied the cache folder, the former worker made a new lock file.
         match handover::keep(&self.plan.root, &self.lock, &self.plan.identity) {
             Ok(Some(lock)) => self.lock = lock,
             Ok(None) => {}
@@ -276,7 +276,7 @@ where
         }
     }
 
-    /// Hands the connection over, which the first worker to come so far brings about.
+    /// Hands the connection over; mounts for the first worker.
     async fn hand_over(&mut self, worker: Generation) -> Result<(), Failure> {
         let (connection, takes_over) = self.mount.open(&self.plan.mount).await?;
         let no_passthrough = connection.no_passthrough(self.plan.mount.passthrough);
@@ -308,7 +308,7 @@ where
         Ok(())
     }
 
-    /// Says in the store who serves it, or why nobody does: a small write to an open file.
+    /// Records in the store which process serves it, or why none does: a small write to an open file.
     fn announce(&self, trouble: Option<String>) {
         let holder = Holder {
             pid: std::process::id(),

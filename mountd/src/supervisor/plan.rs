@@ -1,4 +1,5 @@
-//! What a supervisor keeps up, as the command line has it. Plain values; every path is absolute.
+//! A supervisor's configuration from the command line. Plain values, any thread; every path is
+//! absolute.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use super::messages::Locations;
 use super::unit::Unit;
 use crate::identity::Identity;
 
-/// What to keep up.
+/// The mount to supervise.
 pub struct Plan {
-    /// How to mount.
+    /// The mount options.
     pub mount: MountOptions,
     /// The cache folder.
     pub root: PathBuf,
@@ -19,22 +20,22 @@ pub struct Plan {
     pub registry: String,
     /// The registry's folder, if it is one.
     pub registry_folder: Option<PathBuf>,
-    /// The file that the log goes to, if it does.
+    /// The log file, if any.
     pub log: Option<PathBuf>,
-    /// As whom workers run.
+    /// The identity of workers.
     pub identity: Identity,
-    /// Quick deaths in a row after which reads fail; 0: never.
+    /// Number of quick deaths in a row after which reads fail; 0: no limit.
     pub quick_deaths: u32,
-    /// How long a worker may be silent before it is taken to hang; zero: for ever.
+    /// How long a worker may be silent before it counts as hung; zero: no limit.
     pub hang_timeout: Duration,
-    /// Whether losing the terminal ends it; else it asks for another worker.
+    /// Whether losing the terminal ends the mount; else it requests a restart.
     pub ends_with_terminal: bool,
-    /// As which unit of a service manager we run: its restart keeps the mount.
+    /// The service manager's unit that we run as: its restart keeps the mount.
     pub unit: Option<Unit>,
 }
 
 impl Plan {
-    /// Where things are, for a worker.
+    /// The locations, for a worker.
     pub fn locations(&self) -> Locations {
         Locations {
             mountpoint: self.mount.mountpoint.clone(),

@@ -1,7 +1,8 @@
-//! Whether the registry's folder answers: one on a hung file system keeps everybody who looks at it.
+//! The probe: checks whether the registry's folder answers. A hung file system blocks every access to
+//! it.
 //!
-//! Invariant: a process looks, which is killed if it takes too long: a thread that hangs there could
-//! not be, and would keep others in the kernel who look at the same name. At most one look is under
+//! Invariant: a child process looks and is killed if it takes too long. A hung thread could not be
+//! killed and would block, in the kernel, other lookups of the same name. At most one look is under
 //! way. Part of the supervisor's one task.
 
 use std::io::Write;
@@ -13,59 +14,59 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::reaper::OWN;
+use super::guard::OWN;
 use crate::error::{Failure, Kind};
 
-/// Set for the process that looks: at which folder.
+/// Set for the child process: the folder to look at.
 const VARIABLE: &str = "MODELFS_PROBE";
-/// A folder that answers does so within this once it is looked at, also over a network and on a loaded
-/// machine. So much a hung one delays a worker's start.
-const PROMPT: Duration = Duration::from_secs(1);
-/// How long the process that looks may take to start; where it takes longer, nothing is known.
+/// How long a look may take: a folder that answers needs less, also over a network and on a loaded
+/// machine. A hung folder delays a worker's start by this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the child process may take to start; if it takes longer, the folder does not count as hung.
 const START: Duration = Duration::from_secs(10);
-/// How long a first mount waits.
-const AT_LAST: Duration = Duration::from_secs(10);
-/// How often it is looked whether a folder that hung answers again.
+/// How long a first mount waits for the folder.
+const FIRST_MOUNT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a hung folder is checked again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Looks at a folder.
+/// Checks one folder.
 pub struct Probe {
     folder: Option<PathBuf>,
-    /// The last look did not end in time.
+    /// The last look timed out.
     hung: bool,
     look: Option<Look>,
-    /// When the next look is due, while it hangs.
+    /// When the next look is due, while the folder hangs.
     due: Instant,
 }
 
 struct Look {
     child: Child,
-    /// Where it says that it looks now.
+    /// Where the child reports that it begins to look.
     said: ChildStdout,
-    /// How long it may take from then on, and until when that is.
+    /// How long the look may take from then on, and the resulting deadline.
     most: Duration,
     until: Option<Instant>,
 }
 
 impl Probe {
-    /// Of the registry's folder, if it is one.
+    /// For the registry's folder, if it is one.
     pub fn new(folder: Option<PathBuf>) -> Self {
         Self { folder, hung: false, look: None, due: Instant::now() }
     }
 
-    /// Whether it did not answer last.
+    /// Whether the folder did not answer the last look.
     pub fn hangs(&self) -> bool {
         self.hung
     }
 
-    /// Whether it answers now, be it that it is not there.
+    /// Whether the folder answers now; an error such as "not found" is an answer.
     pub async fn answers(&mut self) -> bool {
-        self.answers_within(PROMPT).await
+        self.answers_within(ANSWER_TIMEOUT).await
     }
 
-    /// Waits longer, for as long as somebody would who mounts it.
-    pub async fn answers_at_last(&mut self) -> Result<(), Failure> {
-        if self.answers_within(AT_LAST).await {
+    /// Waits longer, as a user who mounts would.
+    pub async fn answers_before_first_mount(&mut self) -> Result<(), Failure> {
+        if self.answers_within(FIRST_MOUNT_TIMEOUT).await {
             return Ok(());
         }
         let folder = self.folder.clone().unwrap_or_default();
@@ -73,14 +74,14 @@ impl Probe {
         Err(Failure::new(Kind::Network, why).hint("is the file system that it lies on reachable?"))
     }
 
-    /// Resolves when a folder that hung answers. Cancel safe.
+    /// Resolves when a hung folder answers. Cancel safe.
     pub async fn came_back(&mut self) {
         if !self.hung {
             return std::future::pending().await;
         }
         loop {
             sleep_until(self.due).await;
-            if self.answers_within(PROMPT).await {
+            if self.answers_within(ANSWER_TIMEOUT).await {
                 return;
             }
         }
@@ -95,12 +96,12 @@ impl Probe {
         if look.until.is_none() && timeout(START, look.said.read(&mut [0])).await.is_ok() {
             look.until = Some(Instant::now() + look.most);
         }
-        // Whatever it found: what the folder is, the worker will see.
+        // Any result counts: the worker will check what the folder is.
         self.hung = match look.until {
             Some(until) => timeout_at(until, look.child.wait()).await.is_err(),
             None => false,
         };
-        // Killed by its drop if it hangs.
+        // The drop kills the child if it hangs.
         self.look = None;
         self.due = Instant::now() + AGAIN;
         !self.hung
@@ -117,7 +118,7 @@ impl Probe {
             .kill_on_drop(true)
             .spawn();
         let child = child.inspect_err(|error| {
-            tracing::warn!(%error, "nobody looks whether the registry's folder answers");
+            tracing::warn!(%error, "cannot check whether the registry's folder answers");
         });
         let mut child = child.ok()?;
         let said = child.stdout.take()?;
@@ -125,12 +126,12 @@ impl Probe {
     }
 }
 
-/// Which folder this process is to look at, if it is there for that.
+/// The folder that this process is to look at, if it is a probe's child.
 pub fn task() -> Option<PathBuf> {
     std::env::var_os(VARIABLE).map(PathBuf::from)
 }
 
-/// Says that it looks, looks, and ends.
+/// The child's work: reports that it begins, looks, and exits.
 pub fn run(folder: PathBuf) -> ExitCode {
     let mut out = std::io::stdout();
     let said = out.write_all(b".").and_then(|()| out.flush());

@@ -1,6 +1,6 @@
-//! What answers requests when no worker does: an error with the reason.
+//! Answers requests with an error and its reason while no worker serves.
 //!
-//! Invariant: after its drop, requests wait for a worker again. One thread.
+//! Invariant: after its drop, requests wait for a worker again. One thread of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use modelfs_platform::Connection;
 
 use crate::error::{Failure, Kind};
 
-/// How often the thread looks whether it is still to refuse.
+/// How often the thread checks whether to stop.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Answers every request with an error, until dropped.
+/// Answers every request with an error until dropped.
 pub struct Refusing {
     connection: Arc<Connection>,
     stop: Arc<AtomicBool>,
@@ -21,17 +21,17 @@ pub struct Refusing {
 }
 
 impl Refusing {
-    /// Starts to refuse, for this reason.
+    /// Starts to refuse requests with this reason.
     pub fn start(connection: Arc<Connection>, reason: String) -> Result<Self, Failure> {
         let failed = |e| Failure::new(Kind::General, format!("refusing requests: {e}"));
-        // A request that went before it was read must not keep the thread.
+        // A request that is cancelled before it is read must not block the thread.
         connection.set_waiting(false).map_err(failed)?;
         let (kept, stop) = (Arc::clone(&connection), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&stop);
         let work = move || {
-            // What the last worker had taken waits, too.
-            if let Err(error) = connection.send_again() {
-                tracing::warn!(%error, "requests of the last worker cannot be had again");
+            // The requests that the last worker read are waiting too.
+            if let Err(error) = connection.resend() {
+                tracing::warn!(%error, "cannot have the kernel resend the requests of the last worker");
             }
             while !told.load(Ordering::Relaxed) {
                 match connection.refuse(&reason, LOOK) {

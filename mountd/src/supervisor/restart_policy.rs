@@ -1,29 +1,29 @@
-//! When the next worker is started after one has died.
+//! The restart policy: when the next worker is started after a death.
 //!
 //! Invariant: only quick deaths count: those of workers that were never ready, or died before they
 //! served. Pauses double from [`FIRST`] to [`LONGEST`] with each quick death in a row; the death of a
-//! worker that served ends the row. Pure: the caller brings the time.
+//! worker that served resets the count. Pure: the caller brings the time.
 
 use std::time::{Duration, Instant};
 
-/// The first pause: no reader notices it.
+/// The first pause: too short for a reader to notice.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest: a worker that cannot start costs little more than nothing.
+/// The longest pause: a worker that cannot start then costs almost nothing.
 const LONGEST: Duration = Duration::from_secs(10);
-/// A worker that was ready for as long has served, even if the kernel had nothing to ask: one that
-/// dies of the first requests, or of what it does at its start, is gone sooner.
-const LIVED: Duration = Duration::from_secs(1);
+/// A worker that was ready for this long counts as having served, even if the kernel sent no requests:
+/// one that dies of its first requests, or of its startup work, dies sooner.
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
 /// What to do about a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Start another after this pause.
+    /// Start another worker after this pause.
     After(Duration),
-    /// Start none: so many have died in a row.
+    /// Start none: this many have died in a row.
     GiveUp(u32),
 }
 
-/// Deaths so far.
+/// The deaths so far.
 #[derive(Debug, Clone)]
 pub struct RestartPolicy {
     most: u32,
@@ -33,7 +33,7 @@ pub struct RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// Gives up after `most` quick deaths; 0: never.
+    /// Gives up after `most` quick deaths in a row; 0: never.
     pub fn new(most: u32) -> Self {
         Self { most, deaths: 0, ready: None, served: false }
     }
@@ -48,11 +48,11 @@ impl RestartPolicy {
         self.served = true;
     }
 
-    /// A worker has died, and nobody asked it to.
+    /// A worker has died unexpectedly.
     pub fn died(&mut self, now: Instant) -> Next {
         let lived = self.ready.take().map(|ready| now.saturating_duration_since(ready));
         let served = std::mem::take(&mut self.served);
-        if lived.is_some_and(|lived| served || lived >= LIVED) {
+        if lived.is_some_and(|lived| served || lived >= MIN_LIFETIME) {
             self.deaths = 0;
             return Next::After(FIRST);
         }
@@ -64,13 +64,13 @@ impl RestartPolicy {
         Next::After(doubled.min(LONGEST))
     }
 
-    /// The worker made room for another one, or never came so far.
+    /// The worker was replaced on purpose, or died before it took over.
     pub fn replaced(&mut self) {
         (self.ready, self.served) = (None, false);
     }
 
-    /// Somebody asked for a new beginning.
-    pub fn forgive(&mut self) {
+    /// A restart was requested: resets the count.
+    pub fn reset(&mut self) {
         self.deaths = 0;
     }
 }
@@ -95,10 +95,14 @@ mod tests {
         let pauses: Vec<_> = (0..10).map(|_| millis(policy.died(start)).unwrap()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         policy.ready(start);
-        assert_eq!(millis(policy.died(start + LIVED)), Some(50));
+        assert_eq!(millis(policy.died(start + MIN_LIFETIME)), Some(50));
         policy.ready(start);
-        assert_eq!(millis(policy.died(start + LIVED / 2)), Some(50), "the first in a row");
-        assert_eq!(millis(policy.died(start + LIVED)), Some(100), "one that was never ready");
+        assert_eq!(millis(policy.died(start + MIN_LIFETIME / 2)), Some(50), "the first in a row");
+        assert_eq!(
+            millis(policy.died(start + MIN_LIFETIME)),
+            Some(100),
+            "one that was never ready"
+        );
     }
 
     #[test]
@@ -120,7 +124,7 @@ mod tests {
         let mut policy = RestartPolicy::new(3);
         assert_eq!((0..2).filter_map(|_| millis(policy.died(now))).count(), 2);
         assert_eq!(policy.died(now), Next::GiveUp(3));
-        policy.forgive();
+        policy.reset();
         assert_eq!(millis(policy.died(now)), Some(50));
     }
 

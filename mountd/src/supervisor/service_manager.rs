@@ -1,7 +1,7 @@
-//! What a service manager is told: ready, restarting, stopping, still there; and what it keeps for us.
+//! Messages to the service manager: ready, restarting, stopping, watchdog; and its fd store.
 //!
-//! Invariant: the supervisor's own loop says that it is still there, so a loop that hangs falls
-//! silent. Without a service manager nothing is said.
+//! Invariant: the supervisor's own loop sends the watchdog message, so a hung loop stops sending it.
+//! Without a service manager nothing is sent. Any thread may send.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,40 +10,40 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
 
-/// Says something, if anybody listens.
-fn say(states: &[NotifyState<'_>]) {
+/// Sends a message, if there is a manager.
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager does not listen");
     }
 }
 
-/// The mount can be used.
+/// Reports that the mount is ready.
 pub fn ready(status: &str) {
-    say(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// How it is, in words.
+/// Sets the status text.
 pub fn status(status: &str) {
-    say(&[NotifyState::Status(status)]);
+    notify(&[NotifyState::Status(status)]);
 }
 
-/// It ends.
+/// Reports that the daemon is stopping.
 pub fn stopping() {
-    say(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Has it keep a descriptor by a name, for whoever comes next.
-pub fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+/// Stores a descriptor under a name, for the next supervisor.
+pub fn store_fd(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[descriptor])
 }
 
-/// Has it let go of what it keeps by a name.
-pub fn let_go(name: &str) {
-    say(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+/// Removes a descriptor from the fd store by its name.
+pub fn remove_fd(name: &str) {
+    notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
-/// Waits until it has heard everything said so far: it lets go of a pipe that it is sent.
-pub fn has_heard(most: Duration) -> io::Result<()> {
+/// Waits until the manager has processed all earlier messages: it then closes a pipe that we send it.
+pub fn barrier(most: Duration) -> io::Result<()> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);
@@ -55,22 +55,22 @@ pub fn has_heard(most: Duration) -> io::Result<()> {
     }
 }
 
-/// When and how often to say that it is still there: half of what the manager waits.
+/// The watchdog timer: half of the manager's timeout.
 pub struct Watchdog(Option<tokio::time::Interval>);
 
 impl Watchdog {
-    /// As the manager wants it.
+    /// With the manager's timeout.
     pub fn new() -> Self {
         let wanted = sd_notify::watchdog_enabled().filter(|every| *every > Duration::ZERO);
         Self(wanted.map(|every| tokio::time::interval(every / 2)))
     }
 
-    /// Says it when it is time; never resolves without a manager. Cancel safe.
+    /// Sends the watchdog message when it is due; never resolves without a watchdog. Cancel safe.
     pub async fn tick(&mut self) {
         match &mut self.0 {
             Some(interval) => drop(interval.tick().await),
             None => std::future::pending().await,
         }
-        say(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 }

@@ -1,7 +1,7 @@
-//! The end of a mount, or of this supervisor alone.
+//! Shutdown, of the mount or of this supervisor alone.
 //!
-//! Invariant: whatever the worker does or is, the mount is gone within the grace period, and nobody is
-//! left waiting for it, unless the service manager keeps it for the next supervisor. One task.
+//! Invariant: whatever the worker does, the mount is gone within the grace period, and no process still
+//! waits for it, unless the service manager keeps it for the next supervisor. One task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +20,26 @@ use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::signals::Signals;
 
-/// How long a killed worker is waited for.
+/// How long to wait for a killed worker.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long taking the mount away may take.
+/// How long an unmount may take.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is left to end when no worker is replaced any more.
+/// What is to be shut down, once no worker is replaced any more.
 pub(super) struct Ending {
     pub(super) workers: Workers,
     pub(super) mount: KeptMount,
     pub(super) inbox: Inbox,
-    /// The worker that serves or is to, and whether it has the connection.
+    /// The worker that serves or is starting, and whether it has the connection.
     pub(super) worker: Option<(Generation, bool)>,
     /// The unit that we run as, whose restart keeps the mount.
     pub(super) unit: Option<Unit>,
-    /// What the next supervisor is told; nothing: the mount was never ready.
+    /// The data for the next supervisor; none: the mount was never ready.
     pub(super) left: Option<Left>,
 }
 
 impl Ending {
-    /// Takes everything down, or leaves it to the next supervisor.
+    /// Unmounts and ends the worker, or leaves the mount to the next supervisor.
     pub(super) async fn run(mut self, end: End, mut signals: Signals) -> Result<(), Failure> {
         service_manager::stopping();
         let was_ready = self.left.is_some();
@@ -64,13 +64,12 @@ impl Ending {
             Some(connection) => {
                 let unmounted = timeout(UNMOUNT_TIMEOUT, unmount(&connection)).await;
                 connection.abort();
-                unmounted.unwrap_or_else(|_| {
-                    Err(Failure::new(Kind::General, "the system does not take the mount away"))
-                })
+                unmounted
+                    .unwrap_or_else(|_| Err(Failure::new(Kind::General, "unmounting does not end")))
             }
             None => Ok(()),
         };
-        // Only now: one that waits in the kernel may have waited for the connection's end.
+        // Only now: a worker blocked in the kernel may have waited for the connection's end.
         if let Some(worker) = worker {
             let _ = timeout(KILL_TIMEOUT, self.workers.end(worker)).await;
         }
@@ -86,7 +85,7 @@ impl Ending {
         }
     }
 
-    /// Leaves the mount to the next supervisor, if there is to be one. `false`: nothing has changed, or
+    /// Leaves the mount to the next supervisor, if one is to start. `false`: nothing has changed, or
     /// there is no worker any more.
     async fn leave(&mut self) -> bool {
         let (Some(unit), Some(connection)) = (self.unit.clone(), self.mount.connection()) else {
@@ -104,14 +103,14 @@ impl Ending {
         let left = Left { restarts: left.restarts + 1, ..left };
         let kept = fd_store::hand_over(&unit, &connection, self.mount.guard(), left).await;
         if kept {
-            connection.leave();
+            connection.detach();
         }
         kept
     }
 
-    /// Ends the worker, hearing all that it has to say. `false`: somebody wants the mount to go.
+    /// Ends the worker and handles its remaining messages. `false`: the mount is to end.
     async fn end_worker(&mut self) -> bool {
-        // Nobody may answer requests that nobody would note.
+        // Requests answered from now on might be missing in the stored state.
         self.mount.stop_refusing();
         let Some((worker, serves)) = self.worker else { return true };
         match serves {
@@ -138,13 +137,13 @@ impl Ending {
             }
         }
         let how = self.workers.end(worker).await;
-        tracing::debug!(how, "the worker has made room");
+        tracing::debug!(how, "the worker has retired");
         self.worker = None;
-        self.mount.take_back_unused();
+        self.mount.unregister_unused();
         goes_on
     }
 
-    /// Whether what the worker says ends the mount: its word alone does not, if the connection lives.
+    /// Whether a worker's message ends the mount; its claim alone does not, if the connection lives.
     fn ends_the_mount(&self, message: &FromWorker) -> bool {
         match message {
             FromWorker::Unmount => true,
@@ -153,13 +152,13 @@ impl Ending {
         }
     }
 
-    /// The mount goes, then the worker by itself; files that stay open are cut off after a while, or at
-    /// once if somebody asks a second time. Either way the worker commits what it has verified.
+    /// Unmounts; then the worker ends by itself. Files that stay open get errors after the
+    /// grace period, or at once on a second signal. In both cases the worker commits what it has verified.
     async fn take_down(&mut self, signals: &mut Signals) {
         let Some(connection) = self.mount.connection() else { return };
-        // Tried again at the end, which tells of the error.
+        // The unmount at the end tries again and reports the error.
         let _ = timeout(UNMOUNT_TIMEOUT, unmount(&connection)).await;
-        // One that does not serve has nothing to commit.
+        // A worker that does not serve has nothing to commit.
         let Some((worker, true)) = self.worker else { return };
         tokio::select! {
             by_itself = self.worker_ends(worker, GRACE) => {
@@ -180,7 +179,7 @@ impl Ending {
         }
     }
 
-    /// Waits until the worker has ended by itself, as long as its connection ends in time.
+    /// Waits until the worker has ended by itself; extends the wait once its connection has ended.
     async fn worker_ends(&mut self, worker: Generation, most: Duration) -> bool {
         let mut until = Instant::now() + most;
         loop {
@@ -193,12 +192,12 @@ impl Ending {
                 Heard::Message(message, beside) => (*message, beside),
             };
             match message {
-                // What is left is its last commit.
+                // Only its last commit remains.
                 FromWorker::Ended if from == worker => until = Instant::now() + RETIRE_TIMEOUT,
                 FromWorker::Released { .. } => {
                     self.mount.on_message(message, beside);
                 }
-                // A last open must not wait for its number.
+                // A last open must not wait for its backing id.
                 FromWorker::Register { ask, .. } => {
                     let number = Err(rustix::io::Errno::SHUTDOWN.raw_os_error());
                     self.workers.send(from, &ToWorker::Registered { ask, number }, &[]);

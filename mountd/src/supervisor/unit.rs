@@ -1,37 +1,38 @@
-//! The service manager's unit that we run as: whether it is being restarted, and what is kept for it.
+//! The service manager's unit that we run as: whether it is restarting, and the size of its fd store.
 //!
-//! Invariant: what the manager does not say clearly and soon is no restart. Each question is a process.
+//! Invariant: without a clear and timely answer from the manager, there is no restart. Each query is a
+//! child process; no state.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
 
-/// How long the manager may take to answer; it is asked while it waits for us to end.
+/// The manager's timeout for an answer; we query it while it waits for us to end.
 const MOST: Duration = Duration::from_secs(3);
 
-/// A unit.
+/// A unit of a service manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     name: String,
-    /// Of a user's own manager.
+    /// Whether it belongs to a user's manager.
     of_user: bool,
 }
 
 impl Unit {
-    /// By its name, of the manager that started us.
+    /// The unit of this name, of the manager that started us.
     pub fn new(name: String) -> Self {
-        // A user's manager says who it is, that of the machine is always the first process.
+        // A user's manager sets its process id; the system's manager is always process 1.
         Self { name, of_user: std::env::var_os("MANAGERPID").is_some() }
     }
 
-    /// Whether what stops it now is to start it again.
+    /// Whether the manager will start the unit again after this stop.
     pub async fn is_restarting(&self) -> bool {
         let jobs = ["list-jobs", "--plain", "--full", "--no-legend", "--", &self.name];
         self.ask(&jobs).await.is_some_and(|jobs| has_restart(&jobs, &self.name))
     }
 
-    /// How many descriptors are kept for it.
+    /// Number of descriptors in the unit's fd store.
     pub async fn kept(&self) -> Option<usize> {
         let show = ["show", "--property=NFileDescriptorStore", "--value", "--", &self.name];
         self.ask(&show).await?.trim().parse().ok()
@@ -53,8 +54,8 @@ impl Unit {
     }
 }
 
-/// `123 modelfs.service restart running`, one line a job. The second half of a restart is a job of
-/// another kind, and begins when the unit has stopped.
+/// Parses `123 modelfs.service restart running`, one line per job. The second half of a restart is a
+/// job of another kind and begins when the unit has stopped.
 fn has_restart(jobs: &str, unit: &str) -> bool {
     jobs.lines().any(|job| {
         let mut words = job.split_whitespace().skip(1);

@@ -1,7 +1,7 @@
-//! Workers as processes, each with the thread that receives what it sends.
+//! Worker processes, each with a thread that receives its messages.
 //!
-//! Invariant: what a dead worker had sent is received before its hang-up, and a worker that hung up runs
-//! no more. A process is killed when its value is dropped.
+//! Invariant: all messages of a dead worker are received before its hang-up, and a worker that hung up
+//! runs no more. Dropping the value of a process kills it.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,42 +17,42 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::link::Link;
-use super::machine::{Generation, Which};
+use super::machine::{Generation, WhichProgram};
 use super::messages::{FromWorker, ToWorker};
 use crate::error::{Failure, Kind};
 use crate::supervisor_link;
 
-/// How long a worker that hung up may take to end by itself.
-const LAST_BREATH: Duration = Duration::from_secs(2);
+/// How long a worker may take to exit after it hung up.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a worker may keep us waiting to be heard: it has a thread that does nothing else.
-const LISTENS: Duration = Duration::from_secs(5);
+/// Send timeout for a worker: it has a thread that only receives.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is heard from a worker.
+/// What a worker sends.
 #[derive(Debug)]
 pub enum Heard {
-    /// A message, with the descriptors beside it.
+    /// A message with its attached descriptors.
     Message(Box<FromWorker>, Vec<OwnedFd>),
-    /// Nothing more: it is dead or dying.
+    /// End of file: the worker is dead or dying.
     HungUp,
 }
 
-/// A worker's process.
+/// A worker process.
 struct Process {
     program: Option<Arc<OwnedFd>>,
     child: Child,
     link: Arc<Link>,
 }
 
-/// How workers are started.
+/// The program that workers run.
 struct Program {
-    /// The file, by the name that it had when we were started: another one may lie there by now.
+    /// Its file, by its name when we were started: the file may have been replaced.
     path: PathBuf,
     proven: Option<Arc<OwnedFd>>,
 }
 
 impl Program {
-    /// This program.
+    /// This process's program.
     fn this() -> Result<Self, Failure> {
         let path = std::env::current_exe().map_err(|e| {
             Failure::new(Kind::General, format!("this program's own file is not known: {e}"))
@@ -60,20 +60,20 @@ impl Program {
         Ok(Self { path, proven: None })
     }
 
-    /// Notes that the program of this worker is a good one.
+    /// Records this worker's program as proven.
     fn prove(&mut self, worker: &Process) {
         self.proven.clone_from(&worker.program);
     }
 
-    /// Starts a worker with our own arguments; `heard` gets what it sends.
+    /// Starts a worker with our own arguments; its messages go to `heard`.
     fn start(
         &self,
-        which: Which,
+        which: WhichProgram,
         generation: Generation,
         heard: UnboundedSender<(Generation, Heard)>,
     ) -> Result<Process, Failure> {
         let (at, program) = match (which, &self.proven) {
-            (Which::Proven, Some(file)) => {
+            (WhichProgram::Proven, Some(file)) => {
                 (PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), Some(file.clone()))
             }
             _ => {
@@ -86,7 +86,7 @@ impl Program {
             Failure::new(Kind::General, format!("{}: starting a worker: {e}", path.display()))
         };
         let (link, theirs) = Link::pair().map_err(|e| failed(&self.path, e))?;
-        let link = link.bounded(LISTENS).map_err(|e| failed(&self.path, e))?;
+        let link = link.bounded(SEND_TIMEOUT).map_err(|e| failed(&self.path, e))?;
         let child = Command::new(&at)
             .arg0(&self.path)
             .args(std::env::args_os().skip(1))
@@ -127,7 +127,7 @@ fn listen(link: &Link, generation: Generation, heard: &UnboundedSender<(Generati
 }
 
 impl Process {
-    /// Sends a message. A process that does not take it is of no use and killed; one that hung up ends by
+    /// Sends a message. Kills a worker that does not receive it; one that hung up exits by
     /// itself.
     fn send(&self, message: &ToWorker, beside: &[BorrowedFd<'_>]) {
         if let Err(error) = self.link.send(message, beside) {
@@ -137,14 +137,14 @@ impl Process {
             tracing::error!(%error, "the worker does not listen");
             let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
             if let Some(pid) = pid.and_then(Pid::from_raw) {
-                // Not yet waited for, so the number is still its own.
+                // Not yet reaped, so its process id was not reused.
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
     }
 
-    /// Kills it. It is taken to have hung up, since one of its threads may be held in the kernel by a
-    /// file system that hangs: none of them runs on.
+    /// Kills it and shuts the link down at once: a hung file system may hold a thread in the kernel and
+    /// delay the exit, but no thread runs on.
     fn kill(&mut self) {
         if let Err(error) = self.child.start_kill() {
             tracing::debug!(%error, "the worker was dead already");
@@ -152,21 +152,21 @@ impl Process {
         self.link.hang_up();
     }
 
-    /// Waits for the end of one that hung up, or brings it about.
+    /// Waits for the exit of a worker that hung up; kills it if it takes too long.
     async fn end(mut self) -> io::Result<ExitStatus> {
-        if let Ok(status) = tokio::time::timeout(LAST_BREATH, self.child.wait()).await {
+        if let Ok(status) = tokio::time::timeout(EXIT_TIMEOUT, self.child.wait()).await {
             return status;
         }
         self.kill();
         let held = |_| io::Error::new(io::ErrorKind::TimedOut, "it is held in the kernel");
-        tokio::time::timeout(LAST_BREATH, self.child.wait()).await.map_err(held)?
+        tokio::time::timeout(EXIT_TIMEOUT, self.child.wait()).await.map_err(held)?
     }
 }
 
-/// What workers send, each with who sent it.
+/// The messages of all workers, each with its sender.
 pub type Inbox = UnboundedReceiver<(Generation, Heard)>;
 
-/// All workers that run.
+/// All running workers.
 pub struct Workers {
     program: Program,
     running: HashMap<Generation, Process>,
@@ -174,50 +174,50 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// None yet; they will run this program.
+    /// No workers yet; they will run this program.
     pub fn new() -> Result<(Self, Inbox), Failure> {
         let (heard, inbox) = unbounded_channel();
         let program = Program::this()?;
         Ok((Self { program, running: HashMap::new(), heard }, inbox))
     }
 
-    /// Starts one.
-    pub fn start(&mut self, worker: Generation, which: Which) -> Result<(), Failure> {
+    /// Starts a worker.
+    pub fn start(&mut self, worker: Generation, which: WhichProgram) -> Result<(), Failure> {
         let process = self.program.start(which, worker, self.heard.clone())?;
         self.running.insert(worker, process);
         Ok(())
     }
 
-    /// Its process number.
+    /// The worker's process id.
     pub fn pid(&self, worker: Generation) -> Option<u32> {
         self.running.get(&worker)?.child.id()
     }
 
-    /// Sends a message, if it runs.
+    /// Sends a message, if the worker runs.
     pub fn send(&self, worker: Generation, message: &ToWorker, beside: &[BorrowedFd<'_>]) {
         if let Some(process) = self.running.get(&worker) {
             process.send(message, beside);
         }
     }
 
-    /// Kills one; its hang-up is still to come.
+    /// Kills a worker; its hang-up is still reported.
     pub fn kill(&mut self, worker: Generation) {
         self.running.get_mut(&worker).into_iter().for_each(Process::kill);
     }
 
-    /// Kills one whose end nobody waits for.
+    /// Kills a worker whose end need not be waited for.
     pub fn discard(&mut self, worker: Generation) {
         self.running.remove(&worker);
     }
 
-    /// Notes that the program of this worker is a good one: [`Which::Proven`].
+    /// Records this worker's program as [`WhichProgram::Proven`].
     pub fn prove(&mut self, worker: Generation) {
         if let Some(process) = self.running.get(&worker) {
             self.program.prove(process);
         }
     }
 
-    /// Waits for the end of one that hung up, or brings it about; how it ended. Nothing if it does not run.
+    /// Waits for a worker's exit, or kills it; returns how it ended. None if it does not run.
     pub async fn end(&mut self, worker: Generation) -> Option<String> {
         match self.running.remove(&worker)?.end().await {
             Ok(status) => Some(status.to_string()),

@@ -1,9 +1,9 @@
 //! The kernel's requests, one method each.
 //!
-//! Invariant: every reply is sent once; nothing is ever written. Concurrency: several threads call
-//! in; what is known is answered on the thread that took the request, what has to wait becomes a
-//! task on the runtime, or a job of the thread for opens, so that nothing that waits ever holds a
-//! thread that a cached read needs.
+//! Invariant: every request gets one reply; nothing is ever written. Concurrency: several threads call
+//! in. A known answer is sent on the thread that took the request. An answer that has to wait becomes a
+//! task on the runtime, or a job of the thread for opens, so that waiting never holds a thread that a
+//! cached read needs.
 
 use std::ffi::OsStr;
 use std::io;
@@ -29,32 +29,32 @@ use super::replies::{MAX_NAME, send_attribute, text};
 use super::{lists, negotiate};
 use crate::options::Agreed;
 
-/// Our inodes are never used again for something else, so there is but one generation.
+/// Inode numbers are never reused, so one generation is enough.
 const GENERATION: Generation = Generation(0);
-/// Answers after which a process is said to serve: looking a path up and opening the file takes as
-/// many. One answer may be all that comes before the request that a process dies of.
+/// Number of answers after which a process counts as serving: a path lookup and an open take as many.
+/// One answer may be all that precedes the request that kills a process.
 const FIRST_ANSWERS: u32 = 4;
-/// The unit that statfs counts in: a page.
+/// The block size of statfs: a page.
 const STATFS_BLOCK: u64 = 4096;
-/// The kernel keeps lists too; it is told when they change.
+/// The kernel caches lists too; changes invalidate them.
 const FOLDER_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_CACHE_DIR);
 
-/// What a mount needs to answer.
+/// What a mount needs to answer requests.
 pub(super) struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) owner: Owner,
     pub(super) no_passthrough: Option<String>,
     pub(super) agreed: Arc<Mutex<Agreed>>,
-    /// The kernel can do without opening folders.
+    /// The kernel supports skipping opendir.
     pub(super) without_opendir: bool,
-    /// The kernel can do without opening files, and nothing depends on it.
+    /// The kernel supports skipping open, and nothing depends on it.
     pub(super) without_open: bool,
     pub(super) opens: Opens,
     pub(super) answered: Arc<Answered>,
 }
 
-/// Counts the first answers, and tells the broker of the last of them.
+/// Counts the first answers and notifies the broker of the last of them.
 pub(super) struct Answered {
     left: AtomicU32,
     broker: Arc<dyn MountBroker>,
@@ -65,7 +65,7 @@ impl Answered {
         Self { left: AtomicU32::new(FIRST_ANSWERS), broker }
     }
 
-    /// One more was sent. All later ones cost a load.
+    /// Counts one answer. Once the count is reached, this costs one load.
     fn one(&self) {
         let less = |left: u32| left.checked_sub(1);
         if self.left.load(Ordering::Relaxed) > 0
@@ -77,7 +77,7 @@ impl Answered {
 }
 
 impl Adapter {
-    /// Replies now, or from a task when the answer has come.
+    /// Replies now, or from a task once the answer is known.
     fn respond<T: Send + 'static, R: Send + 'static>(
         &self,
         answer: Answer<T>,
@@ -125,7 +125,8 @@ impl Filesystem for Adapter {
                     vfs.told(found.ino);
                     reply.entry(&KEPT, &attr(&found, owner), GENERATION);
                 }
-                // No entry at all, so that the kernel keeps no "not there" that nobody would correct.
+                // No entry at all: the kernel must not cache a "not found" that nothing would
+                // invalidate.
                 Err(error) => reply.error(error),
             },
         );
@@ -143,8 +144,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// Where the kernel never reads by itself, reading needs no handle: it hears so once, and every
-    /// later open and close costs no more than those of a file on the disk.
+    /// Without passthrough, reading needs no handle. ENOSYS tells the kernel so once; every later open
+    /// and close costs no more than on a local file system.
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
@@ -192,8 +193,8 @@ impl Filesystem for Adapter {
         self.opens.release(Ino(ino.0), Handle(fh.0), reply);
     }
 
-    /// Listing needs no handle: a place in a list says it all. A kernel that understands this asks
-    /// never again.
+    /// Listing needs no handle: the position in the list is enough. A kernel that supports this never
+    /// calls again.
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.without_opendir {
             true => reply.error(Errno::ENOSYS),
@@ -248,7 +249,7 @@ impl Filesystem for Adapter {
         let space = self.vfs.space();
         let (blocks, free) = (space.total / STATFS_BLOCK, space.free / STATFS_BLOCK);
         let block = STATFS_BLOCK as u32;
-        // No inodes in all and none free: like Btrfs, there is no limit, and `df -i` shows "-".
+        // Zero inodes in total and free: like Btrfs, there is no limit, and `df -i` shows "-".
         let (inodes, free_inodes) = (0, 0);
         reply.statfs(blocks, free, free, inodes, free_inodes, block, MAX_NAME as u32, block);
     }
@@ -267,7 +268,7 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// Nothing is ever written, so a close has nothing to say: a kernel that hears this asks no more.
+    /// Nothing is ever written, so a flush does nothing: after ENOSYS the kernel sends no more of them.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
     }
@@ -284,8 +285,8 @@ impl Filesystem for Adapter {
         reply.error(Errno::EINVAL);
     }
 
-    // What follows would change something. The kernel refuses all of it itself on a read-only
-    // mount; should the mount ever be made writable from outside, we do.
+    // The requests below would change something. On a read-only mount the kernel refuses them itself;
+    // if the mount is remounted writable from outside, we refuse them.
 
     fn setattr(
         &self,

@@ -1,6 +1,7 @@
-//! What the process that serves asks of the process that outlives it.
+//! What the worker asks of the process that outlives it. It owns no state.
 //!
-//! Concurrency: shared between the threads that serve; only `serves` must not wait.
+//! Invariant: it records an open before the kernel gets the reply. Concurrency: shared between the
+//! threads that serve; all methods but `serves` may block.
 
 use std::fs::File;
 use std::io;
@@ -9,17 +10,17 @@ use modelfs::vfs::{Handle, Ino};
 
 use super::modes::{BackingNumber, Open};
 
-/// The process that outlives the one that serves: it asks the kernel for what needs privileges and
-/// remembers which files are open.
+/// The process that outlives the worker: it makes the privileged requests to the kernel and records
+/// which files are open.
 pub trait MountBroker: Send + Sync {
-    /// Takes the answer to the first request. When it returns, the kernel has one.
+    /// Takes the reply to FUSE_INIT. When it returns, the kernel has a reply.
     fn answered(&self, reply: &[u8]) -> io::Result<()>;
-    /// Has the kernel read a file by itself.
+    /// Registers a file for passthrough.
     fn register(&self, ino: Ino, file: &File) -> io::Result<BackingNumber>;
-    /// Notes an open file, before the kernel hears of it.
+    /// Records an open file, before the open is answered.
     fn opened(&self, open: Open);
-    /// Notes a release; a backing goes with the last one.
+    /// Records a release; the last one of an inode drops its backing id.
     fn released(&self, ino: Ino, handle: Handle);
-    /// Notes that the first requests were answered. Must not wait.
+    /// Records that the first requests were answered. Must not block.
     fn serves(&self) {}
 }

@@ -1,6 +1,7 @@
-//! What is checked before mounting, so that a refusal says what to do.
+//! Checks before mounting, so that a refusal says what to do.
 //!
-//! Never looks into a mount that may be dead: `/proc/self/mountinfo` is asked first.
+//! Invariant: a mount that may be dead is not touched before `/proc/self/mountinfo` was read. Plain
+//! functions; they block.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,7 @@ use rustix::io::Errno;
 
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
-/// Whether mounting there makes sense, as far as that can be said without asking what is mounted there:
-/// it may not answer.
+/// Checks the mount point without touching a FUSE mount that is already there: it may not answer.
 pub(super) fn early(options: &MountOptions) -> Result<(), MountError> {
     let point = absolute(&options.mountpoint)?;
     match mountinfo::at(&point).is_some_and(|mounted| is_fuse(&mounted.kind)) {
@@ -23,7 +23,7 @@ pub(super) fn early(options: &MountOptions) -> Result<(), MountError> {
     }
 }
 
-/// The mount point as the kernel will call it, if mounting there makes sense.
+/// Returns the mount point's path in the kernel's form, if mounting there is possible.
 pub(super) fn check(options: &MountOptions) -> Result<PathBuf, MountError> {
     let point = absolute(&options.mountpoint)?;
     let wrong = |why: String| MountError::Mountpoint { path: point.clone(), why };
@@ -40,7 +40,7 @@ pub(super) fn check(options: &MountOptions) -> Result<PathBuf, MountError> {
     Ok(point)
 }
 
-/// The checks that look at the folder itself.
+/// The checks of the folder itself.
 fn suitable(point: &Path, options: &MountOptions) -> Result<(), MountError> {
     let wrong = |why: String| MountError::Mountpoint { path: point.to_owned(), why };
     let found = std::fs::metadata(point).map_err(|error| match error.kind() {
@@ -58,7 +58,7 @@ fn suitable(point: &Path, options: &MountOptions) -> Result<(), MountError> {
     Ok(())
 }
 
-/// The path with every link in it resolved but for the last name, which may be a dead mount.
+/// The path with all symbolic links resolved except in the last component, which may be a dead mount.
 pub(super) fn absolute(mountpoint: &Path) -> Result<PathBuf, MountError> {
     let wrong = |error: io::Error| MountError::Mountpoint {
         path: mountpoint.to_owned(),
@@ -72,7 +72,7 @@ pub(super) fn absolute(mountpoint: &Path) -> Result<PathBuf, MountError> {
         return path.canonicalize().map_err(wrong);
     };
     let path = parent.canonicalize().map_err(wrong)?.join(name);
-    // A link to the mount point is followed; looking at one does not ask what is mounted behind.
+    // A link to the mount point is followed; reading the link does not touch what is mounted behind it.
     match std::fs::read_link(&path) {
         Ok(_) => path.canonicalize().map_err(wrong),
         Err(_) => Ok(path),
@@ -83,13 +83,13 @@ fn is_fuse(kind: &str) -> bool {
     kind == "fuse" || kind.starts_with("fuse.")
 }
 
-/// Whether there is still somebody behind a mount, be it that only errors come from there. `stat`
-/// would not tell: the kernel keeps attributes of the dead.
+/// Whether a daemon still serves the mount, even if it returns only errors. `stat` does not tell: the
+/// kernel caches attributes of dead mounts.
 fn alive(point: &Path) -> bool {
     !matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
-/// Why nothing more should be mounted over what is there, if so.
+/// Why nothing may be mounted over this mount, if so.
 fn occupied(mounted: &Mounted, alive: bool) -> Option<String> {
     let fuse = is_fuse(&mounted.kind);
     match (mounted.kind == TYPE, alive) {
@@ -103,7 +103,7 @@ fn occupied(mounted: &Mounted, alive: bool) -> Option<String> {
     }
 }
 
-/// Whether `fuse.conf` lets users let others in.
+/// Whether `fuse.conf` allows users to set allow_other.
 fn conf_allows_other(conf: &str) -> bool {
     conf.lines().any(|line| line.trim() == "user_allow_other")
 }
@@ -145,7 +145,7 @@ mod tests {
         let text = |point: PathBuf| check(&options(point)).unwrap_err().to_string();
         assert!(text(folder.join("modelfs no such folder")).contains("make it first"));
         assert!(text("/proc/self/status".into()).contains("not a folder"));
-        // Only looked at: nothing here mounts.
+        // Only checked: nothing here mounts.
         assert!(text("/".into()).contains("the root folder"));
         assert!(early(&options("/".into())).is_err());
     }

@@ -1,8 +1,8 @@
-//! A mount as whoever keeps it sees it: made, taken away, its descriptor handed to those that serve.
+//! A mount and its connection: mounting, unmounting, and the descriptor for the processes that serve.
 //!
-//! Invariant: one descriptor, never cloned: what a cloned one had read would be lost with it. A
-//! dropped connection has been unmounted, unless it was left to whoever comes next. Concurrency: shared;
-//! nothing waits but for the kernel.
+//! Invariant: the device is never cloned: requests read from a clone are lost when it closes. Dropping
+//! a connection unmounts it, unless it was left to another process. Concurrency: shared; it waits only
+//! for the kernel.
 
 use std::fs::File;
 use std::io;
@@ -20,11 +20,11 @@ use super::{checks, device, negotiate, refuse, system};
 use crate::error::MountError;
 use crate::options::MountOptions;
 
-/// What the kernel reads ahead of a sequential reader, where we may say so. With its default of 128
-/// KiB cached mode has half the speed (1,000 against 2,000 MiB/s from the blob's page cache); a full
-/// request of 1 MiB is no faster than this, and would be fetched around each fault of a map.
+/// The kernel's readahead window for sequential reads, where we may set it. With its default of 128 KiB
+/// cached mode has half the speed (1,000 against 2,000 MiB/s from the blob's page cache). A full
+/// request of 1 MiB is no faster than this, and would be fetched around each fault of a memory map.
 const READ_AHEAD_KIB: &str = "512";
-/// The kernel's first request fits, whatever its version (FUSE_MIN_READ_BUFFER).
+/// Buffer size for FUSE_INIT of any version (FUSE_MIN_READ_BUFFER).
 const FIRST_REQUEST: usize = 8192;
 
 /// A connection to the kernel with its mount.
@@ -34,12 +34,12 @@ pub struct Connection {
     init: Mutex<Init>,
     modes: Mutex<Modes>,
     allow_other: bool,
-    /// Others hold the descriptor too, and will go on.
-    left: AtomicBool,
+    /// Another process holds the descriptor and continues the mount.
+    detached: AtomicBool,
 }
 
-/// What a process needs, beside the descriptor and the list of open files, to go on with a mount that
-/// another one made.
+/// What a process needs, beside the descriptor and the list of open files, to take over a mount of
+/// another process.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Kept {
     mounted: Mounted,
@@ -48,14 +48,14 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What it takes to take it away.
+    /// What is needed to unmount it.
     pub fn mounted(&self) -> &Mounted {
         &self.mounted
     }
 }
 
 impl Connection {
-    /// Checks the mount point and mounts. Whoever opens a file there waits until somebody serves.
+    /// Checks the mount point and mounts. Requests wait until a process serves.
     pub fn open(options: &MountOptions) -> Result<Self, MountError> {
         let point = checks::check(options)?;
         let source = Mounted::new_source();
@@ -68,7 +68,7 @@ impl Connection {
                 init: Mutex::new(init),
                 modes: Mutex::default(),
                 allow_other: options.allow_other,
-                left: AtomicBool::new(false),
+                detached: AtomicBool::new(false),
             }),
             Err(source) => {
                 system::unmount(&point).ok();
@@ -77,8 +77,8 @@ impl Connection {
         }
     }
 
-    /// Goes on with a mount that another process made, if it is there and as wanted. The error says why
-    /// not; then nothing has been changed.
+    /// Takes over a mount of another process, if it is in place and has the wanted options. On an error
+    /// nothing has been changed.
     pub fn take_up(
         device: OwnedFd,
         kept: Kept,
@@ -96,7 +96,7 @@ impl Connection {
         let there = mounted.number.is_some() && mounted.is_in_place();
         unless(there, "is not mounted any more")?;
         unless(device::is_one(&device), "comes with a descriptor that is none of a mount")?;
-        unless(init.is_answered() && init.can_send_again(), "was left before it was served")?;
+        unless(init.is_answered() && init.can_resend(), "was left before it was served")?;
         let mut modes = Modes::default();
         open.for_each(|file| modes.opened(file));
         unless(!has_ended(&device), "was cut off")?;
@@ -106,19 +106,19 @@ impl Connection {
             init: Mutex::new(init),
             modes: Mutex::new(modes),
             allow_other,
-            left: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
         })
     }
 
-    /// What to tell a process that is to go on.
+    /// The state for a process that takes over.
     pub fn kept(&self) -> Kept {
         let (mounted, init) = (self.mounted.clone(), self.init().clone());
         Kept { mounted, init, allow_other: self.allow_other }
     }
 
-    /// Leaves the mount as it is when this value goes: somebody else holds the descriptor.
-    pub fn leave(&self) {
-        self.left.store(true, Ordering::Relaxed);
+    /// Keeps the mount when this value is dropped: another process holds the descriptor.
+    pub fn detach(&self) {
+        self.detached.store(true, Ordering::Relaxed);
     }
 
     fn init(&self) -> MutexGuard<'_, Init> {
@@ -129,27 +129,27 @@ impl Connection {
         lock(&self.modes)
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn point(&self) -> &Path {
         &self.mounted.point
     }
 
-    /// The descriptor, to hand to a process that serves.
+    /// The descriptor, for a process that serves.
     pub fn device(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
     }
 
-    /// The first request, for a process that comes to serve.
+    /// The FUSE_INIT request, for a new process that serves.
     pub fn offer(&self) -> Vec<u8> {
         self.init().offer()
     }
 
-    /// Whether this kernel lets another process go on where one died.
+    /// Whether this kernel supports takeover after a worker's death.
     pub fn can_be_taken_over(&self) -> bool {
-        self.init().can_send_again()
+        self.init().can_resend()
     }
 
-    /// Why the kernel is not to be asked to read files by itself, if so.
+    /// Why passthrough must not be used, if so.
     pub fn no_passthrough(&self, wanted: bool) -> Option<String> {
         match wanted {
             true => negotiate::lacks_privilege(),
@@ -157,19 +157,19 @@ impl Connection {
         }
     }
 
-    /// Takes a process's answer to the first request; the first such answer goes to the kernel.
+    /// Takes a process's reply to FUSE_INIT; the first such reply goes to the kernel.
     pub fn answered(&self, reply: &[u8]) -> io::Result<()> {
         let mut init = self.init();
         if !init.is_answered() {
             init.answered(reply)?;
             rustix::io::write(&self.device, reply)?;
-            // Not before: the answer sets it to what the kernel had offered.
+            // Not earlier: the reply resets the window to what the kernel had offered.
             self.read_ahead();
         }
         Ok(())
     }
 
-    /// Has the kernel read further ahead, where that is ours to say.
+    /// Enlarges the kernel's readahead window, where we may.
     fn read_ahead(&self) {
         let Some(mounted) = self.mounted.found() else { return };
         let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
@@ -178,7 +178,7 @@ impl Connection {
         }
     }
 
-    /// Registers a file that the kernel is to read by itself. An inode that has one keeps it.
+    /// Registers a file for passthrough. An inode keeps the backing id that it has.
     pub fn register(&self, ino: modelfs::vfs::Ino, file: &File) -> io::Result<BackingNumber> {
         match self.modes().of(ino) {
             Some(Some(number)) => Ok(number),
@@ -186,19 +186,19 @@ impl Connection {
         }
     }
 
-    /// Takes back what was registered and has no handle.
+    /// Unregisters a backing file that has no handle.
     pub fn unregister(&self, number: BackingNumber) {
         if let Err(error) = device::unregister(self.device(), number) {
             tracing::debug!(%error, ?number, "the kernel did not take a backing file back");
         }
     }
 
-    /// Notes an open file.
+    /// Records an open file.
     pub fn opened(&self, open: Open) {
         self.modes().opened(open);
     }
 
-    /// Notes a release; the inode's backing goes with its last handle.
+    /// Records a release; the inode's last one drops its backing id.
     pub fn released(&self, ino: modelfs::vfs::Ino, handle: modelfs::vfs::Handle) {
         let last = self.modes().released(ino, handle);
         if let Some(number) = last {
@@ -206,17 +206,17 @@ impl Connection {
         }
     }
 
-    /// Everything that is open, for a process that goes on.
+    /// All open files, for a process that takes over.
     pub fn open_files(&self) -> Vec<Open> {
         self.modes().iter().collect()
     }
 
-    /// Whether the kernel has ended the connection: unmounted and closed, or cut off.
+    /// Whether the kernel has ended the connection: unmounted and closed, or aborted.
     pub fn has_ended(&self) -> bool {
         has_ended(&self.device)
     }
 
-    /// Whether reading requests waits for one. Everybody who has the descriptor shares this.
+    /// Sets whether reads from the device block. All holders of the descriptor share this.
     pub fn set_waiting(&self, waits: bool) -> io::Result<()> {
         let flags = rustix::fs::fcntl_getfl(&self.device)?;
         let flags = match waits {
@@ -226,39 +226,39 @@ impl Connection {
         Ok(rustix::fs::fcntl_setfl(&self.device, flags)?)
     }
 
-    /// Takes the mount away, lazily if files are open; no error if it is gone.
+    /// Unmounts, lazily if files are open; no error if the mount is gone.
     pub fn unmount(&self) -> Result<(), MountError> {
         self.mounted.unmount()
     }
 
-    /// Cuts off files that are still open, if the system lets us: their readers get an error.
+    /// Aborts the connection, if the system lets us: readers of files that are still open get an error.
     pub fn abort(&self) {
-        // The number of one that has ended may be another's by now.
+        // The number of an ended connection may have been reused.
         if !self.has_ended() {
             self.mounted.abort();
         }
     }
 
-    /// What another process needs to take the mount away.
+    /// What another process needs to unmount it.
     pub fn mounted(&self) -> &Mounted {
         &self.mounted
     }
 
-    /// Answers one request with an error, for as long as nobody serves; `false`: the connection
-    /// has ended. Waits for a request, for `most` at the longest.
+    /// Answers one request with an error, while no process serves; `false`: the connection has ended.
+    /// Waits at most `most` for a request.
     pub fn refuse(&self, reason: &str, most: std::time::Duration) -> io::Result<bool> {
         refuse::one(self.device(), reason, most, |ino, handle| self.released(ino, handle))
     }
 
-    /// Asks for all requests again that were taken and not answered.
-    pub fn send_again(&self) -> io::Result<()> {
-        device::send_again(&self.device)
+    /// Asks the kernel to resend all requests that were read and not answered.
+    pub fn resend(&self) -> io::Result<()> {
+        device::resend(&self.device)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.left.load(Ordering::Relaxed) {
+        if self.detached.load(Ordering::Relaxed) {
             return;
         }
         if let Err(error) = self.unmount() {

@@ -1,35 +1,35 @@
-//! From the tree's values to the kernel's.
+//! Conversion of the tree's values to the kernel's.
 //!
-//! Pure values.
+//! Invariant: attributes depend on values alone. Pure; any thread.
 
 use std::time::Duration;
 
 use fuser::{FileAttr, FileType, INodeNo};
 use modelfs::vfs::{Attr, Ino, Kind};
 
-/// How long the kernel may keep names and attributes. Content behind an inode never changes and
-/// the kernel is told when a name does, so this could be for ever; a day bounds the harm of a
-/// message that got lost.
+/// How long the kernel may cache names and attributes. The content of an inode never changes, and a
+/// changed name is invalidated, so this could be unlimited. A day bounds the harm of a lost
+/// invalidation.
 pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What `stat` gives as the best size of a read. 128 KiB is what the kernel reads at once by
-/// default. Not more, though one request carries 1 MiB: buffered readers (Python's `open`) take
-/// this as their buffer and would fetch a MiB for the 8 bytes of a safetensors header.
+/// The preferred read size in `stat`. 128 KiB is the kernel's default read size. Not more, though one
+/// request carries 1 MiB: buffered readers (Python's `open`) use this as their buffer size and would
+/// fetch a MiB for the 8 bytes of a safetensors header.
 const BLOCK_SIZE: u32 = 128 << 10;
 
-/// Modes as a publisher's own folder has them. The mount is read-only whatever they are; but a copy
-/// (`cp -r`) takes them along, and one without `w` could not be changed or deleted by its owner.
+/// Modes as in a publisher's own folder. The mount is read-only whatever they are, but a copy (`cp -r`)
+/// keeps them, and its owner could not change or delete a copy without `w`.
 const FOLDER_MODE: u16 = 0o755;
 const FILE_MODE: u16 = 0o644;
 
-/// Owner and group of everything.
+/// Owner and group of every inode.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// A kind in the kernel's words.
+/// The kernel's form of a kind.
 pub(super) fn kind(kind: Kind) -> FileType {
     match kind {
         Kind::Folder => FileType::Directory,
@@ -37,12 +37,12 @@ pub(super) fn kind(kind: Kind) -> FileType {
     }
 }
 
-/// An inode number in the kernel's words.
+/// The kernel's form of an inode number.
 pub(super) fn number(ino: Ino) -> INodeNo {
     INodeNo(ino.0)
 }
 
-/// Attributes in the kernel's words.
+/// The kernel's form of attributes.
 pub(super) fn attr(attr: &Attr, owner: Owner) -> FileAttr {
     FileAttr {
         ino: number(attr.ino),

@@ -1,6 +1,6 @@
-//! The connection's descriptor: the system calls that neither fuser nor rustix has in a safe form.
+//! System calls on the connection's descriptor that neither fuser nor rustix offers in a safe form.
 //!
-//! Plain functions; every `unsafe` of the adapter but one is here.
+//! Invariant: every `unsafe` of the adapter but one is here. Plain functions without state; any thread.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use rustix::ioctl::{Setter, opcode};
 
 use super::modes::BackingNumber;
 
-/// `/dev/fuse` in the kernel's list of devices.
+/// The device number of `/dev/fuse`.
 const DEVICE: (u32, u32) = (10, 229);
 /// `FUSE_DEV_IOC_BACKING_CLOSE`, `_IOW(229, 2, uint32_t)`.
 const BACKING_CLOSE: rustix::ioctl::Opcode = opcode::write::<u32>(229, 2);
@@ -21,33 +21,33 @@ const BACKING_CLOSE: rustix::ioctl::Opcode = opcode::write::<u32>(229, 2);
 /// request.
 const SEND_AGAIN: [u32; 4] = [16, 7, 0, 0];
 
-/// Registers a file that the kernel may read by itself.
+/// Registers a file for passthrough.
 pub(super) fn register(device: BorrowedFd<'_>, file: &File) -> io::Result<BackingNumber> {
     BackingId::create_raw(device, file).map(BackingNumber)
 }
 
-/// Takes a registered file back; handles that are open keep it.
+/// Unregisters a backing file; open handles keep it.
 pub(super) fn unregister(device: BorrowedFd<'_>, number: BackingNumber) -> io::Result<()> {
     // SAFETY: the request takes a pointer to a 32-bit number, which `Setter` passes and which lives
     // for the call; it changes no memory of ours.
     let request = unsafe { Setter::<BACKING_CLOSE, u32>::new(number.0) };
-    // SAFETY: `device` is an open descriptor for the call's time; on any other kind of file the
-    // request is refused.
+    // SAFETY: `device` is an open descriptor for the duration of the call; any other kind of file
+    // refuses the request.
     unsafe { rustix::ioctl::ioctl(device, request) }.map_err(io::Error::from)
 }
 
-/// Lets the descriptor that `session` reads from be the connection's: what fuser shook hands over
-/// was not the kernel.
+/// Replaces the descriptor that `session` reads from by the connection's: fuser did its handshake with
+/// us, not with the kernel.
 pub(super) fn swap_in(device: BorrowedFd<'_>, session: RawFd) -> io::Result<()> {
-    // SAFETY: both are open: `device` is borrowed and `session` belongs to a session that the
-    // caller holds and that no thread reads from yet. The number stays owned by the session.
+    // SAFETY: both are open: `device` is borrowed, and `session` belongs to a session that the
+    // caller holds and that no thread reads from yet. The session still owns the number.
     match unsafe { libc::dup3(device.as_raw_fd(), session, libc::O_CLOEXEC) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// Whether it is the device at all, of whatever connection.
+/// Whether this is a descriptor of `/dev/fuse`, of any connection.
 pub(super) fn is_one(device: impl AsFd) -> bool {
     rustix::fs::fstat(device).is_ok_and(|found| {
         FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
@@ -55,8 +55,8 @@ pub(super) fn is_one(device: impl AsFd) -> bool {
     })
 }
 
-/// Asks the kernel for all requests again that were taken and not answered.
-pub(super) fn send_again(device: impl AsFd) -> io::Result<()> {
+/// Asks the kernel to resend all requests that were read and not answered.
+pub(super) fn resend(device: impl AsFd) -> io::Result<()> {
     let bytes: Vec<u8> = SEND_AGAIN.iter().flat_map(|word| word.to_ne_bytes()).collect();
     rustix::io::write(device, &bytes)?;
     Ok(())

@@ -1,11 +1,11 @@
-//! From the tree's kinds of error to errno: the only place that knows both.
+//! Mapping of the tree's error kinds to errno: the only place that knows both.
 //!
-//! Invariant: an outage is EIO or ETIMEDOUT, never ENOENT. Pure.
+//! Invariant: an outage is EIO or ETIMEDOUT, never ENOENT. Pure; any thread.
 
 use fuser::Errno;
 use modelfs::vfs::VfsError;
 
-/// What the kernel is told.
+/// The errno for an error.
 pub(super) fn errno(error: &VfsError) -> Errno {
     match error {
         VfsError::NotFound => Errno::ENOENT,

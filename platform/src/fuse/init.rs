@@ -1,8 +1,8 @@
-//! The first request of a connection, FUSE_INIT, as bytes: kept by whoever holds the connection, so
-//! that every process that comes to serve it can be offered what the kernel agreed to with the first.
+//! FUSE_INIT, a connection's first request, as bytes. The owner of the connection keeps it, so that
+//! each later process is offered what the kernel and the first process agreed on.
 //!
-//! Invariant: a later offer has no capability that was not agreed to. Pure; layouts are those of
-//! `linux/fuse.h`, protocol 7.36 and later (all numbers in the machine's own byte order).
+//! Invariant: a later offer contains no capability that was not agreed on. Pure; layouts are those of
+//! `linux/fuse.h`, protocol 7.36 and later (all numbers in native byte order).
 
 use std::io;
 use std::ops::Range;
@@ -21,12 +21,12 @@ const ASKED_FLAGS2: usize = IN_HEADER + 16;
 /// congestion_threshold (2), max_write, time_gran, max_pages (2), map_alignment (2), flags2.
 const GIVEN_FLAGS: usize = OUT_HEADER + 12;
 const GIVEN_FLAGS2: usize = OUT_HEADER + 32;
-/// The flag that says that `flags2` is there.
+/// The flag that says that `flags2` is present.
 const INIT_EXT: u32 = 1 << 30;
-/// In `flags2`: the kernel sends requests again when it is asked to (Linux 6.9).
+/// In `flags2`: the kernel can resend requests on demand (Linux 6.9).
 const HAS_RESEND: u32 = 1 << (39 - 32);
 
-/// A connection's first request and what was agreed.
+/// A connection's first request and the agreed flags.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Init {
     asked: Vec<u8>,
@@ -45,7 +45,7 @@ fn set(bytes: &mut [u8], at: usize, value: u32) {
 }
 
 impl Init {
-    /// From the request as the kernel sent it.
+    /// Parses the request as the kernel sent it.
     pub(super) fn new(asked: &[u8]) -> io::Result<Self> {
         if asked.len() < ASKED_FLAGS + 4 || number(asked, OPCODE.start) != FUSE_INIT {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a FUSE_INIT request"));
@@ -53,8 +53,8 @@ impl Init {
         Ok(Self { asked: asked.to_vec(), given: None })
     }
 
-    /// Whether the kernel sends again what a process took and did not answer.
-    pub(super) fn can_send_again(&self) -> bool {
+    /// Whether the kernel can resend requests that a process read and did not answer.
+    pub(super) fn can_resend(&self) -> bool {
         number(&self.asked, ASKED_FLAGS) & INIT_EXT != 0
             && number(&self.asked, ASKED_FLAGS2) & HAS_RESEND != 0
     }
@@ -64,7 +64,7 @@ impl Init {
         self.given.is_some()
     }
 
-    /// Notes the first answer. An error or what does not answer this request is none.
+    /// Records the first reply. Rejects errors and replies to other requests.
     pub(super) fn answered(&mut self, reply: &[u8]) -> io::Result<()> {
         let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
         if reply.len() < GIVEN_FLAGS2 + 4 || reply[UNIQUE] != self.asked[UNIQUE] {
@@ -77,8 +77,8 @@ impl Init {
         Ok(())
     }
 
-    /// The request for a process to answer: as the kernel sent it, at first; later with what was
-    /// agreed to and no more.
+    /// The request for a process to answer: at first as the kernel sent it, later limited to the agreed
+    /// flags.
     pub(super) fn offer(&self) -> Vec<u8> {
         let mut offer = self.asked.clone();
         if let Some((flags, flags2)) = self.given {
@@ -117,12 +117,12 @@ mod tests {
     fn later_offers_have_what_was_agreed_and_no_more() {
         let first = asked(INIT_EXT | 0b1111, HAS_RESEND | 0b110);
         let mut init = Init::new(&first).unwrap();
-        assert!(init.can_send_again() && !init.is_answered());
+        assert!(init.can_resend() && !init.is_answered());
         assert_eq!(init.offer(), first);
         init.answered(&given(77, 0, 0b1001_0011, 0b010)).unwrap();
         assert!(init.is_answered());
         assert_eq!(init.offer(), asked(INIT_EXT | 0b0011, 0b010));
-        assert!(init.can_send_again(), "what the kernel can do does not change");
+        assert!(init.can_resend(), "what the kernel can do does not change");
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         assert!(Init::new(&[]).is_err());
         assert!(Init::new(&[0; 200]).is_err());
         let mut init = Init::new(&asked(0, HAS_RESEND)).unwrap();
-        assert!(!init.can_send_again(), "an old kernel has no second word of flags");
+        assert!(!init.can_resend(), "an old kernel has no second word of flags");
         assert!(init.answered(&given(78, 0, 0, 0)).is_err());
         assert!(init.answered(&given(77, -5, 0, 0)).is_err());
         assert!(init.answered(&given(77, 0, 0, 0)[..20]).is_err());

@@ -1,15 +1,16 @@
-//! Filling the kernel's buffer with a folder's list.
+//! Fills the kernel's buffer with a folder's list.
 //!
-//! Invariant: an entry's offset is the place behind it in its edition of the list, `.` and `..` first,
-//! so a reader can go on from any entry, also after a restart. Pure but for the buffer.
+//! Invariant: an entry's offset is the position after it in its edition of the list, `.` and `..`
+//! first, so a reader can continue after any entry, also after a restart. Pure except for the buffer;
+//! any thread.
 
 use fuser::{FileType, Generation, ReplyDirectory, ReplyDirectoryPlus};
 use modelfs::vfs::{Attr, Entry, Ino, Kind, ListPlace, Listing, stable_time};
 
 use super::convert::{KEPT, Owner, attr, kind, number};
 
-/// What stands at each place of a folder's list from `place` on: (the number of the place behind it,
-/// inode, name, the entry unless it is one of the dots).
+/// The entries of a folder's list from `place` on: (number of the following position, inode, name, the
+/// entry unless it is `.` or `..`).
 fn from(
     place: ListPlace,
     ino: Ino,
@@ -23,7 +24,7 @@ fn from(
     all.map(move |(at, (ino, name, entry))| (behind(at), ino, name, entry))
 }
 
-/// Names and inodes, as many as fit.
+/// Adds names and inodes, as many as fit.
 pub(super) fn fill(
     reply: &mut ReplyDirectory,
     place: ListPlace,
@@ -39,8 +40,8 @@ pub(super) fn fill(
     }
 }
 
-/// The same with attributes. Those of the dots are not used: the kernel looks only at their names,
-/// and counts no look-up for them.
+/// The same with attributes. The kernel ignores those of `.` and `..` and counts no lookup for
+/// them.
 pub(super) fn fill_plus(
     reply: &mut ReplyDirectoryPlus,
     place: ListPlace,
@@ -56,7 +57,7 @@ pub(super) fn fill_plus(
         if reply.add(number(ino), next, name, &KEPT, &attr, Generation(0)) {
             break;
         }
-        // the kernel counts no look-up of a folder itself and the one above it
+        // The kernel counts no lookup for `.` and `..`.
         told.extend(entry.map(|_| ino));
     }
     told

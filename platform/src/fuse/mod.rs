@@ -1,11 +1,10 @@
 //! FUSE on Linux: mount, serve on several threads, unmount.
 //!
-//! A [`Connection`] is the mount as the process has it that keeps it; [`serve`] answers its requests, in
-//! that process or in one that it sent the descriptor to. Invariant: after the connection's drop
-//! the folder is free again, open files or not.
-//! Concurrency: `threads` kernel threads in `adapter`, one thread for opens and closes (the broker may
-//! make it wait), one that carries invalidations (the kernel makes it wait for look-ups that only the
-//! others can answer), one that waits for the end.
+//! A [`Connection`] is the mount in the process that owns it; [`serve`] answers its requests, in that
+//! process or in one that received the descriptor. Invariant: after the connection's drop the mount
+//! point is free again, with or without open files. Concurrency: `threads` kernel threads in `adapter`;
+//! one thread for opens and closes (the broker may block it); one for invalidations (the kernel may
+//! block it until a lookup ends, which only the other threads can answer); one that waits for the end.
 
 mod adapter;
 mod broker;
@@ -41,13 +40,13 @@ pub use modes::{BackingNumber, Open, RequestNumber};
 pub use mounted::Mounted;
 pub use serve::{Serving, Task, serve};
 
-/// How long an unmount waits for files that are still open before it cuts them off: long enough
-/// for reads under way, short enough for a service manager.
+/// How long an unmount waits for open files before it aborts the connection: long enough for reads
+/// under way, short enough for a service manager.
 pub const GRACE: Duration = Duration::from_secs(3);
 /// How long the threads may take to notice the end.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// A live mount, kept and served by one process. Dropping it unmounts.
+/// A live mount, owned and served by one process. Dropping it unmounts.
 pub struct Mount {
     serving: Serving,
     connection: Arc<Connection>,
@@ -71,7 +70,7 @@ impl MountBroker for Connection {
     }
 }
 
-/// Whether it makes sense to mount there.
+/// Checks whether this mount is possible.
 pub(crate) fn check(options: &MountOptions) -> Result<(), MountError> {
     checks::early(options)
 }
@@ -94,14 +93,14 @@ pub(crate) fn mount(vfs: Arc<Vfs>, options: &MountOptions) -> Result<Mount, Moun
 }
 
 impl Mount {
-    /// What the kernel agreed to; passthrough may turn out impossible only later.
+    /// What the kernel agreed to; passthrough may turn out to be impossible later.
     pub fn agreed(&self) -> Agreed {
         self.serving.agreed()
     }
 
-    /// Unmounts, lazily if files are open; returns when the session has ended, or after four
-    /// seconds. Files still open after three are cut off, if the system lets us: their readers get
-    /// an error, as they do when the process ends, which cuts off the rest.
+    /// Unmounts, lazily if files are open. Returns when the session has ended, or after four seconds.
+    /// After three seconds it aborts the connection, if the system lets us: readers of open files get
+    /// an error. Otherwise they get it when the process ends.
     pub fn unmount(self) -> Result<(), MountError> {
         self.connection.unmount()?;
         if self.wait(GRACE) {
@@ -114,7 +113,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Resolves when the mount has ended, by whoever.
+    /// Resolves when the mount has ended, from inside or outside.
     pub async fn ended(&self) {
         self.serving.ended().await;
     }
@@ -125,7 +124,7 @@ impl Mount {
             if Instant::now() >= until {
                 return false;
             }
-            // An end is noticed within what a person does not.
+            // Short enough that no user notices the delay.
             std::thread::sleep(Duration::from_millis(10));
         }
         true
@@ -134,20 +133,20 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // The threads that serve hold the connection too, until it ends.
+        // The serving threads hold the connection too, until it ends.
         if let Err(error) = self.connection.unmount() {
             tracing::warn!(%error, "unmounting failed");
         }
     }
 }
 
-/// Every mount of modelfs's that this process sees, dead or alive.
+/// Lists every modelfs mount that this process sees, live or dead.
 pub(crate) fn mounts() -> Vec<MountPoint> {
     let ours = mountinfo::all().into_iter().filter(|m| m.kind == mountinfo::TYPE);
     ours.map(|m| MountPoint { path: m.point, user: m.user }).collect()
 }
 
-/// Unmounts what modelfs mounted there, dead or alive.
+/// Unmounts the modelfs mount there, live or dead.
 pub(crate) fn unmount(mountpoint: &Path) -> Result<(), MountError> {
     let point = checks::absolute(mountpoint)?;
     match mountinfo::at(&point) {

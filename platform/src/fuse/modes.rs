@@ -1,8 +1,8 @@
-//! How each open inode is read: by the kernel itself, or through us; and which handles it has.
+//! The mode of each open inode, passthrough or cached, and its handles.
 //!
-//! Invariant: one mode per inode while it has handles, and one backing number if the kernel reads it:
-//! the kernel refuses anything else, so the table outlives the process that serves. A request that
-//! the kernel sends again makes no second handle. Pure: the owner brings the lock.
+//! Invariant: an inode with handles has one mode, and in passthrough mode one backing id. The kernel
+//! refuses anything else, so the table outlives the worker. A resent request makes no second handle.
+//! Pure: the owner brings the lock.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use modelfs::vfs::{Handle, Ino};
 
-/// Set by the kernel in the number of a request that it sends again.
+/// The kernel sets this bit in the number of a resent request.
 const SENT_AGAIN: u64 = 1 << 63;
 
-/// The kernel's number for a backing file.
+/// The kernel's backing id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackingNumber(pub u32);
 
@@ -22,7 +22,7 @@ pub struct BackingNumber(pub u32);
 pub struct RequestNumber(u64);
 
 impl RequestNumber {
-    /// As it came; the same for a request that came again.
+    /// The number as received; a resent request gets the same one.
     pub fn new(unique: u64) -> Self {
         Self(unique & !SENT_AGAIN)
     }
@@ -36,17 +36,17 @@ impl RequestNumber {
 /// An open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
-    /// What is open.
+    /// The open inode.
     pub ino: Ino,
-    /// By which handle.
+    /// Its handle.
     pub handle: Handle,
-    /// By which request.
+    /// The request that opened it.
     pub request: RequestNumber,
-    /// The backing file by which the kernel reads it; none: through us.
+    /// Its backing id in passthrough mode; none: reads go through us.
     pub backing: Option<BackingNumber>,
 }
 
-/// What is open, and how.
+/// The open inodes with their modes.
 #[derive(Debug, Default)]
 pub struct Modes {
     inodes: HashMap<Ino, Inode>,
@@ -58,36 +58,36 @@ struct Inode {
     handles: HashMap<Handle, RequestNumber>,
 }
 
-/// The table: nobody who holds it leaves it half changed.
+/// Locks the table. A panic leaves it consistent, so poisoning is ignored.
 pub(super) fn lock(modes: &Mutex<Modes>) -> MutexGuard<'_, Modes> {
     modes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Modes {
-    /// How an inode is read, if it is open.
+    /// The mode of an inode, if it is open.
     pub fn of(&self, ino: Ino) -> Option<Option<BackingNumber>> {
         self.inodes.get(&ino).map(|inode| inode.backing)
     }
 
-    /// Adds a handle. Its backing is the inode's, if that has one already.
+    /// Adds a handle. An inode keeps its mode and backing id.
     pub fn opened(&mut self, open: Open) {
         let inode = self
             .inodes
             .entry(open.ino)
             .or_insert_with(|| Inode { backing: open.backing, handles: HashMap::new() });
-        // What a process gave for this request and died before it could say so.
+        // A former process may have made a handle for this request and died before it answered.
         inode.handles.retain(|_, request| *request != open.request);
         inode.handles.insert(open.handle, open.request);
     }
 
-    /// Takes a handle away, if it is there; with the last one the inode's backing comes out.
+    /// Removes a handle, if it exists; removing the last one returns the inode's backing id.
     pub fn released(&mut self, ino: Ino, handle: Handle) -> Option<BackingNumber> {
         let Entry::Occupied(mut inode) = self.inodes.entry(ino) else { return None };
         inode.get_mut().handles.remove(&handle)?;
         if inode.get().handles.is_empty() { inode.remove().backing } else { None }
     }
 
-    /// Everything that is open.
+    /// All open files.
     pub fn iter(&self) -> impl Iterator<Item = Open> + '_ {
         self.inodes.iter().flat_map(|(ino, inode)| {
             inode.handles.iter().map(|(handle, request)| Open {

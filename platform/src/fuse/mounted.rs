@@ -1,9 +1,9 @@
-//! A mount for whoever has no descriptor of it: found by its numbers, taken away where it is by then.
+//! A mount without its descriptor: found by its numbers and unmounted at its current path.
 //!
-//! Invariant: only that mount is taken away, and it is said to be gone only when the table of mounts does
-//! not have it any more. It is found by its numbers and its source, not by its path: a folder above it may
-//! have been renamed. The kernel gives both numbers again as soon as a mount is gone, so each mount has a
-//! source of its own. Plain values; nothing asks the mount itself, which may be dead.
+//! Invariant: only this mount is unmounted, and it is reported gone only when the mount table no longer
+//! lists it. It is found by its numbers and its source, not by its path: a parent folder may have been
+//! renamed. The kernel reuses both numbers as soon as a mount is gone, so each mount has a unique
+//! source. Plain values, any thread; nothing touches the mount itself, which may be dead.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -12,26 +12,26 @@ use std::path::{Path, PathBuf};
 use super::{mountinfo, system};
 use crate::error::MountError;
 
-/// How often it is tried again while folders above are renamed.
+/// Number of attempts while parent folders are renamed.
 const TRIES: u32 = 4;
 
-/// A mount by its numbers.
+/// A mount, identified by its numbers.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Mounted {
     /// Where it was mounted.
     pub point: PathBuf,
-    /// Its connection's number, in sysfs and in the device number of its files.
+    /// Its connection number, in sysfs and in the device number of its files.
     pub number: Option<String>,
-    /// Its own number in the table of mounts; none: not noted by that version.
+    /// Its mount id in the mount table; none: noted by an older version.
     #[serde(default)]
     pub id: Option<u64>,
-    /// What it was mounted from, a name that no other mount has; none: not noted by that version.
+    /// Its mount source, a unique name; none: noted by an older version.
     #[serde(default)]
     pub source: Option<String>,
 }
 
 impl Mounted {
-    /// A source for one mount: the program's name and a random number.
+    /// Makes a source for one mount: the program's name and a random number.
     pub(super) fn new_source() -> String {
         let random = RandomState::new().build_hasher().finish();
         format!("modelfs-{:08x}", random >> 32)
@@ -56,29 +56,29 @@ impl Mounted {
         }
         let same = match (&self.number, self.id) {
             (Some(number), Some(id)) => other.connection() == Some(number) && other.id == id,
-            // Without its own number, a second mount of the connection elsewhere is another one.
+            // Without a mount id, a mount of the same connection elsewhere counts as another one.
             (Some(number), None) => other.connection() == Some(number) && other.point == self.point,
             (None, _) => other.point == self.point,
         };
         same && other.kind == mountinfo::TYPE
     }
 
-    /// The mount as it is now, wherever that is.
+    /// The mount's current entry in the mount table.
     pub(super) fn found(&self) -> Option<mountinfo::Mounted> {
         mountinfo::all().into_iter().rfind(|other| self.is(other))
     }
 
-    /// Whether it is there, where it was mounted.
+    /// Whether it is still mounted at its mount point.
     pub(super) fn is_in_place(&self) -> bool {
         self.found().is_some_and(|found| found.point == self.point)
     }
 
-    /// Takes it away; no error if it is gone.
+    /// Unmounts it; no error if it is gone.
     pub(super) fn unmount(&self) -> Result<(), MountError> {
         let mut outcome = Ok(());
         for _ in 0..TRIES {
             let Some(found) = self.found() else { return Ok(()) };
-            // By its path the system takes what is uppermost there, whosever it is.
+            // An unmount by path takes the topmost mount there, even if it is another one.
             outcome = match mountinfo::at(&found.point) {
                 Some(top) if top.id == found.id => system::unmount(&found.point).map(drop),
                 Some(top) => Err(MountError::Failed {
@@ -100,7 +100,7 @@ impl Mounted {
         }
     }
 
-    /// Cuts off files that are still open.
+    /// Aborts the connection: files that are still open get errors.
     pub(super) fn abort(&self) {
         let Some(number) = &self.number else { return };
         let path = format!("/sys/fs/fuse/connections/{number}/abort");
@@ -112,10 +112,10 @@ impl Mounted {
         }
     }
 
-    /// Takes it away and cuts off who still reads there, if it is still that mount.
+    /// Aborts the connection and unmounts, if it is still the same mount.
     pub fn end(&self) -> Result<(), MountError> {
-        // Without a mount there is nobody left who could read, and the number may be another's: so it
-        // is cut off first, while the number is its own.
+        // Once the mount is gone, its number may have been reused, and no reader is left. So abort
+        // first, while the number is its own.
         if self.found().is_none() {
             return Ok(());
         }
@@ -151,7 +151,7 @@ mod tests {
         let later = there(97, 60, "/a/models", mountinfo::TYPE);
         assert!(!ours(Some("52"), Some(97)).is(&later), "its own number was given again");
         assert!(!ours(Some("52"), Some(97)).is(&there(97, 52, "/a/models", "tmpfs")));
-        // As a former version noted it.
+        // As an older version noted it.
         assert!(ours(Some("52"), None).is(&there(97, 52, "/a/models", mountinfo::TYPE)));
         assert!(!ours(Some("52"), None).is(&moved));
     }

@@ -1,37 +1,37 @@
-//! What is mounted, as `/proc/self/mountinfo` tells: without touching a mount, which may be dead.
+//! The mount table from `/proc/self/mountinfo`, read without touching a mount, which may be dead.
 //!
-//! Pure but for reading that file.
+//! Invariant: mounts are only read, never changed. Pure except for reading that file; any thread.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The type that our mounts have.
+/// The file system type of modelfs mounts.
 pub(super) const TYPE: &str = "fuse.modelfs";
 
-/// One mount.
+/// One entry of the mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
-    /// The mount's own number, as long as it is mounted; it stays when a folder above is renamed.
+    /// The mount id, constant while it is mounted; it stays when a parent folder is renamed.
     pub(super) id: u64,
     /// `major:minor`.
     pub(super) device: String,
     pub(super) point: PathBuf,
     pub(super) kind: String,
-    /// What it was mounted from: a name, of a FUSE mount.
+    /// The mount source; for a FUSE mount, a name.
     pub(super) source: String,
-    /// The user who mounted it, of a FUSE mount.
+    /// For a FUSE mount, the user who mounted it.
     pub(super) user: Option<u32>,
 }
 
 impl Mounted {
-    /// The number of a FUSE connection: its device's minor number.
+    /// The connection number of a FUSE mount: the minor number of its device.
     pub(super) fn connection(&self) -> Option<&str> {
         self.device.split_once(':').map(|(_, minor)| minor)
     }
 }
 
-/// All mounts, those above others later.
+/// All mounts; a mount over another one comes later.
 pub(super) fn all() -> Vec<Mounted> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     table.split(|b| *b == b'\n').filter_map(parse).collect()
@@ -60,7 +60,7 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     })
 }
 
-/// Blanks and backslashes stand there as `\040`.
+/// Resolves octal escapes: a blank is `\040`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,7 +1,7 @@
-//! What is agreed with the kernel when a mount begins.
+//! Negotiation with the kernel when a mount begins.
 //!
-//! Invariant: nothing is required; what the kernel lacks only costs speed, and passthrough says why
-//! it is not there.
+//! Invariant: no capability is required; a missing one only costs speed, and missing passthrough comes
+//! with its reason. Plain functions; one thread, during FUSE_INIT.
 
 use std::io;
 
@@ -9,36 +9,37 @@ use fuser::{InitFlags, KernelConfig};
 
 use crate::options::Agreed;
 
-/// The largest read: what one request carries at most by the kernel's default limit of 256 pages.
+/// Maximum read size: the most that one request carries at the kernel's default limit of 256 pages.
 const MAX_READ: u32 = 1 << 20;
-/// The largest read of kernels without a say in it: 32 pages.
+/// Maximum read size of kernels where it is fixed: 32 pages.
 const OLD_MAX_READ: u32 = 128 << 10;
-/// Reads that the kernel may have under way through its page cache. All there can be: those that
-/// wait for a dead registry count too, and would keep cached ones from being asked for. Beyond
-/// three quarters it reads no further ahead.
+/// Maximum number of background reads through the kernel's page cache. As many as possible: reads that
+/// wait for an unreachable registry count too and would hold back cached ones. Above the congestion
+/// threshold of three quarters the kernel stops readahead.
 const MAX_BACKGROUND: u16 = u16::MAX;
 const CONGESTION: u16 = MAX_BACKGROUND / 4 * 3;
-/// How deep file systems may be stacked: with 2 the cache may itself lie on an overlay, as it does
-/// in containers. The price: our mount cannot be the lower layer of an overlay.
+/// Maximum stacking depth: with 2 the cache may itself be on an overlay, as it is in containers. The
+/// price: our mount cannot be the lower layer of an overlay.
 const STACK_DEPTH: u32 = 2;
-/// The number of CAP_SYS_ADMIN in a set of capabilities.
+/// The bit of CAP_SYS_ADMIN in a capability set.
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// Asks for what helps; returns what came of it. `no_passthrough`: why not to ask for that.
+/// Requests the useful capabilities and returns what was agreed. `no_passthrough`: why not to request
+/// it.
 pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String>) -> Agreed {
     for wish in [
-        // Look-ups and lists in one folder side by side.
+        // Parallel lookups and lists in one folder.
         InitFlags::FUSE_PARALLEL_DIROPS,
         InitFlags::FUSE_ASYNC_READ,
-        // Direct reads of one file side by side.
+        // Parallel direct reads of one file.
         InitFlags::FUSE_ASYNC_DIO,
-        // Attributes along with lists, where the reader turns out to want them.
+        // Lists with attributes, when the reader turns out to use them.
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_READDIRPLUS_AUTO,
-        // `ls -l` asks each file for its access list: with this, the kernel remembers that there is
-        // none. It brings checks of modes along, which every mount asks for anyway.
+        // `ls -l` reads each file's ACL: with this, the kernel caches that there is none. It implies
+        // permission checks by mode, which every mount enables anyway.
         InitFlags::FUSE_POSIX_ACL,
-        // A list needs no handle, so the kernel need not ask for one.
+        // A list needs no handle, so the kernel need not request one.
         InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     ] {
         if let Err(lacks) = config.add_capabilities(wish) {
@@ -47,7 +48,7 @@ pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String
     }
     let many_pages = config.capabilities().contains(InitFlags::FUSE_MAX_PAGES);
     for outcome in [
-        // Governs the size of reads too; nothing is ever written.
+        // This also limits the size of reads; nothing is ever written.
         config.set_max_write(MAX_READ).map(drop),
         config.set_max_background(MAX_BACKGROUND).map(drop).map_err(u32::from),
         config.set_congestion_threshold(CONGESTION).map(drop).map_err(u32::from),
@@ -57,8 +58,8 @@ pub(super) fn negotiate(config: &mut KernelConfig, no_passthrough: Option<String
         }
     }
     let why_not = no_passthrough.or_else(|| take_passthrough(config).err());
-    // Only where the kernel never reads by itself, and for the whole life of the mount: a kernel that
-    // opens no files would not tell when those that it has open are closed, either.
+    // Only without passthrough, and for the whole life of the mount: a kernel that sends no opens does
+    // not send the releases of files that are already open either.
     if why_not.is_some() && config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_err() {
         tracing::debug!("the kernel insists on opening files");
     }
@@ -91,8 +92,8 @@ fn has_sys_admin(status: &str) -> bool {
     set.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
 }
 
-/// Why the kernel will refuse every backing file, as its answer to one tells; none if the next one
-/// may do.
+/// Why the kernel will refuse every backing file, judged by its error for one; none if the next one may
+/// succeed.
 pub(super) fn why_refused(error: &io::Error) -> Option<&'static str> {
     use rustix::io::Errno;
     match Errno::from_io_error(error)? {

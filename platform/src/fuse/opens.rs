@@ -1,9 +1,9 @@
-//! Opens and closes, told to the broker one after the other.
+//! Reports opens and closes to the broker, one at a time.
 //!
-//! Invariant: the broker hears of opens and closes in our order, and of an open before the kernel
-//! does. Concurrency: at most one thread waits for the broker, however long that takes: the one that
-//! brings an open while nobody waits, since waking another one costs as much as the open; what comes
-//! meanwhile is left to a thread of its own. That ends when the last [`Opens`] is dropped.
+//! Invariant: the broker receives opens and closes in our order, and an open before the kernel gets its
+//! reply. Concurrency: at most one thread waits for the broker, however long that takes. If none waits,
+//! the thread with the open waits itself, since waking another one costs as much as the open. Jobs that
+//! arrive meanwhile go to a separate thread, which ends when the last [`Opens`] is dropped.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,29 +19,29 @@ use super::modes::{Modes, Open, RequestNumber};
 use super::replies::{opened_passthrough, refused};
 use crate::options::Agreed;
 
-/// Data stays in the page cache from open to open, since content never changes; nothing is ever
-/// written, so a close has nothing to say.
+/// Content never changes, so the page cache stays valid across opens. Nothing is ever written, so a
+/// close needs no flush.
 const FILE_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 
-/// What is to be done.
+/// A job for the broker.
 enum Job {
     Open { ino: Ino, request: RequestNumber, opened: Opened, reply: ReplyOpen },
     Release { ino: Ino, handle: Handle, reply: ReplyEmpty },
 }
 
-/// The way to the broker.
+/// The path to the broker.
 #[derive(Clone)]
 pub(super) struct Opens {
     teller: Arc<Mutex<Teller>>,
-    /// Jobs that are left to the thread and not done.
+    /// Jobs queued for the thread and not done.
     left: Arc<AtomicUsize>,
     jobs: Sender<Job>,
-    /// Whether there is a thread to spare that may wait itself.
+    /// Whether a thread that takes requests may wait here: there is more than one.
     may_wait: bool,
 }
 
 impl Opens {
-    /// Starts the thread. `modes`: what is open already; `threads`: how many read requests.
+    /// Starts the thread. `modes`: the files already open; `threads`: the number that take requests.
     pub(super) fn start(
         vfs: Arc<Vfs>,
         broker: Arc<dyn MountBroker>,
@@ -77,15 +77,15 @@ impl Opens {
             return teller.tell(job);
         }
         self.left.fetch_add(1, Ordering::AcqRel);
-        // The thread ends only after the last sender. A job that were lost would be answered with an
-        // error by the drop of its reply.
+        // The thread ends only after the last sender. If a job were lost, dropping its reply would
+        // answer it with an error.
         if self.jobs.send(job).is_err() {
             tracing::error!("the thread for opens is gone");
         }
     }
 }
 
-/// The thread.
+/// The thread's loop.
 fn work(teller: &Mutex<Teller>, left: &AtomicUsize, queue: &Receiver<Job>) {
     while let Ok(job) = queue.recv() {
         teller.lock().unwrap_or_else(PoisonError::into_inner).tell(job);
@@ -93,7 +93,7 @@ fn work(teller: &Mutex<Teller>, left: &AtomicUsize, queue: &Receiver<Job>) {
     }
 }
 
-/// Who tells the broker.
+/// Reports to the broker.
 struct Teller {
     vfs: Arc<Vfs>,
     broker: Arc<dyn MountBroker>,
@@ -106,7 +106,8 @@ impl Teller {
         match job {
             Job::Open { ino, request, opened, reply } => self.open(ino, request, opened, reply),
             Job::Release { ino, handle, reply } => {
-                // The kernel's number first: while it lives, the tree keeps the file from eviction.
+                // The kernel's backing id first: while it exists, the tree protects the file from
+                // eviction.
                 self.modes.released(ino, handle);
                 self.broker.released(ino, handle);
                 self.vfs.release(ino, handle);
@@ -117,7 +118,7 @@ impl Teller {
 
     fn open(&mut self, ino: Ino, request: RequestNumber, opened: Opened, reply: ReplyOpen) {
         let Opened { handle, backing } = opened;
-        // The inode's mode, also one of a former process's making; else the tree's wish.
+        // The inode's mode, even if a former process set it; else the mode that the tree wants.
         let backing = self.modes.of(ino).unwrap_or_else(|| {
             let registered = self.broker.register(ino, &*backing?);
             registered.inspect_err(|error| refused(error, &self.vfs, &self.agreed)).ok()

@@ -1,8 +1,8 @@
-//! What a mount point may be: no folder that is needed, none that holds one, none that has content.
+//! Checks that a mount point neither is nor contains a protected folder, and is empty.
 //!
-//! Folders are compared by their resolved path, and by device and inode, which also finds those that
-//! are mounted in two places. A folder that does not answer is compared by its path alone. The
-//! comparison is a function of values.
+//! Invariant: folders are compared by resolved path and by device and inode, which also finds folders
+//! that are mounted in two places. A folder that does not answer is compared by path alone. The
+//! comparison is pure; looking at a folder uses a thread of its own.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -13,15 +13,15 @@ use std::time::Duration;
 use crate::error::MountError;
 use crate::options::{MountOptions, Protected};
 
-/// How long a folder may take to say what it is: a local one needs far less, and a file system that
-/// hangs must not keep a mount from starting that can do without it.
+/// How long a folder may take to answer `stat`: a local one needs far less, and a hung file system must
+/// not block a mount that does not need it.
 const ANSWERS: Duration = Duration::from_secs(2);
 
-/// A folder on the way to another one.
+/// A folder on the path from another one to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     path: PathBuf,
-    /// Its device and inode, if it is there.
+    /// Its device and inode, if it exists.
     id: Option<(u64, u64)>,
 }
 
@@ -31,7 +31,7 @@ impl Step {
     }
 }
 
-/// How a mount point lies to a folder.
+/// The position of a mount point relative to a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relation {
     Is,
@@ -39,7 +39,7 @@ enum Relation {
     LiesIn,
 }
 
-/// Why nothing may be mounted at this folder, which is there, if so.
+/// Checks whether an existing folder may be a mount point.
 pub(super) fn check(
     point: &Path,
     found: &Metadata,
@@ -81,7 +81,7 @@ fn why_not(protected: &Protected, relation: Option<Relation>) -> Option<String> 
     }
 }
 
-/// Each is a way from the folder itself up to the root.
+/// Both slices go from the folder itself up to the root.
 fn relation(point: &[Step], folder: &[Step]) -> Option<Relation> {
     let (here, there) = (point.first()?, folder.first()?);
     if here.is(there) {
@@ -95,7 +95,7 @@ fn relation(point: &[Step], folder: &[Step]) -> Option<Relation> {
     }
 }
 
-/// The way from a folder up to the root.
+/// The path from a folder up to the root.
 fn steps(folder: PathBuf) -> Vec<Step> {
     let step = |path: &Path| {
         let id = std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
@@ -117,11 +117,11 @@ fn steps_in_time(folder: &Path) -> Vec<Step> {
     })
 }
 
-/// The path without links, as far as it is there.
+/// Resolves links in the part of the path that exists.
 fn resolved(path: &Path) -> PathBuf {
     let real = |above: &Path| Some((above.canonicalize().ok()?, path.strip_prefix(above).ok()?));
     match path.ancestors().find_map(|above| Some((above, real(above)?))) {
-        // To join an empty rest would add a slash.
+        // Joining an empty rest would add a slash.
         Some((above, (real, _))) if above == path => real,
         Some((_, (real, rest))) => real.join(rest),
         None => path.to_owned(),

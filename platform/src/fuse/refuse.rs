@@ -1,6 +1,6 @@
-//! What is answered while nobody serves the mount and nobody will: an error, with its reason.
+//! Answers requests with an error and its reason while no worker serves the mount and none will.
 //!
-//! Invariant: every request that wants an answer gets one, none gets data. One thread.
+//! Invariant: every request that needs a reply gets one; none gets data. One thread.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,11 +10,12 @@ use modelfs::vfs::{Handle, Ino};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// The kernel's smallest buffer for requests; ours carry no data.
+/// Minimum read buffer that the kernel accepts (maximum write plus headers); our requests carry no
+/// data.
 const REQUEST: usize = 1 << 20 | 4096;
 /// `fuse_in_header`.
 const HEADER: usize = 40;
-/// The inode, in the header.
+/// Offset of the inode in the header.
 const NODE: usize = 16;
 const FORGET: u32 = 2;
 const RELEASE: u32 = 18;
@@ -37,7 +38,7 @@ fn long(bytes: &[u8], at: usize) -> u64 {
     long.map_or(0, u64::from_ne_bytes)
 }
 
-/// The answer to a request; none where the kernel wants none.
+/// The reply to a request; none where the kernel expects none.
 fn answer(request: &[u8], reason: &str) -> Option<Vec<u8>> {
     let unique = request.get(8..16)?;
     let reply = |error: i32, body: &[u8]| {
@@ -57,7 +58,7 @@ fn answer(request: &[u8], reason: &str) -> Option<Vec<u8>> {
             let name = name.split(|b| *b == 0).next().unwrap_or_default();
             match (name == ERROR_ATTRIBUTE, word(request, HEADER) as usize) {
                 (false, _) => reply(errno(Errno::NODATA), &[]),
-                // Size and padding: how large it is.
+                // `fuse_getxattr_out`: size, padding.
                 (true, 0) => reply(0, &[(reason.len() as u32).to_ne_bytes(), [0; 4]].concat()),
                 (true, room) if room < reason.len() => reply(errno(Errno::RANGE), &[]),
                 (true, _) => reply(0, reason.as_bytes()),
@@ -67,8 +68,8 @@ fn answer(request: &[u8], reason: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Answers the next request, if one comes in time; `false`: the connection has ended.
-/// `released` hears of closed files.
+/// Answers the next request, if one arrives in time; `false`: the connection has ended.
+/// `released` is called for a closed file.
 pub(super) fn one(
     device: BorrowedFd<'_>,
     reason: &str,
@@ -85,7 +86,7 @@ pub(super) fn one(
     let mut buffer = vec![0; REQUEST];
     let len = match rustix::io::read(device, &mut buffer) {
         Ok(len) => len,
-        // Gone before we had it.
+        // The request was cancelled before we read it.
         Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => return Ok(true),
         Err(Errno::NODEV) => return Ok(false),
         Err(error) => return Err(error.into()),

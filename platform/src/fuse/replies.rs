@@ -1,6 +1,6 @@
-//! What the adapter's methods have in common: names coming in, attributes going out, refusals.
+//! Helpers of the adapter's methods: names in requests, attributes in replies, refused backing files.
 //!
-//! Plain functions.
+//! Invariant: the broker alone owns backing ids. Plain functions; any thread.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,10 +13,10 @@ use super::modes::BackingNumber;
 use super::negotiate;
 use crate::options::Agreed;
 
-/// The longest name that we could have.
+/// Maximum name length.
 pub(super) const MAX_NAME: usize = 255;
 
-/// Text of a name; none for what no registry can have published.
+/// The name as text; an error for a name that no registry can have published.
 pub(super) fn text(name: &OsStr) -> Result<&str, Errno> {
     if name.len() > MAX_NAME {
         return Err(Errno::ENAMETOOLONG);
@@ -24,16 +24,16 @@ pub(super) fn text(name: &OsStr) -> Result<&str, Errno> {
     name.to_str().ok_or(Errno::ENOENT)
 }
 
-/// Says that the kernel is to read a file by itself.
+/// Answers an open with passthrough.
 #[allow(unsafe_code)]
 pub(super) fn opened_passthrough(reply: ReplyOpen, fh: FileHandle, number: BackingNumber) {
-    // SAFETY: the value is forgotten below, so the broker stays the one who takes the number back.
+    // SAFETY: the value is forgotten below, so only the broker unregisters the backing id.
     let backing = unsafe { reply.wrap_backing(number.0) };
     reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing);
     let _ = backing.into_raw();
 }
 
-/// The size, if that is what was asked for, else the value, if it fits.
+/// Sends the size if that was requested, else the value if it fits.
 pub(super) fn send_attribute(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match value {
         Err(error) => reply.error(error),
@@ -43,7 +43,7 @@ pub(super) fn send_attribute(value: Result<Vec<u8>, Errno>, size: u32, reply: Re
     }
 }
 
-/// Notes that the kernel refused a backing file, for good if it always will.
+/// Records that the kernel refused a backing file; turns passthrough off if it always will.
 pub(super) fn refused(error: &io::Error, vfs: &Vfs, agreed: &Mutex<Agreed>) {
     match negotiate::why_refused(error) {
         None => tracing::warn!(%error, "a complete file could not be left to the kernel"),

@@ -1,8 +1,8 @@
-//! Serving a connection: shaking hands, answering on several threads, going on where a former
-//! process died.
+//! Serving a connection: the handshake, answers on several threads, takeover after a former process
+//! died.
 //!
-//! Invariant: no request is read before the broker has what was agreed; what a former process had
-//! taken is asked for again only when everything it had opened is known. Concurrency: see `fuse`.
+//! Invariant: no request is read before the broker has the reply to FUSE_INIT. Requests that a former
+//! process read are resent only when all files that it had opened are known. Concurrency: see `fuse`.
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,20 +23,20 @@ use super::modes::{Modes, Open};
 use super::opens::Opens;
 use crate::options::Agreed;
 
-/// The answer to the first request fits (`fuse_out_header` and `fuse_init_out` are 80 bytes).
+/// Buffer size for the reply to FUSE_INIT (`fuse_out_header` and `fuse_init_out` are 80 bytes).
 const FIRST_ANSWER: usize = 1024;
 
 /// A connection to serve.
 pub struct Task {
     /// Its descriptor.
     pub device: OwnedFd,
-    /// The first request.
+    /// The FUSE_INIT request.
     pub offer: Vec<u8>,
-    /// What is open already.
+    /// The files already open.
     pub open: Vec<Open>,
-    /// Whether another process has served before.
+    /// Whether another process has served this connection before.
     pub takes_over: bool,
-    /// Why the kernel is not to read files by itself, if so.
+    /// Why passthrough must not be used, if so.
     pub no_passthrough: Option<String>,
     /// Threads that take requests from the kernel.
     pub threads: usize,
@@ -49,15 +49,15 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// What the kernel agreed to; passthrough may turn out impossible only later.
+    /// What the kernel agreed to; passthrough may turn out to be impossible later.
     pub fn agreed(&self) -> Agreed {
         self.agreed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Resolves when the connection has ended, by whoever.
+    /// Resolves when the connection has ended, from inside or outside.
     pub async fn ended(&self) {
         let mut ended = self.ended.clone();
-        // An error means that the thread is gone, which is an end too.
+        // An error means that the thread has ended, and the connection with it.
         ended.wait_for(|ended| *ended).await.ok();
     }
 
@@ -66,8 +66,8 @@ impl Serving {
     }
 }
 
-/// Serves until the connection ends. Call it within the tokio runtime whose tasks answer what has to
-/// wait.
+/// Serves until the connection ends. Call it within the tokio runtime that is to run the requests that
+/// have to wait.
 pub fn serve(vfs: Arc<Vfs>, task: Task, broker: Arc<dyn MountBroker>) -> io::Result<Serving> {
     let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
     let agreed = Agreed { passthrough: false, why_not: None, max_read: 0 };
@@ -93,20 +93,20 @@ pub fn serve(vfs: Arc<Vfs>, task: Task, broker: Arc<dyn MountBroker>) -> io::Res
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = false;
-    // fuser insists on reading a first request: it gets it from us, and its answer goes to the
-    // broker, who alone knows whether the kernel still waits for one.
+    // fuser always reads FUSE_INIT first: we send it, and its reply goes to the broker, which alone
+    // knows whether the kernel still waits for one.
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::io::write(&ours, &task.offer)?;
-    // Who may come in is decided by the kernel (allow_other), not a second time here.
+    // The kernel decides which users have access (allow_other); we do not check it a second time.
     let session = Session::from_fd(adapter, theirs, SessionACL::All, config)?;
     let mut reply = [0; FIRST_ANSWER];
     let len = rustix::io::read(&ours, &mut reply)?;
     broker.answered(&reply[..len])?;
     device::swap_in(task.device.as_fd(), session.as_fd().as_raw_fd())?;
-    // Before any thread reads: what they take must not be sent a second time.
+    // Before any thread reads: the kernel must not resend requests that they read.
     if task.takes_over {
-        device::send_again(&task.device)?;
+        device::resend(&task.device)?;
     }
     let ended = start(session, &vfs)?;
     Ok(Serving { agreed, ended })
@@ -128,14 +128,14 @@ fn start(session: Session<Adapter>, vfs: &Vfs) -> io::Result<watch::Receiver<boo
     Ok(ended)
 }
 
-/// Carries the catalog's changes to the kernel until there can be no more.
+/// Sends invalidations to the kernel until their sender is gone.
 fn invalidate(notifier: &Notifier, mut changes: mpsc::UnboundedReceiver<Invalidation>) {
     while let Some(change) = changes.blocking_recv() {
         let told = match &change {
             Invalidation::Entry { parent, name } => {
                 notifier.inval_entry(INodeNo(parent.0), OsStr::new(&**name))
             }
-            // All of its cached list, which the kernel keeps like a file's pages.
+            // Invalidates its whole cached list, which the kernel keeps like a file's pages.
             Invalidation::Folder { ino } => notifier.inval_inode(INodeNo(ino.0), 0, 0),
         };
         if let Err(error) = told {

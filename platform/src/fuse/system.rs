@@ -1,8 +1,8 @@
-//! Mounting and unmounting: the system calls, or `fusermount3` for those who may not.
+//! Mounting and unmounting: by system call, or by `fusermount3` without the privilege.
 //!
-//! We mount ourselves, not through fuser, so that after a lazy unmount nothing tries to unmount
-//! the same path again and hits somebody else's mount. No `unsafe`: the helper gets its socket as
-//! standard input. Blocking; no state.
+//! Invariant: we mount ourselves, not through fuser, so that after a lazy unmount nothing unmounts the
+//! same path again and hits another mount. No `unsafe`: the helper gets its socket as standard input.
+//! Blocking; no state; any thread.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -20,7 +20,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::mountinfo::TYPE;
 use crate::error::MountError;
 
-/// The helpers, newest first.
+/// The helper programs, newest first.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 const DEVICE: &str = "/dev/fuse";
 
@@ -28,7 +28,7 @@ fn failed(point: &Path, source: impl Into<io::Error>) -> MountError {
     MountError::Failed { path: point.to_owned(), source: source.into() }
 }
 
-/// Mounts as `source`, a name without blanks and commas; the descriptor is the connection.
+/// Mounts with this `source`, a name without blanks and commas; returns the connection's descriptor.
 pub(super) fn mount(point: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
     if !Path::new(DEVICE).exists() {
         return Err(MountError::NoFuse(format!(
@@ -90,7 +90,7 @@ fn mount_with_helper(point: &Path, source: &str, allow_other: bool) -> Result<Ow
     }
 }
 
-/// Runs the first helper that is there.
+/// Runs the first helper that is installed.
 fn helper<T>(run: impl Fn(&mut Command) -> io::Result<T>) -> io::Result<Option<T>> {
     for name in HELPERS {
         match run(&mut Command::new(name)) {
@@ -101,7 +101,7 @@ fn helper<T>(run: impl Fn(&mut Command) -> io::Result<T>) -> io::Result<Option<T
     Ok(None)
 }
 
-/// The descriptor that the helper sends; none if it only hung up.
+/// The descriptor that the helper sends; none if it closed the socket without one.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -117,13 +117,13 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     Ok(descriptors.flatten().next())
 }
 
-/// Unmounts: plainly, else lazily, so that open files do not keep the folder. Returns whether it
-/// was lazy, that is, whether files may still be open.
+/// Unmounts: normally, else lazily, so that open files do not block the folder. Returns whether it was
+/// lazy, that is, whether files may still be open.
 pub(super) fn unmount(point: &Path) -> Result<bool, MountError> {
     for (flags, lazy) in [(UnmountFlags::NOFOLLOW, false), (UnmountFlags::DETACH, true)] {
         match rustix::mount::unmount(point, flags) {
             Ok(()) => return Ok(lazy),
-            // Not ours to do, as a user: the helper may.
+            // A user may not unmount this; the helper may.
             Err(Errno::PERM) => return unmount_with_helper(point),
             Err(Errno::BUSY) if !lazy => {}
             Err(error) => return Err(failed(point, error)),
