@@ -1,20 +1,20 @@
-//! Buffers for bodies and reads, used again and again: a new one of a MiB costs 256 page faults,
-//! more than hashing what is put into it.
+//! A pool of buffers for bodies and reads: a new buffer of a MiB costs 256 page faults, more than hashing
+//! its content.
 //!
-//! Invariant: a buffer is in the pool or in one owner's hands; the pool never holds more than its
-//! limit. One short lock; buffers come back when the last reference to their bytes goes.
+//! Invariant: a buffer is in the pool or has one owner; the pool never holds more than its limit.
+//! Concurrency: one short lock; a buffer returns when the last reference to its bytes is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// The most bytes that wait for their next use: as many batches of a MiB as a fast download has in
-/// hand, or two chunks of the usual size.
+/// Maximum size of the pool: as many batches of a MiB as a fast download has in memory, or two chunks of
+/// the usual size.
 const KEPT: usize = 24 << 20;
-/// A buffer is not lent for less than this share of it, or small reads would sit on large ones.
+/// Maximum ratio of buffer size to request: otherwise small reads would hold large buffers.
 const WASTE: usize = 16;
 
-/// Where buffers wait. Clones share it.
+/// The pool. Clones share it.
 #[derive(Clone, Default)]
 pub struct Buffers(Arc<Mutex<Waiting>>);
 
@@ -47,7 +47,7 @@ impl Buffers {
 }
 
 impl Waiting {
-    /// The smallest that is large enough, but not far too large.
+    /// Takes the smallest buffer that is large enough, but not more than `WASTE` times too large.
     fn take(&mut self, len: usize) -> Option<Vec<u8>> {
         let fits = len..=len.saturating_mul(WASTE);
         let sizes = self.buffers.iter().map(Vec::len).enumerate();
@@ -58,12 +58,12 @@ impl Waiting {
 }
 
 impl Buffer {
-    /// To be filled.
+    /// The bytes to fill.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.len]
     }
 
-    /// Filled: for reading, until the last reference goes.
+    /// The filled bytes, read-only. The buffer returns to the pool with the last reference.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }

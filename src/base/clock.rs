@@ -1,18 +1,18 @@
-//! The outside world's time, behind a trait so that tests can hold it still.
+//! Time, behind a trait so that tests can control it.
 //!
-//! Invariant: `now` never goes back; `wall` may. Implementations are shared freely between threads.
+//! Invariant: `now` never goes back; `wall` may. Concurrency: implementations are shared between threads.
 
 use std::time::{Instant, SystemTime};
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
-    /// A time that only moves forward, for ages and deadlines.
+    /// Monotonic time, for ages and deadlines.
     fn now(&self) -> Instant;
-    /// The time of day, for records that outlive the process.
+    /// Wall-clock time, for records that outlive the process.
     fn wall(&self) -> SystemTime;
 }
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;
 
@@ -26,8 +26,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A time as people and programs read it. A clock may stand before 1970, which this form cannot say:
-/// that is shown as 1970.
+/// Formats a time as RFC 3339. A clock may be set before 1970, which this format cannot represent: that
+/// is shown as 1970.
 pub fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at.max(SystemTime::UNIX_EPOCH)).to_string()
 }

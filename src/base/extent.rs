@@ -1,4 +1,4 @@
-//! Byte ranges that know what they count in: a file's bytes and an object's bytes never mix.
+//! Byte ranges typed by what they count in: ranges of a file and of an object cannot be mixed.
 //!
 //! Invariant: `start <= end`. Plain values.
 
@@ -47,17 +47,17 @@ impl<S> Extent<S> {
         self.end
     }
 
-    /// How many bytes.
+    /// Length in bytes.
     pub const fn len(&self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether it has no byte.
+    /// Whether it is empty.
     pub const fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// The bytes that both have; empty (at this one's start or later) if none.
+    /// The common bytes; if none, an empty range at this one's start or later.
     pub fn intersect(&self, other: &Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }

@@ -1,6 +1,6 @@
-//! What every layer may use and no layer owns: ranges, sizes and times as people write them.
+//! Utilities of all layers: ranges, buffers, and sizes and times in text form.
 //!
-//! Nothing here does I/O or knows what it is used for.
+//! Invariant: nothing here does I/O or knows its users. Concurrency: see each module.
 
 pub(crate) mod buffers;
 pub mod clock;

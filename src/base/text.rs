@@ -1,12 +1,12 @@
-//! Other people's texts, as messages show them.
+//! Shortens foreign texts for messages.
 //!
-//! Invariant: what comes out is one short line, however long and whatever it was. Pure functions.
+//! Invariant: the result is one short line, whatever the input. Pure functions.
 
-/// A message that has other people's texts in it fits a line of a log.
+/// Maximum length of a message with foreign text: one line of a log.
 pub const MESSAGE: usize = 300;
 
-/// The beginning of a text with its control characters escaped, in at most `most` characters and
-/// a sign that there is more.
+/// The beginning of a text with control characters escaped: at most `most` characters, then `…` if there
+/// is more.
 pub fn brief(text: &str, most: usize) -> String {
     let mut out = String::new();
     let mut room = most;

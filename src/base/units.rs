@@ -1,6 +1,6 @@
-//! Sizes and durations as people write them, read and shown in one way everywhere.
+//! Sizes and durations in text form, parsed and shown in one way everywhere.
 //!
-//! Invariant: what is shown can be read back. Pure functions.
+//! Invariant: what is shown can be parsed again. Pure functions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,10 +40,10 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// The longest duration that is understood, a century: more cannot be added to every clock.
+/// Maximum duration, a century: more cannot be added to every clock.
 pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Characters of what was written that an error shows.
+/// Maximum number of characters of the input that an error shows.
 const SHOWN: usize = 60;
 
 /// Why a text is not a size or a duration.
@@ -52,7 +52,7 @@ pub enum UnitError {
     /// Not a number of bytes.
     #[error("'{0}' is not a size: write for example 4096, 128KiB, 10MiB or 50GiB")]
     Size(String),
-    /// Not a length of time.
+    /// Not a duration.
     #[error(
         "'{0}' is not a duration: write for example 500ms, 60s, 5m or 1h30m, at most 100 years"
     )]
@@ -69,7 +69,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// Reads a duration such as `60s`, `1h30m` or, meaning seconds, `60`; at most [`LONGEST`].
+/// Parses a duration such as `60s`, `1h30m` or, meaning seconds, `60`; at most [`LONGEST`].
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let time = match text.trim().parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -79,8 +79,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     time.filter(|time| *time <= LONGEST).ok_or_else(|| UnitError::Duration(brief(text, SHOWN)))
 }
 
-/// Whether the parts of a duration cannot add up to more than can be counted, where humantime
-/// panics: the longest, `9999999999y`, is 3·10¹⁷ seconds, and there is room for five.
+/// Whether the parts of a duration cannot overflow when added, where humantime panics: the longest part,
+/// `9999999999y`, is 3·10¹⁷ seconds, and the text has room for five.
 fn fits(text: &str) -> bool {
     text.len() <= 64 && text.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= 10)
 }
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert!(parse_duration("soon").is_err());
         assert_eq!(parse_duration("36500days"), Ok(LONGEST));
-        // A deadline that cannot be added to the clock would end every read in a panic.
+        // A deadline that cannot be added to the clock would make every read panic.
         for long in [
             "36501days",
             "18446744073709551615",

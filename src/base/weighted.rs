@@ -1,13 +1,14 @@
-//! A cache that is bounded by what its values weigh.
+//! An LRU cache bounded by the weight of its values.
 //!
-//! Invariant: the weights add up to at most the limit, or there is but one value: what was just
-//! brought can always be used. One owner; the caller brings the lock.
+//! Invariant: the weights add up to at most the limit, or there is only one value: the newest is always
+//! kept.
+//! Concurrency: one owner; the caller locks.
 
 use std::hash::Hash;
 
 use lru::LruCache;
 
-/// The least recently used go first.
+/// Evicts the least recently used values first.
 pub(crate) struct Weighted<K: Hash + Eq, V> {
     list: LruCache<K, (usize, V)>,
     weight: usize,
@@ -15,17 +16,17 @@ pub(crate) struct Weighted<K: Hash + Eq, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Weighted<K, V> {
-    /// An empty one.
+    /// An empty cache.
     pub(crate) fn new(limit: usize) -> Self {
         Self { list: LruCache::unbounded(), weight: 0, limit }
     }
 
-    /// The value, now the most recently used.
+    /// Returns the value and marks it as most recently used.
     pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         self.list.get(key).map(|(_, value)| value.clone())
     }
 
-    /// Keeps a value, and drops what has become too much.
+    /// Stores a value, and evicts others until the limit is met.
     pub(crate) fn put(&mut self, key: K, weight: usize, value: V) {
         if let Some((old, _)) = self.list.put(key, (weight, value)) {
             self.weight -= old;

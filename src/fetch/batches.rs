@@ -1,4 +1,4 @@
-//! How a run of leaves is cut into batches, which are verified and written in one go. Pure.
+//! Cuts a run of leaves into batches. A batch is verified and written in one go. Pure.
 
 use std::ops::Range;
 
@@ -8,8 +8,8 @@ use crate::model::Object;
 /// small enough that readers do not wait for it.
 pub const BATCH: u64 = 1 << 20;
 
-/// Cuts a run of leaves into batches: one leaf first, for the reader that waits for it, then twice as many
-/// each time up to [`BATCH`].
+/// Cuts a run of leaves into batches. The first batch is one leaf, for the reader that waits for it; each
+/// further batch doubles, up to [`BATCH`].
 pub struct Batches {
     rest: Range<u64>,
     next: u64,
@@ -17,7 +17,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Of a run of leaves of an object.
+    /// The batches of a run of leaves of an object.
     pub fn new(object: &Object, run: Range<u64>) -> Self {
         let most = (BATCH / object.check.leaf_size(object.len)).max(1);
         Self { rest: run, next: 1, most }

@@ -1,4 +1,4 @@
-//! Work that blocks on the disk runs on the runtime's blocking pool.
+//! Runs work that blocks on the disk on the blocking pool of the runtime. Stateless.
 
 use super::error::FetchError;
 

@@ -1,4 +1,4 @@
-//! A file of a version together with its blob. Plain values.
+//! A file of a version with its blob. Plain values.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::store::Blob;
 pub struct CachedFile {
     /// The version.
     pub manifest: Arc<Manifest>,
-    /// Which of its files.
+    /// The index of the file in the version.
     pub file: FileIx,
-    /// Its blob; none if the file is empty.
+    /// The blob; `None` if the file is empty.
     pub blob: Option<Arc<Blob>>,
 }

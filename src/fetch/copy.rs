@@ -1,7 +1,7 @@
-//! Leaves that other blobs of the store hold already, taken from there instead of the network.
+//! Copies leaves from other blobs of the store instead of fetching them from the network.
 //!
-//! Invariant: what another blob holds is only a hint: it is verified like what a registry sends.
-//! Concurrency: part of a flight's task; disk and hashing on the blocking pool.
+//! Invariant: the content of another blob is only a hint; it is verified like the answer of a registry.
+//! Concurrency: part of a flight's task; disk reads and hashing run on the blocking pool.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::model::{Check, Leaves, MAX_LEAF, Object};
 use crate::store::{Blob, LocalCopy, ReadState};
 
 impl Transfers {
-    /// Takes leaves from blobs that hold them for other files.
+    /// Copies leaves from blobs that hold the same bytes for other files.
     pub(super) async fn copy_from_other_blobs(
         &self,
         delivery: &Arc<Delivery>,
@@ -49,8 +49,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// The leaf list of an object of which other blobs have bytes: made from them when they are
-    /// all of it, so that no network is needed; else fetched.
+    /// The leaf list of an object that other blobs hold in part. If one of them holds the whole object,
+    /// the list is computed from it, without network; else it is fetched.
     async fn leaves_from(
         &self,
         flight: &Flight,
@@ -59,7 +59,7 @@ impl Transfers {
     ) -> Result<Leaves, FetchError> {
         let all = ObjectRange::new(0, object.len);
         let whole = sources.iter().find(|s| s.object.contains(&all));
-        // Held in memory while it is hashed, so only objects of the usual size.
+        // The object is held in memory while it is hashed, so only objects of the usual size.
         if let Some(source) = whole.filter(|_| object.len <= MAX_LEAF) {
             let _room = self.memory.take(object.len, &flight.urgency).await;
             let (blob, at) = (source.blob.clone(), source.file.start());
@@ -104,7 +104,7 @@ impl Transfers {
                     }))
                 })
                 .await??;
-                // What another file's blob holds may be another file's lie: then it is fetched.
+                // The other blob may hold wrong bytes. The rest is then fetched.
                 if bad.is_none_or(|bad| !bad.is_empty()) {
                     return Ok(());
                 }

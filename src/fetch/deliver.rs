@@ -103,7 +103,7 @@ impl Delivery {
             // Every blob gets what it can take, even if another one cannot.
             let store = |target| self.store(target, &run, start, bytes, local);
             let taken: Vec<bool> = self.targets.iter().map(store).collect();
-            let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::Passed };
+            let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::HandedOver };
             run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
         }
         bad

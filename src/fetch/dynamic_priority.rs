@@ -1,31 +1,31 @@
-//! How urgent a fetch is, and the news that it became more so.
+//! The urgency of a fetch, with notification when it rises.
 //!
-//! Invariant: it only rises. Shared between the flight and everybody who joins it.
+//! Invariant: it only rises. Concurrency: shared by the flight and all readers that join it; atomic.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
-/// Which bytes go first.
+/// Priority of a fetch, most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Somebody waits for them.
+    /// A reader waits for the bytes.
     Demand,
     /// A reader will probably ask for them soon.
     Readahead,
-    /// Somebody asked to have them here.
+    /// A user asked to have them in the cache.
     Prefetch,
 }
 
 /// A priority that can rise.
 #[derive(Debug)]
-pub struct Urgency {
+pub struct DynamicPriority {
     level: AtomicU8,
     risen: Notify,
 }
 
-impl Urgency {
-    /// At that priority.
+impl DynamicPriority {
+    /// An urgency of this priority.
     pub fn new(priority: Priority) -> Self {
         Self { level: AtomicU8::new(priority as u8), risen: Notify::new() }
     }
@@ -39,14 +39,14 @@ impl Urgency {
         }
     }
 
-    /// Makes it at least that urgent.
+    /// Raises the urgency to at least this priority.
     pub fn raise(&self, to: Priority) {
         if self.level.fetch_min(to as u8, Ordering::AcqRel) > to as u8 {
             self.risen.notify_waiters();
         }
     }
 
-    /// Resolves when it is more urgent than `than`.
+    /// Resolves once it is more urgent than `than`.
     pub async fn rises_above(&self, than: Priority) {
         loop {
             let risen = self.risen.notified();

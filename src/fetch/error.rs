@@ -1,6 +1,6 @@
-//! Why bytes could not be had.
+//! Why bytes could not be fetched.
 //!
-//! Every text is one line and names what was asked for. Plain values.
+//! Invariant: every message is one line and names what was requested. Plain values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::registry::{RegistryError, Retry};
 use crate::store::StoreError;
 
-/// Why bytes could not be had.
+/// Why bytes could not be fetched.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
-    /// The registry could not be reached, or has trouble, until the deadline or for good.
+    /// The registry cannot be reached, or fails, until the deadline or permanently.
     #[error("{0}")]
     Registry(#[from] RegistryError),
-    /// What came does not match its digest.
+    /// The received bytes do not match their digest.
     #[error("{what}: {why}")]
     Corrupt {
-        /// Which bytes of what, from where.
+        /// Which bytes, of which object, from which registry.
         what: String,
         /// What is wrong with them.
         why: String,
@@ -27,25 +27,25 @@ pub enum FetchError {
     TimedOut {
         /// The deadline's length.
         after: Duration,
-        /// What was being waited for.
+        /// The reason for the delay.
         last: String,
     },
     /// The store failed.
     #[error("{0}")]
     Store(Arc<StoreError>),
-    /// Never seen, and there is no registry to ask.
+    /// Not in the index, and no registry is configured.
     #[error("{what} is not known here and no registry was given to ask")]
     NotKnown {
-        /// What was asked for.
+        /// What was requested.
         what: String,
     },
-    /// The work was cut short from within: a shutdown, or a bug that was logged.
+    /// The fetch was stopped from within: by a shutdown, or by a bug that was logged.
     #[error("the fetch was stopped")]
     Stopped,
 }
 
 impl FetchError {
-    /// Whether asking again later may help.
+    /// Whether a later attempt may succeed.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Registry(error) => error.is_transient(),
@@ -63,8 +63,8 @@ impl FetchError {
         }
     }
 
-    /// Whether it says something about the flight only, not about the bytes: another flight may bring
-    /// them. A flight of a demand read needs no space in the store.
+    /// Whether the error concerns the flight, not the bytes: another flight may still get them. A flight
+    /// of a demand read needs no space in the store.
     pub(super) fn is_of_the_flight(&self) -> bool {
         matches!(self, Self::Stopped | Self::Store(_))
     }

@@ -1,7 +1,8 @@
 //! The fetcher: reads from the store, and starts flights for what the store lacks.
 //!
-//! Invariant: one flight per leaf, however many readers wait for it. Concurrency: `read_cached` waits for nothing but
-//! the disk; everything that may wait for a network runs as a task of the runtime.
+//! Invariant: one flight per leaf, however many readers wait for it.
+//! Concurrency: `read_cached` waits for nothing but the disk; everything that may wait for a network runs
+//! as a task of the runtime.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,25 +10,25 @@ use std::time::Duration;
 
 use super::cached_file::CachedFile;
 use super::deliver::Target;
+use super::dynamic_priority::Priority;
 use super::error::FetchError;
 use super::flight::{FlightKey, ObjectKey};
-use super::loads::Loads;
+use super::model_loads::ModelLoads;
 use super::options::{FetchOptions, Load, Traffic};
 use super::source::Source;
-use super::table::Ride;
+use super::table::Claim;
 use super::transfer::Transfers;
-use super::urgency::Priority;
 use crate::base::FileRange;
 use crate::base::buffers::Buffer;
 use crate::model::{FileIx, Manifest, ObjectIx, PartIx, PartRange};
 use crate::store::{Blob, ReadState, Store};
 
-/// Brings the bytes of files. Shared; made within a tokio runtime with several threads.
+/// Fetches the bytes of files. Shared; created within a multi-threaded tokio runtime.
 pub struct Fetcher {
     source: Arc<Source>,
     pub(super) store: Store,
     pub(super) transfers: Arc<Transfers>,
-    pub(super) loads: Loads,
+    pub(super) loads: ModelLoads,
     pub(super) deadline: Duration,
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -41,23 +42,23 @@ impl Fetcher {
             source,
             store,
             transfers,
-            loads: Loads::default(),
+            loads: ModelLoads::default(),
             deadline: options.read_deadline,
             runtime: tokio::runtime::Handle::current(),
         })
     }
 
-    /// Where catalogs and manifests come from.
+    /// The source of catalogs and manifests.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    /// Where bytes are kept.
+    /// The store of cached bytes.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Bytes and requests that came over the network so far.
+    /// Bytes and requests over the network so far.
     pub fn traffic(&self) -> Traffic {
         self.transfers.traffic()
     }
@@ -67,17 +68,17 @@ impl Fetcher {
         self.transfers.load()
     }
 
-    /// Memory to read `len` bytes into.
+    /// A buffer of `len` bytes.
     pub(crate) fn buffer(&self, len: usize) -> Buffer {
         self.transfers.buffers.take(len)
     }
 
-    /// Where its tasks run.
+    /// The runtime of its tasks.
     pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
         &self.runtime
     }
 
-    /// Makes a file ready to be read. Fetches nothing.
+    /// Opens the blob of a file. Fetches nothing.
     pub fn file(
         &self,
         manifest: &Arc<Manifest>,
@@ -88,9 +89,9 @@ impl Fetcher {
         Ok(Arc::new(CachedFile { manifest: manifest.clone(), file, blob }))
     }
 
-    /// Fills `buf` from `offset` if the store has all of it; never waits for a network. `false`: a part
-    /// is missing, or has to be compared with its checksum first, which may take long. The range must
-    /// lie in the file.
+    /// Fills `buf` from `offset` if the store has the whole range; never waits for a network. `false`: a
+    /// part is missing, or must be verified against its checksum first, which may take long. The range
+    /// must lie in the file.
     pub fn read_cached(
         &self,
         file: &CachedFile,
@@ -106,9 +107,9 @@ impl Fetcher {
         }
     }
 
-    /// Starts fetching a range that will probably be read; returns at once. What fails is tried
-    /// again by the read that needs it, if there is one; `ended` is told that all has come, or of
-    /// what nobody has brought by then.
+    /// Starts fetching a range that will probably be read; returns at once. The read that needs it, if
+    /// any, retries what fails. `ended` is called with success, or with the error of bytes that are still
+    /// missing when their flight ends.
     pub fn readahead(
         self: &Arc<Self>,
         file: &Arc<CachedFile>,
@@ -117,9 +118,12 @@ impl Fetcher {
     ) {
         let Some(blob) = &file.blob else { return };
         let wanted = blob.layout().parts_in(range);
-        let rides = self.rides(file, blob, blob.missing(wanted), Priority::Readahead);
-        let flights: Vec<_> =
-            rides.into_iter().filter(|(_, ride)| ride.new).map(|(_, ride)| ride.flight).collect();
+        let claims = self.claims(file, blob, blob.missing(wanted), Priority::Readahead);
+        let flights: Vec<_> = claims
+            .into_iter()
+            .filter(|(_, claim)| claim.new)
+            .map(|(_, claim)| claim.flight)
+            .collect();
         if flights.is_empty() {
             return;
         }
@@ -127,9 +131,9 @@ impl Fetcher {
         self.runtime.spawn(async move {
             let mut all = true;
             for flight in flights {
-                match flight.landed().await {
+                match flight.finished().await {
                     Ok(()) => {}
-                    // Without room for it, it is only not read ahead.
+                    // No space in the store: only the readahead is lost.
                     Err(error) if error.is_of_the_flight() => all = false,
                     Err(_) if blob.missing(wanted).is_empty() => {}
                     Err(error) => return ended(Err(error)),
@@ -141,14 +145,14 @@ impl Fetcher {
         });
     }
 
-    /// Rides for runs of parts, with the first part and leaf of each, started where they are new.
-    pub(super) fn rides(
+    /// Joins or starts flights for runs of parts. Returns each claim with its first part.
+    pub(super) fn claims(
         self: &Arc<Self>,
         file: &CachedFile,
         blob: &Blob,
         runs: Vec<PartRange>,
         priority: Priority,
-    ) -> Vec<(PartIx, Ride)> {
+    ) -> Vec<(PartIx, Claim)> {
         let mut out = Vec::new();
         for run in runs {
             let mut at = run.start;
@@ -157,9 +161,9 @@ impl Fetcher {
                 let end = blob.layout().parts_of_piece(first.piece).end.min(run.end);
                 let object = file.manifest.slices(file.file)[first.piece].object;
                 let leaves = first.leaf..first.leaf + u64::from(end - at);
-                for ride in self.fly(&file.manifest, object, leaves, priority) {
-                    let part = PartIx(at + (ride.leaves.start - first.leaf) as u32);
-                    out.push((part, ride));
+                for claim in self.fly(&file.manifest, object, leaves, priority) {
+                    let part = PartIx(at + (claim.leaves.start - first.leaf) as u32);
+                    out.push((part, claim));
                 }
                 at = end;
             }
@@ -167,19 +171,19 @@ impl Fetcher {
         out
     }
 
-    /// Rides for these leaves, started where they are new.
+    /// Joins or starts flights for these leaves.
     pub(super) fn fly(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
         object: ObjectIx,
         leaves: std::ops::Range<u64>,
         priority: Priority,
-    ) -> Vec<Ride> {
+    ) -> Vec<Claim> {
         let what = manifest.object(object);
         let key = FlightKey { source: self.source.key(), object: ObjectKey::of(what) };
-        let rides = self.transfers.table.claim(key, leaves, priority);
-        for ride in rides.iter().filter(|r| r.new) {
-            let (this, manifest, flight) = (self.clone(), manifest.clone(), ride.flight.clone());
+        let claims = self.transfers.table.claim(key, leaves, priority);
+        for claim in claims.iter().filter(|r| r.new) {
+            let (this, manifest, flight) = (self.clone(), manifest.clone(), claim.flight.clone());
             let what = what.clone();
             self.runtime.spawn(async move {
                 let (fetcher, leaves) = (this.clone(), flight.leaves.clone());
@@ -187,10 +191,10 @@ impl Fetcher {
                 this.transfers.fly(flight, what, targets).await;
             });
         }
-        rides
+        claims
     }
 
-    /// The blobs of all files of the version that these leaves belong to. Asks the index.
+    /// The blobs of all files of the version that contain these leaves. Reads the index.
     fn targets(
         &self,
         manifest: &Arc<Manifest>,
@@ -199,7 +203,7 @@ impl Fetcher {
     ) -> Vec<Target> {
         let range = manifest.object(object).leaves_range(leaves);
         let mut targets: HashMap<_, Target> = HashMap::new();
-        for user in manifest.users(object) {
+        for user in manifest.uses(object) {
             let slice = manifest.slices(user.file)[user.piece as usize];
             if slice.range.intersect(&range).is_empty() {
                 continue;

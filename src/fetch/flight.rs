@@ -1,8 +1,8 @@
-//! Flights: runs of leaves of one object being fetched, and what became of each leaf.
+//! Flights: runs of leaves of one object being fetched, and the outcome of each leaf.
 //!
-//! Invariant: outcomes are final. Bytes stay in memory only while they are being stored or a reader
-//! that waited for them has not yet taken them, so that no flight waits for memory that its own
-//! leaves hold.
+//! Invariant: outcomes are final. Bytes stay in memory only while they are being stored, or until every
+//! reader that waited for them has taken them, so that no flight waits for memory that its own leaves
+//! hold.
 //! Concurrency: shared; locks are held for look-ups only, never across an await.
 
 use std::ops::Range;
@@ -12,22 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use super::dynamic_priority::{DynamicPriority, Priority};
 use super::error::FetchError;
-use super::urgency::{Priority, Urgency};
 use crate::model::{Check, Digest, Object};
 
-/// What makes two objects the same to fetch: the digest that is checked, how, and over how many
-/// bytes.
+/// Identity of an object to fetch: the digest that is checked, the kind of check, and the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
     check: Check,
-    /// The digest of the object when that is what is checked; else of the leaf list.
+    /// The digest of the object if it is checked as a whole; else of its leaf list.
     digest: Digest,
     len: u64,
 }
 
 impl ObjectKey {
-    /// Of an object.
+    /// The key of an object.
     pub fn of(object: &Object) -> Self {
         let digest = match object.check {
             Check::Whole => object.digest,
@@ -37,35 +36,35 @@ impl ObjectKey {
     }
 }
 
-/// What makes two fetches the same. The source is part of it: an error of one registry never fails a
-/// reader of another.
+/// Identity of a fetch. The source is part of it: an error of one registry never fails a reader of
+/// another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FlightKey {
-    /// The name of the source that is asked.
+    /// The name of the source.
     pub source: Arc<str>,
     /// The object.
     pub object: ObjectKey,
 }
 
-/// Verified bytes of one leaf, with the memory they take from the budget.
+/// Verified bytes of one leaf, with the memory permit they hold.
 #[derive(Debug, Clone)]
 pub struct LeafBytes {
     /// The bytes.
     pub bytes: Bytes,
-    /// Given back when the last reader has them.
+    /// Released when the last reader has taken the bytes.
     pub _permit: Arc<OwnedSemaphorePermit>,
 }
 
-/// What became of a leaf.
+/// The outcome of a leaf.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// Verified, in memory.
     Ready(LeafBytes),
     /// Verified and in the store.
     Stored,
-    /// Verified and handed to those who waited; it could not be stored.
-    Passed,
-    /// Not to be had.
+    /// Verified and handed to the waiting readers, but not stored.
+    HandedOver,
+    /// The fetch failed.
     Failed(FetchError),
 }
 
@@ -73,34 +72,34 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 struct Leaf {
     outcome: Option<Outcome>,
-    /// What it becomes when its last reader has gone.
+    /// The outcome once its last reader has gone.
     after: Option<Outcome>,
     readers: u32,
 }
 
 impl Leaf {
-    /// Whether somebody who begins to wait now will get it.
+    /// Whether a reader that begins to wait now will get the leaf.
     fn is_coming(&self) -> bool {
         matches!(self.outcome, None | Some(Outcome::Ready(_)))
     }
 }
 
-/// A run of leaves on its way.
+/// A run of leaves being fetched.
 #[derive(Debug)]
 pub struct Flight {
-    /// Of which object, from which source.
+    /// The object and the source.
     pub key: FlightKey,
-    /// Which leaves.
+    /// The leaves of the flight.
     pub leaves: Range<u64>,
-    /// How urgent it is.
-    pub urgency: Urgency,
+    /// The urgency of the fetch.
+    pub urgency: DynamicPriority,
     states: Mutex<Vec<Leaf>>,
     trouble: Mutex<Option<FetchError>>,
-    landed: AtomicBool,
+    finished: AtomicBool,
     news: Notify,
 }
 
-/// A reader that waits for a leaf: the bytes stay in memory for as long.
+/// A reader that waits for a leaf. The bytes stay in memory while it exists.
 #[derive(Debug)]
 pub struct Reader {
     flight: Arc<Flight>,
@@ -108,7 +107,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The flight that brings it.
+    /// The flight that fetches the leaf.
     pub fn flight(&self) -> &Arc<Flight> {
         &self.flight
     }
@@ -133,16 +132,16 @@ impl Drop for Reader {
 }
 
 impl Flight {
-    /// Of these leaves, none of which has come.
+    /// A flight of these leaves, all without an outcome.
     pub fn new(key: FlightKey, leaves: Range<u64>, priority: Priority) -> Self {
         let count = (leaves.end - leaves.start) as usize;
         Self {
             key,
             leaves,
-            urgency: Urgency::new(priority),
+            urgency: DynamicPriority::new(priority),
             states: Mutex::new(std::iter::repeat_with(Leaf::default).take(count).collect()),
             trouble: Mutex::new(None),
-            landed: false.into(),
+            finished: false.into(),
             news: Notify::new(),
         }
     }
@@ -155,14 +154,14 @@ impl Flight {
         (leaf - self.leaves.start) as usize
     }
 
-    /// Says what became of a leaf. `Ready` becomes `Stored` or `Passed` once it is so and nobody
-    /// waits for the bytes any more; nothing else changes.
+    /// Sets the outcome of a leaf. `Ready` becomes `Stored` or `HandedOver` once no reader waits for the
+    /// bytes any more; no other outcome changes.
     pub fn settle(&self, leaf: u64, outcome: Outcome) {
         let mut states = self.states();
         let state = &mut states[self.at(leaf)];
         match (&state.outcome, &outcome) {
             (None, _) => state.outcome = Some(outcome),
-            (Some(Outcome::Ready(_)), Outcome::Stored | Outcome::Passed) => {
+            (Some(Outcome::Ready(_)), Outcome::Stored | Outcome::HandedOver) => {
                 if state.readers > 0 {
                     state.after = Some(outcome);
                 } else {
@@ -176,13 +175,13 @@ impl Flight {
         self.news.notify_waiters();
     }
 
-    /// Begins to wait for a leaf.
+    /// Registers a reader of a leaf.
     pub fn reader(self: &Arc<Self>, leaf: u64) -> Reader {
         self.states()[self.at(leaf)].readers += 1;
         Reader { flight: self.clone(), leaf }
     }
 
-    /// Notes what it is being held up by.
+    /// Records the error that delays the flight.
     pub fn trouble(&self, error: FetchError) {
         *self.trouble.lock().expect("holders do not panic") = Some(error);
     }
@@ -204,7 +203,7 @@ impl Flight {
         self.states()[self.at(leaf)].outcome.is_none()
     }
 
-    /// Of some leaves, those that a reader who begins to wait now will get.
+    /// The runs of these leaves that a reader that begins to wait now will get.
     pub fn coming(&self, wanted: &Range<u64>) -> Vec<Range<u64>> {
         let start = wanted.start.max(self.leaves.start);
         let end = wanted.end.min(self.leaves.end);
@@ -224,13 +223,14 @@ impl Flight {
         }
     }
 
-    /// Waits until it has ended, all that can be stored being stored; the first failure, if any.
-    pub async fn landed(&self) -> Result<(), FetchError> {
+    /// Waits until the flight has ended and everything that can be stored is stored. Returns the first
+    /// failure, if any.
+    pub async fn finished(&self) -> Result<(), FetchError> {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
             news.as_mut().enable();
-            if self.landed.load(Ordering::Acquire) {
+            if self.finished.load(Ordering::Acquire) {
                 break;
             }
             news.await;
@@ -242,9 +242,9 @@ impl Flight {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Says that nothing more will happen: what could be stored is stored.
+    /// Marks the flight as ended: what could be stored is stored.
     pub fn end(&self) {
-        self.landed.store(true, Ordering::Release);
+        self.finished.store(true, Ordering::Release);
         self.news.notify_waiters();
     }
 }
@@ -282,7 +282,7 @@ mod tests {
         let flight = flight(0..2);
         let waiter = tokio::spawn({
             let flight = flight.clone();
-            async move { (flight.outcome(1).await, flight.landed().await) }
+            async move { (flight.outcome(1).await, flight.finished().await) }
         });
         tokio::task::yield_now().await;
         flight.settle(1, Outcome::Stored);
@@ -302,15 +302,15 @@ mod tests {
         let (one, two) = (flight.reader(0), flight.reader(0));
         for leaf in 0..2 {
             flight.settle(leaf, ready());
-            flight.settle(leaf, Outcome::Passed);
+            flight.settle(leaf, Outcome::HandedOver);
         }
-        assert!(matches!(flight.outcome(1).await, Outcome::Passed), "nobody waits for it");
+        assert!(matches!(flight.outcome(1).await, Outcome::HandedOver), "nobody waits for it");
         assert!(matches!(one.outcome().await, Outcome::Ready(_)));
         drop(one);
         assert!(matches!(two.outcome().await, Outcome::Ready(_)), "another still waits");
         drop(two);
-        assert!(matches!(flight.outcome(0).await, Outcome::Passed));
+        assert!(matches!(flight.outcome(0).await, Outcome::HandedOver));
         flight.end();
-        assert!(flight.landed().await.is_ok());
+        assert!(flight.finished().await.is_ok());
     }
 }

@@ -1,8 +1,8 @@
-//! A read being put together, from leaves in memory and parts in the store, in whatever order they
-//! come.
+//! Assembles one read from leaves in memory and parts in the store, in any order of arrival.
 //!
-//! Invariant: what was filled in once stays, so a read gets done even where the store has no room
-//! for all of it at once. Owned by one read; `fill` blocks on the disk.
+//! Invariant: bytes once filled in stay, so a read completes even if the store cannot hold all of it at
+//! once.
+//! Concurrency: owned by one read; `fill` blocks on the disk.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ pub struct Gather {
     blob: Arc<Blob>,
     range: FileRange,
     buffers: Buffers,
-    /// Taken when the first byte comes: a thousand reads that wait for a registry hold no memory.
+    /// Allocated when the first byte arrives: a thousand reads that wait for a registry hold no memory.
     out: Option<Buffer>,
-    /// Parts that are still to come, in runs, ascending.
+    /// Runs of missing parts, ascending.
     missing: Vec<PartRange>,
 }
 
 impl Gather {
-    /// Of a range that lies in the file, nothing of it yet.
+    /// An empty read of a range that lies in the file.
     pub fn new(blob: Arc<Blob>, range: FileRange, buffers: Buffers) -> Self {
         let missing = vec![blob.layout().parts_in(range)];
         Self { blob, range, buffers, out: None, missing }
@@ -38,17 +38,17 @@ impl Gather {
         self.out.get_or_insert_with(|| self.buffers.take(len)).bytes_mut()
     }
 
-    /// What is still to come.
+    /// The missing parts.
     pub fn missing(&self) -> &[PartRange] {
         &self.missing
     }
 
-    /// How many parts are still to come.
+    /// Number of missing parts.
     pub fn count(&self) -> u32 {
         self.missing.iter().map(|run| run.len()).sum()
     }
 
-    /// Takes a leaf from memory.
+    /// Copies a leaf from memory.
     pub fn put(&mut self, ix: PartIx, leaf: &LeafBytes) {
         let part = self.blob.layout().part(ix);
         let wanted = part.file.intersect(&self.range);
@@ -59,7 +59,7 @@ impl Gather {
         self.done(PartRange { start: ix.0, end: ix.0 + 1 });
     }
 
-    /// Takes what the store has of the rest, one read for each present run.
+    /// Copies the missing parts that the store has, with one read per present run.
     pub fn fill(&mut self) -> Result<(), FetchError> {
         for run in self.missing.clone() {
             for present in self.blob.present(run) {
@@ -75,7 +75,7 @@ impl Gather {
         Ok(())
     }
 
-    /// The bytes, once nothing is missing.
+    /// The bytes. Panics if a part is missing.
     pub fn into_bytes(self) -> Bytes {
         assert!(self.missing.is_empty(), "a buffer has old bytes where nothing was put");
         self.out.map_or_else(Bytes::new, Buffer::freeze)

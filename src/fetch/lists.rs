@@ -1,8 +1,8 @@
-//! Leaf lists: fetched when a partial read needs one, kept in memory within a bound.
+//! Leaf lists: fetched when a partial read needs one, kept in memory up to a limit.
 //!
-//! Invariant: what is handed out covers the leaves that were asked for. The registry has verified it
-//! against the digest of the list. Concurrency: shared; callers that need the same list share one
-//! request.
+//! Invariant: a returned list covers the requested leaves, and the registry client has verified it
+//! against the digest of the list.
+//! Concurrency: shared; callers that need the same list share one request.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::model::hash;
 use crate::model::{Check, Digest, Leaves, Object};
 use crate::registry::Registry;
 
-/// Maximum size of the lists in memory: those of 32 GiB of models at 128 KiB a leaf.
+/// Maximum size of the lists in memory: enough for 32 GiB of models at 128 KiB per leaf.
 const MEMORY: usize = 8 << 20;
 
 type Fetching = Arc<OnceCell<Leaves>>;
@@ -29,12 +29,12 @@ pub struct LeafLists {
 }
 
 impl LeafLists {
-    /// None yet.
+    /// An empty cache.
     pub fn new() -> Self {
         Self { kept: Mutex::new(Weighted::new(MEMORY)), fetching: Mutex::new(HashMap::new()) }
     }
 
-    /// The digests of these leaves of an object, if they are known without asking a registry.
+    /// The digests of these leaves of an object, if known without a request to a registry.
     pub fn known(&self, object: &Object, leaves: &Range<u64>) -> Option<Leaves> {
         match &object.check {
             Check::Whole => Some(Leaves::whole(object)),
@@ -65,7 +65,7 @@ impl LeafLists {
         self.fetching.lock().expect("holders do not panic").remove(key);
         match got? {
             found if found.covers(leaves) => Ok(found),
-            // Another caller asked for other leaves, and the registry gave those only.
+            // Another caller requested other leaves, and the registry returned only those.
             _ => ask().await,
         }
     }
@@ -83,7 +83,7 @@ impl LeafLists {
         Ok(found)
     }
 
-    /// Makes the list of a whole object from its bytes and keeps it if it is the promised one.
+    /// Computes the list of a whole object from its bytes. Keeps it if it matches the expected digest.
     pub fn rebuild(&self, check: &Check, object: &[u8]) -> Option<Leaves> {
         let Check::Leaves { size, digest, list } = check else { return None };
         let size = usize::try_from(*size).ok()?;

@@ -1,16 +1,16 @@
-//! How much fetched data may be in memory: a budget in two purses, and a place beside them for one
-//! leaf that is too large for the demand's.
+//! Memory budget of fetched data: one pool for demand, one for background fetches, and space outside both
+//! for one leaf that is too large for the demand pool.
 //!
-//! Invariant: what nobody waits for can never use up what demand needs, so a stalled prefetch
-//! cannot keep a read from its buffer, nor can one stalled leaf, however large, keep the others
-//! from theirs; who becomes urgent while it waits goes over to the demand's purse. Shared; waiters
-//! wait without holding a lock.
+//! Invariant: background fetches never use memory of the demand pool, so a stalled prefetch cannot block
+//! a read. One stalled leaf, however large, cannot block other reads. A waiter that rises to demand moves
+//! to the demand pool.
+//! Concurrency: shared; waiters hold no lock.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::urgency::{Priority, Urgency};
+use super::dynamic_priority::{DynamicPriority, Priority};
 use crate::base::units::ByteSize;
 use crate::model::MAX_LEAF;
 
@@ -27,12 +27,12 @@ pub struct Memory {
     background_units: u32,
 }
 
-/// The place for one large leaf.
+/// Space for one large leaf.
 const LARGE_UNITS: u32 = (MAX_LEAF / UNIT) as u32;
 
 impl Memory {
-    /// A third of `total` for demand, the rest for readahead and prefetch, whose buffers are the
-    /// ones that make a stream fast.
+    /// A third of `total` is for demand, the rest for readahead and prefetch, whose buffers make a stream
+    /// fast.
     pub fn new(total: ByteSize) -> Self {
         let units = |bytes: u64| u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
         let demand_units = units(total.0 / 3);
@@ -46,10 +46,10 @@ impl Memory {
         }
     }
 
-    /// Waits for room for `bytes`. What is larger than the purse still gets through, one at a time:
-    /// in the background it takes the whole purse, for demand it has a place of its own. A rise to
-    /// demand while waiting counts.
-    pub async fn take(&self, bytes: u64, urgency: &Urgency) -> OwnedSemaphorePermit {
+    /// Waits for memory for `bytes`. A request larger than its pool is admitted one at a time: in the
+    /// background it takes the whole pool, for demand it takes the space for large leaves. A rise to
+    /// demand takes effect while waiting.
+    pub async fn take(&self, bytes: u64, urgency: &DynamicPriority) -> OwnedSemaphorePermit {
         if urgency.get() != Priority::Demand {
             tokio::select! {
                 biased;
@@ -63,23 +63,22 @@ impl Memory {
         room(&self.demand, bytes, self.demand_units).await
     }
 
-    /// Bytes taken now.
+    /// Bytes in use now.
     pub fn taken(&self) -> u64 {
-        let purses = [
+        let pools = [
             (&self.demand, self.demand_units),
             (&self.background, self.background_units),
             (&self.large, LARGE_UNITS),
         ];
-        let taken = |(purse, all): (&Arc<Semaphore>, u32)| {
-            u64::from(all) - purse.available_permits() as u64
-        };
-        purses.into_iter().map(taken).sum::<u64>() * UNIT
+        let taken =
+            |(pool, all): (&Arc<Semaphore>, u32)| u64::from(all) - pool.available_permits() as u64;
+        pools.into_iter().map(taken).sum::<u64>() * UNIT
     }
 }
 
-async fn room(purse: &Arc<Semaphore>, bytes: u64, all: u32) -> OwnedSemaphorePermit {
+async fn room(pool: &Arc<Semaphore>, bytes: u64, all: u32) -> OwnedSemaphorePermit {
     let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, all);
-    purse.clone().acquire_many_owned(units).await.expect("the purses are never closed")
+    pool.clone().acquire_many_owned(units).await.expect("the pools are never closed")
 }
 
 #[cfg(test)]
@@ -91,7 +90,7 @@ mod tests {
     async fn background_never_starves_demand_and_large_leaves_get_through() {
         let memory = Memory::new(ByteSize::mib(3));
         let [demand, ahead, prefetch] =
-            [Priority::Demand, Priority::Readahead, Priority::Prefetch].map(Urgency::new);
+            [Priority::Demand, Priority::Readahead, Priority::Prefetch].map(DynamicPriority::new);
         let all = memory.take(64 << 20, &prefetch).await;
         assert!(memory.take(1, &ahead).now_or_never().is_none());
         let taken = memory.take(1 << 20, &demand).await;
@@ -105,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn one_large_leaf_keeps_no_small_one_waiting() {
         let memory = Memory::new(ByteSize::mib(3));
-        let demand = Urgency::new(Priority::Demand);
+        let demand = DynamicPriority::new(Priority::Demand);
         let large = memory.take(MAX_LEAF, &demand).await;
         assert_eq!(memory.taken(), MAX_LEAF);
         let small = memory.take(1 << 20, &demand).now_or_never().expect("room of its own");
@@ -118,12 +117,12 @@ mod tests {
     #[tokio::test]
     async fn who_becomes_urgent_while_waiting_waits_for_the_other_purse() {
         let memory = Memory::new(ByteSize::mib(3));
-        let _all = memory.take(64 << 20, &Urgency::new(Priority::Prefetch)).await;
-        let urgency = Urgency::new(Priority::Prefetch);
+        let _all = memory.take(64 << 20, &DynamicPriority::new(Priority::Prefetch)).await;
+        let urgency = DynamicPriority::new(Priority::Prefetch);
         let mut waiting = std::pin::pin!(memory.take(4096, &urgency));
         assert!(waiting.as_mut().now_or_never().is_none());
         urgency.raise(Priority::Readahead);
-        assert!(waiting.as_mut().now_or_never().is_none(), "the same purse");
+        assert!(waiting.as_mut().now_or_never().is_none(), "the same pool");
         urgency.raise(Priority::Demand);
         assert!(waiting.now_or_never().is_some());
     }

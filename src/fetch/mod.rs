@@ -1,24 +1,24 @@
-//! Fetching: from a read to the leaves wanted, to verified bytes, in the store and in the reader's
-//! hands.
+//! Fetching: maps a read to leaves, fetches and verifies them, and gives the bytes to the store and the
+//! reader.
 //!
-//! Invariant: no byte leaves this layer before the digest that covers it has matched. One flight
-//! per leaf, whoever asks; demand goes before readahead, readahead before prefetch.
-//! Concurrency: `read_cached` never waits for anything but the disk; everything that may wait for
-//! a network is `async` and holds no lock while it does.
+//! Invariant: no byte leaves this layer before the digest that covers it has matched. One flight per
+//! leaf, however many requests; demand precedes readahead, readahead precedes prefetch.
+//! Concurrency: `read_cached` waits for nothing but the disk; everything that may wait for a network is
+//! `async` and holds no lock while it waits.
 
 mod batches;
 mod blocking;
 mod cached_file;
 mod copy;
-mod course;
 mod deliver;
+mod dynamic_priority;
 mod error;
 mod fetcher;
 mod flight;
 mod gather;
 mod lists;
-mod loads;
 mod memory;
+mod model_loads;
 mod options;
 mod prefetch;
 mod rate_limit;
@@ -28,16 +28,16 @@ mod slots;
 mod source;
 mod table;
 mod tensors;
+mod trace_follower;
 mod traces;
 mod transfer;
-mod urgency;
 
 pub use cached_file::CachedFile;
+pub use dynamic_priority::Priority;
 pub use error::FetchError;
 pub use fetcher::Fetcher;
 pub use options::{FetchOptions, Load, Traffic};
 pub use prefetch::PrefetchProgress;
-pub use readahead::{Course, Readahead};
+pub use readahead::{AccessPattern, Readahead};
 pub use source::{CatalogChange, Source};
 pub use tensors::{Look, Tensors};
-pub use urgency::Priority;

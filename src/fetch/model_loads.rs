@@ -1,57 +1,58 @@
-//! Loads under way: what each version's readers touch, kept for the next load and led by the last.
+//! Loads of models under way: the touches of each version's readers, saved as a trace for the next load and
+//! compared with the trace of the previous one.
 //!
-//! Invariant: a trace is a hint: reads neither wait for it nor fail by it. One load per version at a
-//! time, however many programs take part; it is over when nothing was touched for a while.
-//! Concurrency: shared; the lock is held for a look-up, the disk is read and written elsewhere.
+//! Invariant: a trace is a hint: no read waits for it or fails because of it. One load per version at a
+//! time, however many programs take part; it ends when nothing was touched for a while.
+//! Concurrency: shared; the lock is held for look-ups, disk I/O happens outside of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::course::{Guide, Recording};
+use super::trace_follower::{TraceFollower, TraceRecorder};
 use crate::model::trace::{MAX_DOCUMENT, TraceDoc};
 use crate::model::{Digest, Manifest};
 use crate::store::Store;
 
-/// A load of less is not worth a trace: its round trips can be counted on one hand.
+/// Minimum size of a load worth a trace: a smaller one needs only a handful of round trips.
 const LEAST: u64 = 1 << 20;
 
 /// The loads under way.
 #[derive(Default)]
-pub struct Loads(Mutex<HashMap<Digest, Load>>);
+pub struct ModelLoads(Mutex<HashMap<Digest, Load>>);
 
 /// A version being loaded by one program or several.
 pub(super) struct Load {
     pub(super) manifest: Arc<Manifest>,
-    pub(super) recording: Recording,
-    /// The trace of the load before, once it was read.
-    pub(super) guide: Option<Guide>,
+    pub(super) recording: TraceRecorder,
+    /// Follows the trace of the previous load, once it was read.
+    pub(super) follower: Option<TraceFollower>,
     /// Whether the index was asked for that trace.
     pub(super) begun: bool,
     pub(super) touched: Instant,
-    /// Whether something was recorded since the trace was last saved.
+    /// Whether anything was recorded since the trace was last saved.
     pub(super) changed: bool,
 }
 
 impl Load {
-    /// What is worth keeping: the first load, one that saw more, or one that went another way.
+    /// Whether to save the trace: of the first load, of one that touched more, or of one that deviated.
     fn worth_keeping(&self) -> bool {
         let bytes = self.recording.bytes();
-        let better = match &self.guide {
+        let better = match &self.follower {
             None => true,
-            Some(guide) if guide.has_lost() => bytes >= guide.bytes() / 2,
-            Some(guide) => bytes > guide.bytes(),
+            Some(follower) if follower.has_strayed() => bytes >= follower.bytes() / 2,
+            Some(follower) => bytes > follower.bytes(),
         };
         self.begun && self.changed && bytes >= LEAST && better
     }
 }
 
-impl Loads {
+impl ModelLoads {
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Load>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Saves the traces that are worth it. Writes the index.
+    /// Saves the traces worth keeping. Writes the index.
     pub(super) fn keep(&self, store: &Store) {
         let due: Vec<_> = {
             let mut loads = self.lock();
@@ -64,7 +65,7 @@ impl Loads {
         };
         for (manifest, steps) in due {
             let body = TraceDoc::new(&manifest, &steps).to_json();
-            // More than could be read again: paths of many files that are all very long.
+            // Larger than the reader accepts: many files with very long paths.
             if body.len() > MAX_DOCUMENT {
                 continue;
             }

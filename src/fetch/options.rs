@@ -1,15 +1,15 @@
-//! How fetching behaves, and what it tells of itself. Plain values.
+//! Options and statistics of fetching. Plain values.
 
 use std::time::Duration;
 
 use crate::base::units::ByteSize;
 
-/// How fetching behaves.
+/// Options of fetching.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
     /// How long a read may wait before it fails.
     pub read_deadline: Duration,
-    /// How old the catalog may get before the registry is asked again.
+    /// Maximum age of the catalog before the registry is asked again.
     pub catalog_ttl: Duration,
     /// Maximum size of the fetched data held in memory.
     pub memory: ByteSize,
@@ -22,14 +22,14 @@ impl Default for FetchOptions {
         Self {
             read_deadline: Duration::from_secs(60),
             catalog_ttl: Duration::from_secs(60),
-            // A few batches of each request that may be under way; a window fills in its turn.
+            // A few batches for each concurrent request; a readahead window is filled step by step.
             memory: ByteSize::mib(48),
             connections: 16,
         }
     }
 }
 
-/// What came from the registry since the start.
+/// Traffic from the registry since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     /// Object bytes received.
@@ -38,12 +38,12 @@ pub struct Traffic {
     pub requests: u64,
 }
 
-/// What is under way at this moment.
+/// Fetches in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Load {
-    /// Runs of leaves that are being fetched.
+    /// Flights: runs of leaves being fetched.
     pub flights: u64,
-    /// Bytes of the memory for fetched data that are taken.
+    /// Bytes in use of the memory for fetched data.
     pub memory: u64,
     /// Requests under way.
     pub requests: u64,

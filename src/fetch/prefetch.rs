@@ -1,8 +1,9 @@
-//! Prefetch: all of a version into the store, a few objects at a time.
+//! Prefetch: fetches a whole version into the store, a few objects at a time.
 //!
-//! Invariant: success means that every byte of the version was in the store, durably, when it
-//! ended. What was begun goes on when the caller stops, and nothing new is begun. Objects with the
-//! same bytes are fetched once, and copied to their other places.
+//! Invariant: on success every byte of the version was in the store, durably, when it ended. If the
+//! caller stops, flights under way continue and no new ones start. Objects with the same bytes are
+//! fetched once and copied to their other places.
+//! Concurrency: part of the caller's task; flights run as tasks, disk work on the blocking pool.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,33 +12,33 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::blocking::blocking;
+use super::dynamic_priority::Priority;
 use super::error::FetchError;
 use super::fetcher::Fetcher;
 use super::flight::{ObjectKey, runs};
-use super::urgency::Priority;
 use crate::model::{FileIx, Manifest, ObjectIx};
 use crate::store::Blob;
 
-/// How many different objects are fetched at once: prefetch has half of the usual 16 places.
+/// Number of different objects fetched at once: prefetch may use half of the default 16 slots.
 const AT_ONCE: usize = 8;
-/// How often progress is told: smooth for the eye, nothing for the processor.
+/// Interval of progress reports: smooth for the eye, negligible CPU cost.
 const TELL: Duration = Duration::from_millis(100);
-/// How often what other flights did not bring is asked for again.
+/// Maximum number of attempts at what other flights did not bring.
 const PASSES: u32 = 4;
 
-/// How far a prefetch is. Bytes of model data.
+/// Progress of a prefetch, in bytes of model data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct PrefetchProgress {
-    /// Of the version in all.
+    /// Size of the version.
     pub total: u64,
     /// Present now.
     pub present: u64,
-    /// Of it, present before the prefetch began.
+    /// Present before the prefetch began.
     pub at_start: u64,
 }
 
 impl Fetcher {
-    /// Fetches all of a version into the store. Dropping the future stops it; what is there stays.
+    /// Fetches a whole version into the store. Dropping the future stops it; stored bytes stay.
     pub async fn prefetch(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
@@ -81,7 +82,7 @@ impl Fetcher {
         Ok(done)
     }
 
-    /// Brings what is missing of these objects, one after another. What other flights failed at.
+    /// Fetches the missing leaves of these objects in turn. Returns an error of a joined flight, if any.
     async fn bring(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
@@ -92,19 +93,19 @@ impl Fetcher {
         for object in lane {
             for _ in 0..PASSES {
                 let runs = missing_leaves(manifest, object, blobs).into_iter();
-                let rides: Vec<_> = runs
+                let claims: Vec<_> = runs
                     .flat_map(|run| self.fly(manifest, object, run, Priority::Prefetch))
                     .collect();
-                for ride in &rides {
-                    match ride.flight.landed().await {
+                for claim in &claims {
+                    match claim.flight.finished().await {
                         Ok(()) => {}
-                        Err(error) if ride.new => return Err(error),
-                        // Begun for somebody else, perhaps with less hope.
+                        Err(error) if claim.new => return Err(error),
+                        // Started by another caller: its failure does not fail this prefetch yet.
                         Err(error) => trouble = Some(error),
                     }
                 }
-                // What another flight brought may belong to other places only.
-                if rides.iter().all(|ride| ride.new) {
+                // Another flight may have filled only other places of the object.
+                if claims.iter().all(|claim| claim.new) {
                     break;
                 }
             }
@@ -112,8 +113,8 @@ impl Fetcher {
         Ok(trouble)
     }
 
-    /// The blob of every file, by index; none for empty files. What is there is proven: a file that is
-    /// fetched completely is known to be whole.
+    /// The blob of every file, by index; `None` for empty files. Present parts are verified first, so a
+    /// completely fetched file is known to be whole.
     async fn blobs(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
@@ -133,7 +134,7 @@ impl Fetcher {
         .await?
     }
 
-    /// Refuses at once what can never fit: it would evict its own beginning.
+    /// Rejects a version that cannot fit: it would evict its own beginning.
     fn check_room(&self, blobs: &[Option<Arc<Blob>>]) -> Result<(), FetchError> {
         let (mut seen, mut cost) = (BTreeSet::new(), 0u64);
         for blob in blobs.iter().flatten() {
@@ -147,8 +148,8 @@ impl Fetcher {
     }
 }
 
-/// The objects of a version, those with the same bytes in one lane: the second is then copied from
-/// the first, and no two of them share a flight, which fills the places of one object only.
+/// Groups the objects of a version into lanes by content. Objects of one lane are processed in turn: the
+/// second is copied from the first, and no two share a flight, which fills the places of one object only.
 fn lanes(manifest: &Manifest) -> Vec<Vec<ObjectIx>> {
     let mut lanes: Vec<Vec<ObjectIx>> = Vec::new();
     let mut lane_of = HashMap::new();
@@ -169,7 +170,7 @@ fn missing_leaves(
     blobs: &[Option<Arc<Blob>>],
 ) -> Vec<std::ops::Range<u64>> {
     let mut leaves = BTreeSet::new();
-    for user in manifest.users(object) {
+    for user in manifest.uses(object) {
         let Some(blob) = &blobs[user.file.0 as usize] else { continue };
         let parts = blob.layout().parts_of_piece(user.piece as usize);
         for part in blob.missing(parts).into_iter().flat_map(|run| run.iter()) {

@@ -1,22 +1,22 @@
-//! Rate limit of requests for the catalog before its time to live is over: because it lacks a name that
-//! is looked up, or because a user asks what there is.
+//! Rate limit of catalog requests before the time to live has elapsed: because the catalog lacks a name
+//! that is looked up, or because a user lists it.
 //!
-//! A token bucket; pure. It allows a burst, as of a user; a program that looks for a missing name again
-//! and again causes one request every two seconds.
+//! A token bucket; pure. It allows a burst, for a user; a program that looks up a missing name repeatedly
+//! causes one request every two seconds.
 
 use std::time::{Duration, Instant};
 
 /// Requests that may be made at once.
 const BURST: u32 = 5;
 
-/// How long each takes to be allowed again. A conditional request every two seconds is little for a
-/// registry, and a version that was just published is missed for no longer than that.
+/// Time to regain one request. A conditional request every two seconds is little load for a registry, and
+/// a version just published is missed for no longer than that.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many requests are still allowed.
+/// The bucket.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
-    /// Until when past requests count.
+    /// When all past requests will have been regained.
     spent: Option<Instant>,
 }
 

@@ -1,8 +1,9 @@
-//! Reads that may wait: for flights, until the deadline.
+//! Reads that may wait for flights, until the deadline.
 //!
-//! Invariant: all bytes of the range, each verified, or an error; never fewer. A reader takes bytes
-//! out of a flight as they come and keeps none of its memory, so readers never wait for each other.
-//! Concurrency: part of the caller's task; the disk is read on the blocking pool.
+//! Invariant: a read returns all bytes of the range, each verified, or an error; never fewer. A reader
+//! copies bytes out of a flight as they arrive and holds none of its memory, so readers never wait for
+//! each other.
+//! Concurrency: part of the caller's task; disk reads run on the blocking pool.
 
 use std::sync::Arc;
 
@@ -13,29 +14,29 @@ use tokio::time::Instant;
 
 use super::blocking::blocking;
 use super::cached_file::CachedFile;
+use super::dynamic_priority::Priority;
 use super::error::FetchError;
 use super::fetcher::Fetcher;
 use super::flight::{Outcome, Reader};
 use super::gather::Gather;
-use super::urgency::Priority;
 use crate::base::FileRange;
 use crate::model::PartIx;
 use crate::store::{Blob, StoreError};
 
-/// How often a read starts over without having got on, because what it waited for was evicted or
-/// ended for a reason that was not its own, before it fails.
+/// Maximum number of consecutive rounds without progress before a read fails. A round makes none if what
+/// it waited for was evicted, or if its flights ended for reasons of their own.
 const ROUNDS: u32 = 16;
 
-/// A part that is waited for.
+/// A part that the read waits for.
 struct Awaited {
     part: PartIx,
-    /// Whether the flight was under way already: then it may have failed long ago, so to speak.
+    /// Whether the flight was already under way: its failure may be old.
     joined: bool,
     reader: Reader,
 }
 
 impl Fetcher {
-    /// The bytes of a range that lies in the file, fetched as needed, within the read deadline.
+    /// Reads a range that lies in the file, fetching as needed, within the read deadline.
     pub async fn read(
         self: &Arc<Self>,
         file: &Arc<CachedFile>,
@@ -56,7 +57,7 @@ impl Fetcher {
             if gather.count() > 0 {
                 let (filled, trouble) = fill(gather).await?;
                 gather = filled;
-                // What the disk cannot give, the registry can.
+                // If the disk fails, the registry can supply the bytes.
                 if let Some(error) = trouble {
                     tracing::warn!(%error, "the cache could not be read; fetched again");
                     (last, unreadable) = (Some(FetchError::Store(error)), true);
@@ -73,7 +74,8 @@ impl Fetcher {
         }))
     }
 
-    /// Waits for what the store lacks of the rest, or, if it cannot be read, for all of the rest.
+    /// Joins or starts flights for the missing parts that the store lacks, or for all missing parts if
+    /// the store is unreadable.
     fn claim(
         self: &Arc<Self>,
         file: &CachedFile,
@@ -87,17 +89,17 @@ impl Fetcher {
             false => rest.flat_map(|run| blob.missing(run)).collect(),
         };
         let mut out = Vec::new();
-        for (first, ride) in self.rides(file, blob, runs, Priority::Demand) {
-            for (part, leaf) in (first.0..).zip(ride.leaves) {
-                let reader = ride.flight.reader(leaf);
-                out.push(Awaited { part: PartIx(part), joined: !ride.new, reader });
+        for (first, claim) in self.claims(file, blob, runs, Priority::Demand) {
+            for (part, leaf) in (first.0..).zip(claim.leaves) {
+                let reader = claim.flight.reader(leaf);
+                out.push(Awaited { part: PartIx(part), joined: !claim.new, reader });
             }
         }
         out
     }
 
-    /// Takes what is waited for as it comes. Why a flight failed that says nothing about what
-    /// another would bring, if one did; else its error is the read's.
+    /// Copies parts as they arrive. Returns the error of a flight that says nothing about what another
+    /// flight would get, if any; any other error fails the read.
     async fn collect(
         &self,
         gather: &mut Gather,
@@ -119,10 +121,10 @@ impl Fetcher {
             match next {
                 None => return Ok(of_a_flight),
                 Some((Outcome::Ready(leaf), part, _)) => gather.put(part, &leaf),
-                // In the store, or gone before we waited for it.
-                Some((Outcome::Stored | Outcome::Passed, ..)) => {}
-                // A flight that was begun for less than a read, cut short, or begun long before
-                // says nothing about what a read of its own would get.
+                // In the store, or no longer in memory when the read began to wait.
+                Some((Outcome::Stored | Outcome::HandedOver, ..)) => {}
+                // A flight started for less than a demand read, cut short, or started long before says
+                // nothing about what a flight of this read would get.
                 Some((Outcome::Failed(error), _, joined))
                     if error.is_of_the_flight() || joined && error.is_transient() =>
                 {
@@ -134,7 +136,7 @@ impl Fetcher {
     }
 }
 
-/// Adds what is in the store; why it could not be read, if so.
+/// Fills in what the store has. Also returns the store's error, if any.
 async fn fill(mut gather: Gather) -> Result<(Gather, Option<Arc<StoreError>>), FetchError> {
     blocking(move || match gather.fill() {
         Ok(()) => Ok((gather, None)),

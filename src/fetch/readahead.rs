@@ -1,81 +1,80 @@
-//! How far to read ahead of a reader: decided from the reads of one open file.
+//! Readahead windows: how far to read ahead, decided from the reads of one open file.
 //!
-//! Invariant: a reader that jumps about causes no readahead at all, unless it jumps to the beginning
-//! of a tensor: then it gets the tensor, and what is likely the next one. One that goes on where it
-//! stopped gets a window that grows; so do a few that read at different places through one handle, as
-//! threads do with one descriptor or one map, or without any. Pure: one value per handle, or per inode
-//! that is read without one; no I/O.
+//! Invariant: random reads cause no readahead, except a jump to the beginning of a tensor: that fetches
+//! the tensor and its likely successor. A sequential reader gets a window that grows. So do a few readers
+//! at different places through one handle, as threads with one descriptor or map, or without a handle.
+//! Pure: one value per handle, or per inode that is read without one; no I/O.
 
 use crate::base::FileRange;
 use crate::model::tensors::TensorMap;
 
-/// The first window, in requests: the kernel asks for more the longer it believes in a reader. So
-/// who reads a header in small pieces gets a leaf or two, and who reads a file a MiB at a time
-/// needs few round trips until the line is full.
+/// The first window, in requests. The kernel sends larger requests the longer a reader is sequential: a
+/// reader of a header in small pieces gets a leaf or two, a reader of a MiB at a time needs few round
+/// trips until the line is full.
 const FIRST_REQUESTS: u64 = 8;
-/// The least that a first window has: the usual leaf.
+/// Minimum size of the first window: the usual leaf.
 const FIRST_WINDOW: u64 = 128 << 10;
-/// How much larger a window is than the one before it, at most: a line of 1 Gbit/s and 50 ms is
-/// full after the third.
+/// Maximum growth factor of a window: a line of 1 Gbit/s and 50 ms is full after the third.
 const GROWTH: u64 = 4;
-/// The largest window: twice what 1 Gbit/s holds in flight at 250 ms, since requests that share a line
-/// tend to end together, and the line is not to be empty until the next ones answer.
+/// Maximum window: twice what 1 Gbit/s holds in flight at 250 ms, since requests that share a line tend
+/// to end together, and the line should not idle until the next ones are answered.
 const MAX_WINDOW: u64 = 64 << 20;
-/// How far a large window may lag behind its reader before it is moved on. Requests side by side
-/// share the line and end together: who asked again only then would leave it empty for a round trip.
+/// Maximum lag of a large window before it is extended. Concurrent requests share the line and end
+/// together: extending it only then would leave the line idle for a round trip.
 const STEP: u64 = 8 << 20;
-/// Places of one file that are remembered as being read on from: the threads that tools load one file
-/// with. More would only make it likelier that a read at random looks like going on.
+/// Maximum number of streams of one handle: the threads with which tools load one file. More would make a
+/// random read more likely to look sequential.
 const STREAMS: usize = 4;
-/// The same of a file that several processes read, and that cannot be told apart: eight with two each.
+/// Maximum number of streams of a file that several processes read, which cannot be told apart: eight
+/// with two each.
 const SHARED_STREAMS: usize = 16;
-/// What the kernel reads at least.
+/// Minimum size of a kernel read.
 const PAGE: u64 = 4096;
-/// Requests of one sequential reader may come in another order when several threads take them
-/// from the kernel: this far from the expected place still counts as going on.
+/// Requests of one sequential reader may arrive out of order when several threads take them from the
+/// kernel: within this distance of the expected offset a read still counts as sequential.
 const SLACK: u64 = 2 << 20;
 
 /// The reads of one open file so far.
 #[derive(Debug, Clone)]
 pub struct Readahead {
-    /// The largest window.
+    /// Maximum window.
     most: u64,
-    /// Where somebody may read on, the latest first.
+    /// Streams, most recently used first.
     streams: Vec<Stream>,
-    /// How many of them.
+    /// Maximum number of streams.
     places: usize,
-    /// The last tensor that was begun, and how far from the one before.
+    /// Index of the last tensor that a jump began, and its distance from the one before.
     last: Option<(usize, isize)>,
 }
 
-/// One who reads on from where it stopped, or has read once.
+/// A sequential reader, or a single read that may become one.
 #[derive(Debug, Clone)]
 struct Stream {
     /// Where the next sequential read would start.
     next: u64,
-    /// The current window; 0 until it has read on.
+    /// The current window; 0 until the stream is sequential.
     window: u64,
-    /// Everything before this was already asked for.
+    /// Everything before this offset was already requested.
     asked: u64,
-    /// Where reading on is not likely any more: the end of a tensor from which the reader will jump.
+    /// Readahead limit: the end of a tensor from which the reader will probably jump.
     bound: u64,
 }
 
 impl Stream {
     fn goes_on(&self, range: FileRange) -> bool {
-        // Who has read but once is believed less: a read at random may fall anywhere.
+        // A stream of one read gets less slack: a random read may fall anywhere.
         let back = if self.window > 0 { SLACK } else { range.len() };
         let farthest = self.next + SLACK.min(self.window);
         range.start() + back >= self.next && range.start() <= farthest
     }
 }
 
-/// What a read tells about those that follow.
+/// The pattern that a read belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Course {
-    /// It goes on where another stopped: this should be fetched ahead now, if anything.
+pub enum AccessPattern {
+    /// Sequential: the read continues a stream. The range, if any, should be fetched ahead now.
     On(Option<FileRange>),
-    /// It is elsewhere. A map of the file's tensors may tell why.
+    /// Not sequential. A map of the tensors may explain it.
     Jump,
 }
 
@@ -86,30 +85,30 @@ impl Default for Readahead {
 }
 
 impl Readahead {
-    /// Within a cache that has room for so many bytes, by its limit and its disk: an eighth of it at
-    /// most, or what was fetched ahead would push itself out before it is read.
+    /// For a cache with `room` bytes, by its limit and its disk. A window is at most an eighth of it, or
+    /// readahead would evict itself before it is read.
     pub fn within(room: u64) -> Self {
         Self { most: (room / 8).clamp(FIRST_WINDOW, MAX_WINDOW), ..Self::default() }
     }
 
-    /// The same for all readers of a file together.
+    /// The same, shared by all readers of a file.
     pub fn shared_within(room: u64) -> Self {
         Self { places: SHARED_STREAMS, ..Self::within(room) }
     }
 
-    /// A read of `range` in a file of `len` bytes.
-    pub fn on_read(&mut self, range: FileRange, len: u64) -> Course {
+    /// Records a read of `range` in a file of `len` bytes.
+    pub fn on_read(&mut self, range: FileRange, len: u64) -> AccessPattern {
         let end = range.end().min(len);
-        // who has come to the end of the file reads on no more, and takes nothing of the window
+        // a stream at the end of the file reads no more and takes no share of the window
         self.streams.retain(|stream| stream.next < len);
         let Some(ix) = self.streams.iter().position(|stream| stream.goes_on(range)) else {
             self.streams.truncate(self.places - 1);
             let stream = Stream { next: end, window: 0, asked: end, bound: u64::MAX };
             self.streams.insert(0, stream);
-            return Course::Jump;
+            return AccessPattern::Jump;
         };
         self.streams[..=ix].rotate_right(1);
-        // All of them together get what one would.
+        // All streams share the window of one.
         let others = self.streams[1..].iter().filter(|other| other.window > 0).count() as u64;
         let most = (self.most / (1 + others)).max(FIRST_WINDOW);
         let stream = &mut self.streams[0];
@@ -119,27 +118,27 @@ impl Readahead {
         stream.next = stream.next.max(end);
         let behind_window = stream.asked + (stream.window / 2).min(STEP) < end + stream.window;
         if !behind_window {
-            return Course::On(None);
+            return AccessPattern::On(None);
         }
         let first = (range.len() * FIRST_REQUESTS).max(FIRST_WINDOW);
         stream.window = (stream.window * GROWTH).clamp(first.min(most), most);
         let start = stream.asked.max(end);
         let stop = (end + stream.window).min(len).min(stream.bound);
         stream.asked = stream.asked.max(stop);
-        Course::On((start < stop).then(|| FileRange::new(start, stop)))
+        AccessPattern::On((start < stop).then(|| FileRange::new(start, stop)))
     }
 
-    /// After a jump to `range`, in a file with these tensors: what should be fetched ahead now, the
-    /// most urgent first. Nothing if no tensor begins there.
+    /// After a jump to `range` in a file with these tensors: what to fetch ahead now, most urgent first.
+    /// Empty if no tensor begins there.
     pub fn on_jump(&mut self, range: FileRange, tensors: &TensorMap) -> Vec<FileRange> {
-        // A program's read begins where the tensor does, the kernel's with the page.
+        // A read of a program begins at the tensor, a read of the kernel at its page boundary.
         let page = FileRange::new(range.start().saturating_sub(PAGE), range.end());
         let Some((ix, tensor)) = tensors.begun_in(page) else { return Vec::new() };
-        // Who has read on meanwhile, or jumped again and again, is past being helped.
+        // If the stream has read on or was dropped meanwhile, this readahead is too late.
         let jumped = |s: &&mut Stream| s.window == 0 && s.next == range.end();
         let Some(stream) = self.streams.iter_mut().find(jumped) else { return Vec::new() };
         let step = self.last.map_or(1, |(last, _)| ix as isize - last as isize);
-        // Once is chance, twice is a habit; the file's own order is one from the beginning.
+        // A step counts as usual when it repeats; file order counts at once.
         let usual = step == 1 || self.last.is_some_and(|(_, before)| before == step);
         self.last = Some((ix, step));
         stream.window = tensor.len().clamp(FIRST_WINDOW, self.most);
@@ -172,7 +171,7 @@ mod tests {
         let mut r = Readahead::default();
         let len = 1 << 30;
         for at in [500 << 20, 3 << 20, 900 << 20, 100 << 20] {
-            assert_eq!(r.on_read(FileRange::at(at, KERNEL), len), Course::Jump);
+            assert_eq!(r.on_read(FileRange::at(at, KERNEL), len), AccessPattern::Jump);
         }
     }
 
@@ -182,7 +181,7 @@ mod tests {
         let len = 256 << 20;
         let (mut largest, mut covered) = (0, 0);
         for at in (0..len).step_by(KERNEL as usize) {
-            if let Course::On(Some(ahead)) = r.on_read(FileRange::at(at, KERNEL), len) {
+            if let AccessPattern::On(Some(ahead)) = r.on_read(FileRange::at(at, KERNEL), len) {
                 assert!(ahead.start() >= covered && ahead.end() <= len);
                 covered = ahead.end();
                 largest = largest.max(ahead.end() - (at + KERNEL));
@@ -198,9 +197,11 @@ mod tests {
         for at in (0..8 << 20).step_by(KERNEL as usize) {
             r.on_read(FileRange::at(at, KERNEL), len);
         }
-        assert_eq!(r.on_read(FileRange::at(500 << 20, KERNEL), len), Course::Jump);
+        assert_eq!(r.on_read(FileRange::at(500 << 20, KERNEL), len), AccessPattern::Jump);
         let next = r.on_read(FileRange::at((500 << 20) + KERNEL, KERNEL), len);
-        assert!(matches!(next, Course::On(Some(next)) if next.len() == FIRST_REQUESTS * KERNEL));
+        assert!(
+            matches!(next, AccessPattern::On(Some(next)) if next.len() == FIRST_REQUESTS * KERNEL)
+        );
     }
 
     #[test]
@@ -212,19 +213,22 @@ mod tests {
             for thread in [2, 0, 3, 1] {
                 let range = FileRange::at(thread * share + at, KERNEL);
                 match r.on_read(range, len) {
-                    Course::Jump => assert_eq!(at, 0),
-                    Course::On(Some(more)) => {
+                    AccessPattern::Jump => assert_eq!(at, 0),
+                    AccessPattern::On(Some(more)) => {
                         assert!(more.start() >= range.end() && more.end() <= (thread + 1) * share);
                         ahead[thread as usize] = more.end() - range.end();
                     }
-                    Course::On(None) => {}
+                    AccessPattern::On(None) => {}
                 }
             }
         }
         assert_eq!(ahead, [MAX_WINDOW / STREAMS as u64; STREAMS]);
-        // One more takes the place of the one that was idle longest.
-        assert_eq!(r.on_read(FileRange::at(200 << 20, KERNEL), len), Course::Jump);
-        assert_eq!(r.on_read(FileRange::at(2 * share + (64 << 20), KERNEL), len), Course::Jump);
+        // Another stream replaces the one that was idle longest.
+        assert_eq!(r.on_read(FileRange::at(200 << 20, KERNEL), len), AccessPattern::Jump);
+        assert_eq!(
+            r.on_read(FileRange::at(2 * share + (64 << 20), KERNEL), len),
+            AccessPattern::Jump
+        );
     }
 
     #[test]
@@ -232,13 +236,13 @@ mod tests {
         let (map, len) = tensors(&[40, 60]);
         let mut r = Readahead::default();
         let range = FileRange::at(map.extents()[1].start(), KERNEL);
-        assert_eq!(r.on_read(range, len), Course::Jump);
+        assert_eq!(r.on_read(range, len), AccessPattern::Jump);
         let next = FileRange::at(range.end(), KERNEL);
-        assert!(matches!(r.on_read(next, len), Course::On(Some(_))));
+        assert!(matches!(r.on_read(next, len), AccessPattern::On(Some(_))));
         assert_eq!(r.on_jump(range, &map), [], "it reads on already");
     }
 
-    /// Tensors of so many MiB, one after another behind a header of one.
+    /// Consecutive tensors of these sizes in MiB, after a header of 1 MiB.
     fn tensors(mib: &[u64]) -> (TensorMap, u64) {
         let mut end = 0;
         let entries = mib.iter().enumerate().map(|(n, m)| {
@@ -258,7 +262,7 @@ mod tests {
 
     fn jump(r: &mut Readahead, map: &TensorMap, len: u64, at: u64) -> Vec<FileRange> {
         let range = FileRange::at(at, KERNEL);
-        assert_eq!(r.on_read(range, len), Course::Jump);
+        assert_eq!(r.on_read(range, len), AccessPattern::Jump);
         r.on_jump(range, map)
     }
 
@@ -295,11 +299,11 @@ mod tests {
         assert_eq!(first.len(), 1);
         for at in (tensor.start() + KERNEL..tensor.end()).step_by(KERNEL as usize) {
             let on = r.on_read(FileRange::at(at, KERNEL), len);
-            assert_eq!(on, Course::On(None), "all of it is asked for already");
+            assert_eq!(on, AccessPattern::On(None), "all of it is asked for already");
         }
-        // But one that then goes on gets on.
+        // A reader that continues past the tensor gets readahead again.
         let on = r.on_read(FileRange::at(tensor.end(), KERNEL), len);
-        assert!(matches!(on, Course::On(Some(_))), "{on:?}");
+        assert!(matches!(on, AccessPattern::On(Some(_))), "{on:?}");
     }
 
     proptest! {
@@ -308,7 +312,7 @@ mod tests {
             let mut r = Readahead::default();
             for (at, n) in reads {
                 let range = FileRange::at(at % len, n);
-                if let Course::On(Some(ahead)) = r.on_read(range, len) {
+                if let AccessPattern::On(Some(ahead)) = r.on_read(range, len) {
                     prop_assert!(ahead.end() <= len && !ahead.is_empty());
                     prop_assert!(ahead.len() <= MAX_WINDOW);
                 }

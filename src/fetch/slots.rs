@@ -1,9 +1,9 @@
-//! Request slots: limits how many requests are under way, by priority.
+//! Request slots: limits the number of concurrent requests, by priority.
 //!
 //! Invariant: never more requests than slots; readahead leaves a quarter of the slots free for demand
 //! reads, prefetch leaves half. The priority of a waiter may rise. A stalled request yields its slot to
-//! demand reads, so that a registry that does not answer for some objects does not block the others;
-//! the number of stalled requests is limited.
+//! demand reads, so that a registry that does not answer for some objects does not block the others; the
+//! number of stalled requests is limited.
 //! Concurrency: shared; the lock is held for a queue operation only.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use super::urgency::{Priority, Urgency};
+use super::dynamic_priority::{DynamicPriority, Priority};
 
 /// Maximum number of stalled requests for each slot.
 const STALLED_PER_SLOT: usize = 4;
@@ -26,7 +26,7 @@ pub struct Slots {
 #[derive(Debug)]
 struct Inner {
     free: usize,
-    /// Stalled requests, whose slots others may have.
+    /// Stalled requests, whose slots demand reads may use.
     stalled: usize,
     ticket: u64,
     waiting: BTreeMap<(Priority, u64), oneshot::Sender<Slot>>,
@@ -40,8 +40,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The request has stalled: a demand read may have the slot. If the answer comes later, it needs
-    /// none.
+    /// Yields the slot of a stalled request to demand reads. A late answer needs no slot.
     pub fn yield_slot(&mut self) {
         let mut inner = self.slots.lock();
         if self.yielded || inner.stalled >= STALLED_PER_SLOT * self.slots.total {
@@ -62,7 +61,7 @@ impl Slots {
     }
 
     /// Waits for a slot. A rise of `urgency` moves the waiter up in the queue.
-    pub async fn acquire(self: &Arc<Self>, urgency: &Urgency) -> Slot {
+    pub async fn acquire(self: &Arc<Self>, urgency: &DynamicPriority) -> Slot {
         loop {
             let priority = urgency.get();
             let (ticket, mut granted) = {
@@ -73,7 +72,7 @@ impl Slots {
                 inner.waiting.insert(ticket, send);
                 (ticket, receive)
             };
-            // A waiter that is dropped leaves a dead sender behind, which `grant` passes over.
+            // A dropped waiter leaves a closed sender in the queue; `grant` skips it.
             self.grant();
             tokio::select! {
                 slot = &mut granted => {
@@ -82,7 +81,7 @@ impl Slots {
                     }
                 }
                 () = urgency.rises_above(priority) => {
-                    // A slot that was granted meanwhile is freed when `granted` is dropped.
+                    // A slot granted meanwhile is freed when `granted` is dropped.
                     self.lock().waiting.remove(&ticket);
                 }
             }
@@ -95,7 +94,7 @@ impl Slots {
         self.total - inner.free + inner.stalled
     }
 
-    /// How many slots must stay free when a request of this priority takes one.
+    /// Number of slots that must stay free when a request of this priority takes one.
     fn kept_free(&self, priority: Priority) -> usize {
         match priority {
             Priority::Demand => 0,
@@ -114,8 +113,8 @@ impl Slots {
                     entry.remove();
                     continue;
                 }
-                // Yielded slots are for demand reads only: an overloaded registry, which is slow for
-                // every request, is not asked for more than necessary.
+                // Yielded slots are for demand reads only: a registry that is slow for every request is
+                // overloaded and gets no further load.
                 let yielded = if priority == Priority::Demand { 0 } else { inner.stalled };
                 if inner.free <= self.kept_free(priority) + yielded {
                     return;
@@ -124,7 +123,7 @@ impl Slots {
                 inner.free -= 1;
                 send
             };
-            // If the waiter is gone, the slot comes back at once through its drop.
+            // If the waiter is gone, dropping the slot frees it at once.
             let _ = next.send(Slot { slots: self.clone(), yielded: false });
         }
     }
@@ -159,9 +158,9 @@ mod tests {
     async fn background_leaves_room_for_demand() {
         let slots = Slots::new(4);
         let (demand, ahead, prefetch) = (
-            Urgency::new(Priority::Demand),
-            Urgency::new(Priority::Readahead),
-            Urgency::new(Priority::Prefetch),
+            DynamicPriority::new(Priority::Demand),
+            DynamicPriority::new(Priority::Readahead),
+            DynamicPriority::new(Priority::Prefetch),
         );
         let p1 = slots.acquire(&prefetch).await;
         let _p2 = slots.acquire(&prefetch).await;
@@ -178,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn a_stalled_request_yields_its_slot_to_demand() {
         let slots = Slots::new(4);
-        let demand = Urgency::new(Priority::Demand);
+        let demand = DynamicPriority::new(Priority::Demand);
         let mut held = Vec::new();
         for _ in 0..4 * STALLED_PER_SLOT {
             let mut slot = now_or_never(slots.acquire(&demand)).expect("there is a slot");
@@ -194,7 +193,7 @@ mod tests {
         assert!(now_or_never(slots.acquire(&demand)).is_none(), "only so many may");
         assert_eq!(slots.taken(), 4 * STALLED_PER_SLOT + 4);
         held.truncate(4 * STALLED_PER_SLOT);
-        let ahead = Urgency::new(Priority::Readahead);
+        let ahead = DynamicPriority::new(Priority::Readahead);
         assert!(now_or_never(slots.acquire(&ahead)).is_none(), "yielded to demand only");
         held.clear();
         assert_eq!(slots.taken(), 0);
@@ -205,10 +204,10 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_moves_up() {
         let slots = Slots::new(4);
-        let busy = Urgency::new(Priority::Demand);
+        let busy = DynamicPriority::new(Priority::Demand);
         let held =
             [slots.acquire(&busy).await, slots.acquire(&busy).await, slots.acquire(&busy).await];
-        let urgency = Arc::new(Urgency::new(Priority::Prefetch));
+        let urgency = Arc::new(DynamicPriority::new(Priority::Prefetch));
         let waiter = tokio::spawn({
             let (slots, urgency) = (slots.clone(), urgency.clone());
             async move { slots.acquire(&urgency).await }

@@ -1,8 +1,8 @@
-//! A configured registry with what the index remembers of it: catalogs and manifests, also offline.
+//! A configured registry and what the index holds of it: catalogs and manifests, also offline.
 //!
-//! Invariant: while a registry cannot be reached, the last catalog seen stays. The registry is asked for
-//! its catalog at most once per time to live, whatever it answers, and before that if a name is looked
-//! up that the catalog lacks (`rate_limit` says how often).
+//! Invariant: while a registry cannot be reached, the last catalog seen stays. The catalog is requested
+//! at most once per time to live, whatever the answer, and earlier only for a name that the catalog lacks
+//! (limited by `rate_limit`).
 //! Concurrency: shared; one refresh at a time, and no lock that readers need is held during it.
 
 use std::sync::{Arc, Mutex};
@@ -26,8 +26,8 @@ use crate::store::{Formats, NodeKey, SavedCatalog, Store, StoreError};
 /// Maximum number of files and objects of the manifests kept in memory: some 100 bytes each.
 const MANIFEST_ENTRIES: usize = 200_000;
 
-/// A registry whose answer takes longer than this is so remote that a connection is opened before a
-/// reader needs it: a tenth of a remote registry's round trip, ten times a near one's.
+/// A registry that answers slower than this is remote: a connection is opened before a reader needs it. A
+/// tenth of a remote registry's round trip, ten times a near one's.
 const NEAR: Duration = Duration::from_millis(5);
 /// The log message for names in the catalog that are left out.
 const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
@@ -36,20 +36,20 @@ const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
 /// A configured registry.
 pub struct Source {
-    /// Shared with the keys of flights.
+    /// Shared with flight keys.
     name: Arc<str>,
     registry: Option<Arc<dyn Registry>>,
-    /// The same with retries, for documents.
+    /// The registry with retries, for documents.
     patient: Option<Arc<dyn Registry>>,
     store: Store,
     ttl: Duration,
-    /// How long the catalog may take: one that drips must not be the last that is asked for.
+    /// Maximum duration of a catalog request: a response that drips must not block later requests.
     catalog_deadline: Duration,
-    /// The calls that wait for the registry, those for objects included.
+    /// Calls that wait for the registry, including those for objects.
     waits: Arc<Waits>,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
-    /// Told when the catalog becomes another one.
+    /// Notified when the catalog changes.
     changed: tokio::sync::Notify,
     manifests: Mutex<Weighted<Digest, Arc<Manifest>>>,
 }
@@ -58,21 +58,21 @@ pub struct Source {
 struct State {
     catalog: Option<Arc<Catalog>>,
     validator: Validator,
-    /// When the registry was last asked, whatever it said.
+    /// When the last request for the catalog ended, whatever the answer.
     asked: Option<Instant>,
-    /// When that question was begun.
+    /// When that request began.
     begun: Option<Instant>,
-    /// Of requests before the time to live is over.
+    /// Limits requests before the time to live has elapsed.
     limit: RateLimit,
     trouble: Option<String>,
-    /// What an earlier run left in the index.
+    /// The catalog that an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
-    /// When a connection was last opened for reads to come.
+    /// When a connection was last opened ahead of reads.
     preconnected: Option<Instant>,
 }
 
 impl State {
-    /// Whether to open one more connection now; if so, not again soon.
+    /// Whether to open a connection now. If so, records it.
     fn preconnects(&mut self) -> bool {
         let due = self.preconnected.is_none_or(|at| at.elapsed() >= KEPT_ALIVE);
         if due {
@@ -86,7 +86,7 @@ impl State {
 pub type CatalogChange = (Arc<Catalog>, Arc<Catalog>);
 
 impl Source {
-    /// `registry` = `None`: only what the index knows of the source called `name`.
+    /// `registry` = `None`: only what the index holds of the source called `name`.
     pub fn new(
         name: &str,
         registry: Option<Arc<dyn Registry>>,
@@ -114,28 +114,28 @@ impl Source {
         }
     }
 
-    /// The registry's name, without credentials; the key in the index.
+    /// The registry's name, without credentials; its key in the index.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The same, to be shared.
+    /// The shared name.
     pub(super) fn key(&self) -> Arc<str> {
         self.name.clone()
     }
 
-    /// How old the catalog may get before the registry is asked again.
+    /// Maximum age of the catalog before the registry is asked again.
     pub fn catalog_ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// The registry, if there is one to ask.
+    /// The registry, if one is configured.
     pub fn registry(&self) -> Option<Arc<dyn Registry>> {
         self.registry.clone()
     }
 
-    /// The catalog: in memory while it is younger than the time to live, else asked for again;
-    /// if the registry cannot be asked, the last one seen.
+    /// The catalog: from memory while it is younger than the time to live, else from the registry; if
+    /// that cannot be reached, the last one seen.
     pub async fn catalog(&self) -> Result<Arc<Catalog>, FetchError> {
         let fresh = |state: &State| {
             let young = state.asked.is_some_and(|at| at.elapsed() < self.ttl);
@@ -161,38 +161,37 @@ impl Source {
         self.state().catalog.clone()
     }
 
-    /// The catalog that an earlier run last saw; handed out once.
+    /// The catalog that an earlier run last saw; returned once.
     pub fn take_catalog_at_start(&self) -> Option<Arc<Catalog>> {
         self.state().at_start.take()
     }
 
-    /// Takes the catalog that an earlier run last saw, if there is one, without asking the registry.
+    /// Loads the catalog that an earlier run last saw, if any, without asking the registry.
     pub(crate) async fn recall(&self) -> Result<(), FetchError> {
         let _one = self.refreshing.lock().await;
         self.load_saved().await
     }
 
-    /// Asks the registry now, conditionally. The catalog before and after, if it changed.
+    /// Requests the catalog now, conditionally. Returns the catalog before and after, if it changed.
     pub async fn refresh(&self) -> Result<Option<CatalogChange>, FetchError> {
         let _one = self.refreshing.lock().await;
         self.ask().await
     }
 
-    /// Whether the registry may be asked now for something that the catalog lacks.
+    /// Whether the rate limit allows a request now for something that the catalog lacks.
     pub fn may_ask_again(&self) -> bool {
         self.registry.is_some() && self.state().limit.allows(Instant::now())
     }
 
-    /// Asks the registry before the time to live is over, if the rate limit allows it, and waits for the
-    /// answer no longer than `patience`; the request goes on. The catalog and the trouble say how it
-    /// ended.
+    /// Requests the catalog before the time to live has elapsed, if the rate limit allows it. Waits at
+    /// most `patience`; the request continues. `catalog_now` and `trouble` tell the outcome.
     pub async fn ask_again(self: &Arc<Self>, patience: Duration) {
         let (this, since) = (Arc::clone(self), Instant::now());
         let asking = tokio::spawn(async move {
             let _one = this.refreshing.lock().await;
             let due = {
                 let mut state = this.state();
-                // A request that was begun meanwhile answers this one, too.
+                // A request begun meanwhile answers this one, too.
                 let answered = state.begun.is_some_and(|begun| begun >= since);
                 !answered && this.registry.is_some() && state.limit.take(Instant::now())
             };
@@ -203,12 +202,12 @@ impl Source {
         let _ = tokio::time::timeout(patience, asking).await;
     }
 
-    /// Resolves when the catalog has changed since this was last awaited; for one listener.
+    /// Resolves when the catalog has changed since the last call returned; for one listener.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// How long a catalog may take to come.
+    /// Maximum duration of a catalog request.
     pub fn patience(&self) -> Duration {
         self.catalog_deadline
     }
@@ -218,12 +217,12 @@ impl Source {
         self.state().trouble.clone()
     }
 
-    /// How long ago the registry was last asked for its catalog.
+    /// Time since the last request for the catalog ended.
     pub fn asked(&self) -> Option<Duration> {
         self.state().asked.map(|at| at.elapsed())
     }
 
-    /// Which request to the registry is being waited for.
+    /// The request to the registry that has been waited for longest.
     pub fn waiting(&self) -> Option<Wait> {
         self.waits.longest()
     }
@@ -236,7 +235,7 @@ impl Source {
         FetchError::NotKnown { what: format!("the catalog of {}", self.name) }
     }
 
-    /// Under the `refreshing` lock.
+    /// Requires the `refreshing` lock.
     async fn ask(&self) -> Result<Option<CatalogChange>, FetchError> {
         self.state().begun = Some(Instant::now());
         self.load_saved().await?;
@@ -245,7 +244,7 @@ impl Source {
             return self.catalog_now().map(|_| None).ok_or_else(|| self.not_known());
         };
         let known = self.state().validator.clone();
-        // With a catalog at hand, nobody should wait through retries for a newer one.
+        // With a catalog in memory, callers should not wait through retries for a newer one.
         let offline = self.catalog_now().is_some();
         let asked = if offline { registry } else { self.patient.as_ref().unwrap_or(registry) };
         let _listed = self.waits.begin(tokio::time::Instant::now() + self.catalog_deadline);
@@ -297,7 +296,7 @@ impl Source {
         Ok(change)
     }
 
-    /// Takes the catalog of an earlier run from the index, if there is none yet.
+    /// Loads the catalog of an earlier run from the index, if none is in memory.
     async fn load_saved(&self) -> Result<(), FetchError> {
         if self.catalog_now().is_some() {
             return Ok(());
@@ -319,7 +318,7 @@ impl Source {
         .await??;
         if let Some((catalog, validator)) = loaded {
             if let Some(first) = catalog.left_out().first.first() {
-                // Not new: only the log of a daemon shows it, and no command prints it.
+                // Not new: logged by the daemon only, printed by no command.
                 let (registry, count) = (self.name(), catalog.left_out().count);
                 tracing::info!(registry, count, first, "{LEFT_OUT}");
             }
@@ -345,11 +344,12 @@ impl Source {
 
     fn saved_document(&self, hash: &Digest) -> Result<Option<Vec<u8>>, FetchError> {
         let body = self.store.saved_manifest(hash)?;
-        // The index is trusted no more than a registry: what does not match is fetched again.
+        // The index is trusted no more than a registry: a document that does not match its digest is
+        // fetched again.
         Ok(body.filter(|body| hash::sha256(body) == *hash))
     }
 
-    /// A manifest: memory, index, registry.
+    /// A manifest from memory, the index, or the registry.
     pub async fn manifest(self: &Arc<Self>, hash: &Digest) -> Result<Arc<Manifest>, FetchError> {
         let (this, hash) = (self.clone(), *hash);
         if let Some(found) = blocking(move || this.manifest_now(&hash)).await?? {
@@ -380,7 +380,7 @@ impl Source {
         if let Ok(came) = tokio::time::timeout(NEAR, &mut coming).await {
             return Ok(came?);
         }
-        // The first read asks for data and a leaf list at once: it should not wait for a handshake.
+        // The first read requests data and a leaf list at once; neither should wait for a handshake.
         if self.state().preconnects() {
             registry.preconnect(&version);
         }
@@ -398,7 +398,7 @@ impl Source {
     }
 }
 
-/// Tells what a catalog document lists, for the store, which knows no format.
+/// Lists the nodes of a catalog document, for the store, which does not know the format.
 fn listed(body: &[u8], tell: &mut dyn FnMut(NodeKey)) -> bool {
     let Ok(catalog) = read_catalog(body) else { return false };
     for group in catalog.groups() {
@@ -422,7 +422,7 @@ fn blobs(hash: &Digest, body: &[u8]) -> Option<Vec<ContentKey>> {
     Some(files.map(|(ix, _)| manifest.layout(ix).key()).collect())
 }
 
-/// Logs a document that could not be saved: it is good, but is not there when the registry is offline.
+/// Logs a document that could not be saved: it is valid, but unavailable while the registry is offline.
 fn kept(what: &str, saved: Result<Result<(), StoreError>, FetchError>) {
     if let Err(error) = saved.and_then(|saved| saved.map_err(FetchError::from)) {
         tracing::warn!(%error, "{what} could not be kept in the index");

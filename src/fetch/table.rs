@@ -1,15 +1,15 @@
-//! The flights under way, at most one that brings each leaf.
+//! The table of flights under way: at most one flight fetches each leaf.
 //!
-//! Invariant: while a flight is in the table, a reader of a leaf that it has yet to bring joins it;
-//! when it is removed, every leaf of it has an outcome.
+//! Invariant: while a flight is in the table, a reader of a leaf that it has yet to fetch joins it; when
+//! it is removed, each of its leaves has an outcome.
 //! Concurrency: shared; the lock is held for look-ups only, never across an await.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use super::dynamic_priority::Priority;
 use super::flight::{Flight, FlightKey};
-use super::urgency::Priority;
 
 /// The flights under way.
 #[derive(Debug, Default)]
@@ -17,55 +17,55 @@ pub struct FlightTable {
     flights: Mutex<HashMap<FlightKey, Vec<Arc<Flight>>>>,
 }
 
-/// Leaves and the flight that brings them.
+/// Leaves and the flight that fetches them.
 #[derive(Debug, Clone)]
-pub struct Ride {
+pub struct Claim {
     /// The flight.
     pub flight: Arc<Flight>,
-    /// Which of its leaves are wanted.
+    /// The wanted leaves of the flight.
     pub leaves: Range<u64>,
-    /// Entered in the table now: the caller must run it to its end and then `remove` it. Else it
-    /// was under way already.
+    /// Whether the flight is new: the caller must then run it to its end and `remove` it. Otherwise it
+    /// was already under way.
     pub new: bool,
 }
 
 impl FlightTable {
-    /// Rides for these leaves of an object, each leaf in one. Flights under way that bring some of
-    /// them become at least that urgent.
-    pub fn claim(&self, key: FlightKey, wanted: Range<u64>, priority: Priority) -> Vec<Ride> {
+    /// Assigns these leaves of an object to flights, each leaf to one. Flights under way that fetch some
+    /// of them rise to `priority`; new flights fetch the rest.
+    pub fn claim(&self, key: FlightKey, wanted: Range<u64>, priority: Priority) -> Vec<Claim> {
         let mut table = self.flights.lock().expect("holders do not panic");
         let flying = table.entry(key.clone()).or_default();
-        let mut rides = Vec::new();
+        let mut claims = Vec::new();
         for flight in flying.iter() {
             let coming = flight.coming(&wanted);
             if !coming.is_empty() {
                 flight.urgency.raise(priority);
             }
-            let ride = |leaves| Ride { flight: flight.clone(), leaves, new: false };
-            rides.extend(coming.into_iter().map(ride));
+            let claim = |leaves| Claim { flight: flight.clone(), leaves, new: false };
+            claims.extend(coming.into_iter().map(claim));
         }
-        rides.sort_by_key(|r| r.leaves.start);
+        claims.sort_by_key(|r| r.leaves.start);
         let mut gaps = Vec::new();
         let mut at = wanted.start;
-        for ride in &rides {
-            gaps.push(at..ride.leaves.start);
-            at = ride.leaves.end;
+        for claim in &claims {
+            gaps.push(at..claim.leaves.start);
+            at = claim.leaves.end;
         }
         gaps.push(at..wanted.end);
         for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
             let flight = Arc::new(Flight::new(key.clone(), gap.clone(), priority));
             flying.push(flight.clone());
-            rides.push(Ride { flight, leaves: gap, new: true });
+            claims.push(Claim { flight, leaves: gap, new: true });
         }
-        rides
+        claims
     }
 
-    /// How many there are.
+    /// Number of flights.
     pub fn len(&self) -> usize {
         self.flights.lock().expect("holders do not panic").values().map(Vec::len).sum()
     }
 
-    /// Takes a flight that has landed out of the table.
+    /// Removes a flight that has ended.
     pub fn remove(&self, flight: &Arc<Flight>) {
         let mut table = self.flights.lock().expect("holders do not panic");
         if let Some(flying) = table.get_mut(&flight.key) {
@@ -105,8 +105,8 @@ mod tests {
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let (bytes, permit) = (bytes::Bytes::from_static(b"x"), Arc::new(room));
         first.settle(2, Outcome::Ready(LeafBytes { bytes, _permit: permit }));
-        let rides = table.claim(key(), 0..4, Priority::Demand);
-        let told: Vec<_> = rides.iter().map(|r| (r.leaves.clone(), r.new)).collect();
+        let claims = table.claim(key(), 0..4, Priority::Demand);
+        let told: Vec<_> = claims.iter().map(|r| (r.leaves.clone(), r.new)).collect();
         assert_eq!(told, [(2..4, false), (0..2, true)]);
         assert_eq!((first.urgency.get(), table.len()), (Priority::Demand, 2));
     }
@@ -116,8 +116,8 @@ mod tests {
         let table = FlightTable::default();
         let first = flight(&table, 0..4);
         let other = FlightKey { source: "b".into(), ..key() };
-        let rides = table.claim(other, 0..4, Priority::Demand);
-        assert!(rides.len() == 1 && rides[0].new);
+        let claims = table.claim(other, 0..4, Priority::Demand);
+        assert!(claims.len() == 1 && claims[0].new);
         assert_eq!(first.urgency.get(), Priority::Prefetch, "not even hurried by it");
         table.remove(&first);
         assert_eq!(table.len(), 1);
@@ -129,15 +129,15 @@ mod tests {
             let table = FlightTable::default();
             let mut flying: Vec<Arc<Flight>> = Vec::new();
             for (start, len, land) in wants {
-                let rides = table.claim(key(), start..start + len, Priority::Demand);
-                for new in rides.iter().filter(|r| r.new) {
+                let claims = table.claim(key(), start..start + len, Priority::Demand);
+                for new in claims.iter().filter(|r| r.new) {
                     let new = &new.flight;
                     for old in &flying {
                         prop_assert!(new.leaves.end <= old.leaves.start || old.leaves.end <= new.leaves.start);
                     }
                     flying.push(new.clone());
                 }
-                let rides_of = |leaf: u64| rides.iter().filter(|r| r.leaves.contains(&leaf)).count();
+                let rides_of = |leaf: u64| claims.iter().filter(|r| r.leaves.contains(&leaf)).count();
                 prop_assert!((start..start + len).all(|leaf| rides_of(leaf) == 1));
                 if land {
                     let first = flying.remove(0);

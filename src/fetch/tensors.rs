@@ -1,8 +1,9 @@
-//! The map of a file's tensors, as soon as the file's header is in the store.
+//! The map of a file's tensors, once the file's header is in the store.
 //!
-//! Invariant: nothing is fetched for it, and looking is given up after some attempts, so a reader
-//! without a header costs next to nothing. One value per open file, shared by its threads; reads of
-//! the disk are the caller's to put where they may block.
+//! Invariant: it causes no fetch, and gives up after some attempts, so a reader without a header costs
+//! next to nothing.
+//! Concurrency: one value per open file, shared by its threads; the caller runs `ask` where it may block
+//! on the disk.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,34 +12,34 @@ use super::cached_file::CachedFile;
 use super::fetcher::Fetcher;
 use crate::model::tensors::{Header, TensorMap, has_header, header};
 
-/// How often a header that is not in the store yet is looked for: whoever reads tensors reads the
-/// header first, so it comes soon or never.
+/// Maximum number of attempts to read a header that is not in the store yet: a reader of tensors reads
+/// the header first, so it arrives soon or never.
 const ATTEMPTS: u32 = 16;
-/// What is read first: it tells how long the header of a safetensors file is.
+/// Size of the first read, which tells the header length of a safetensors file.
 const FIRST: u64 = 16;
 
-/// What is known of an open file's tensors.
+/// The tensor map of an open file, as far as known.
 #[derive(Debug, Default)]
 pub struct Tensors {
     map: OnceLock<Option<Arc<TensorMap>>>,
     attempts: AtomicU32,
-    /// Whether somebody is finding out.
+    /// Whether a thread is reading the header.
     asking: AtomicBool,
 }
 
-/// What a look at it gives without any reading.
+/// The result of a look-up that reads nothing.
 #[derive(Debug, Clone)]
 pub enum Look {
-    /// Where they are.
+    /// The tensor map.
     Map(Arc<TensorMap>),
-    /// It may be worth while to find out: the caller has to, and nobody else.
+    /// Unknown: the caller, and no other thread, has to call `ask`.
     Ask,
-    /// There is nothing to know, or somebody else is finding out.
+    /// There is no map, or another thread is reading the header.
     Nothing,
 }
 
 impl Tensors {
-    /// What is known by now.
+    /// Looks up the map without reading.
     pub fn look(&self, file: &CachedFile) -> Look {
         match self.map.get() {
             Some(Some(map)) => Look::Map(Arc::clone(map)),
@@ -50,7 +51,7 @@ impl Tensors {
         }
     }
 
-    /// Finds out, if the header is in the store. Reads the disk.
+    /// Reads the map if the header is in the store. Reads the disk.
     pub fn ask(&self, fetcher: &Fetcher, file: &CachedFile) -> Option<Arc<TensorMap>> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         let found = read(fetcher, file);
@@ -60,13 +61,13 @@ impl Tensors {
     }
 }
 
-/// The map, if there is one; nothing if the store lacks the header as yet.
+/// The map, if the file has one; `None` if the store lacks the header so far.
 fn read(fetcher: &Fetcher, file: &CachedFile) -> Option<Option<TensorMap>> {
     let len = file.manifest.file(file.file).len;
     let mut needs = FIRST.min(len);
     loop {
         let mut buffer = fetcher.buffer(needs as usize);
-        // What the disk cannot give now is only not known now.
+        // A disk error counts as not known yet.
         if !fetcher.read_cached(file, 0, buffer.bytes_mut()).unwrap_or(false) {
             return None;
         }

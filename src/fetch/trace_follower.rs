@@ -1,8 +1,9 @@
-//! What a load does, seen from its first touches: recorded, and compared with a load of before.
+//! Access traces: records the first touches of a load and compares them with the trace of the previous
+//! one.
 //!
-//! Invariant: a recording has every byte at most once, in the order of first touches. A load that
-//! goes where the one before it went is led ahead by at most a window; one that goes another way is
-//! left alone. Pure: the caller brings touches and does what is said.
+//! Invariant: a recording holds each byte at most once, in order of first touch. A load that follows the
+//! trace is prefetched at most one window ahead; one that deviates is left alone. Pure: the caller
+//! fetches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,27 +11,28 @@ use crate::base::FileRange;
 use crate::model::FileIx;
 use crate::model::trace::{MAX_STEPS, Step};
 
-/// How many touches in a row that the earlier load did not make, or made long after, mean that this
-/// one goes another way: more than a program has threads that look around before they load.
+/// Number of consecutive touches that the earlier load made much later or never, after which the load has
+/// deviated: more than a program has threads that look around before they load.
 const STRAYS: u32 = 16;
 
-/// Readers of one load who read side by side: a few more than a machine has accelerators. What each
-/// reads on is one step, up to a length that is an order of magnitude below the window, or the order
-/// between them would be lost.
+/// Number of recent steps that a touch may extend, one per concurrent reader: a few more than a machine
+/// has accelerators.
 const SIDE_BY_SIDE: usize = 32;
+/// Maximum length of an extended step, an order of magnitude below the window: longer steps lose the
+/// order between readers.
 const LONGEST: u64 = 4 << 20;
 
-/// What was touched first, in order.
+/// First touches, in order.
 #[derive(Debug, Default)]
-pub struct Recording {
+pub struct TraceRecorder {
     steps: Vec<Step>,
-    /// By file: disjoint ranges, start to end.
+    /// Touched ranges by file: disjoint, start to end.
     seen: HashMap<FileIx, BTreeMap<u64, u64>>,
     bytes: u64,
 }
 
-impl Recording {
-    /// Notes a touch. Whether any of it was new.
+impl TraceRecorder {
+    /// Records a touch. Returns whether any of it was new.
     pub fn touch(&mut self, file: FileIx, range: FileRange) -> bool {
         if range.is_empty() {
             return false;
@@ -69,7 +71,7 @@ impl Recording {
         }
         self.bytes += new.len();
         let seen = self.seen.entry(file).or_default();
-        // Joined with its neighbours, so that there are as many as there are gaps.
+        // Merged with its neighbours, so that there are only as many ranges as gaps.
         let end = seen.remove(&new.end()).unwrap_or(new.end());
         match seen.range_mut(..new.start()).next_back().filter(|(_, e)| **e == new.start()) {
             Some((_, before)) => *before = end,
@@ -89,27 +91,27 @@ impl Recording {
     }
 }
 
-/// Goes along with a load of before. Its steps are one line of bytes; a *mark* is a place on it.
+/// Follows the trace of an earlier load. A *mark* is an offset in the concatenated steps.
 #[derive(Debug)]
-pub struct Guide {
+pub struct TraceFollower {
     steps: Vec<Step>,
     /// The mark at which each step begins.
     marks: Vec<u64>,
-    /// By file: the start of each step's range, and which step.
+    /// By file: the start of each step's range, and the index of the step.
     places: HashMap<FileIx, BTreeMap<u64, usize>>,
     end: u64,
-    /// How far the load has come.
+    /// The mark that the load has reached.
     at: u64,
-    /// How far it was led.
+    /// The mark up to which bytes were requested ahead.
     led: u64,
     window: u64,
     strays: u32,
-    /// Where a touch far ahead was: the load is there only if it goes on from there.
+    /// Mark of a touch far ahead: the load is there only if it continues from there.
     jump: Option<u64>,
 }
 
-impl Guide {
-    /// Along these steps, at most `window` bytes ahead.
+impl TraceFollower {
+    /// A follower along these steps, at most `window` bytes ahead.
     pub fn new(steps: Vec<Step>, window: u64) -> Self {
         let (mut marks, mut end) = (Vec::with_capacity(steps.len()), 0u64);
         let mut places: HashMap<FileIx, BTreeMap<u64, usize>> = HashMap::new();
@@ -126,24 +128,25 @@ impl Guide {
         self.end
     }
 
-    /// Whether the load goes another way.
-    pub fn has_lost(&self) -> bool {
+    /// Whether the load has deviated from the trace.
+    pub fn has_strayed(&self) -> bool {
         self.strays >= STRAYS
     }
 
-    /// A touch: what should be fetched now, in order.
+    /// Reports a touch. Returns what to fetch now, in order.
     pub fn touch(&mut self, file: FileIx, range: FileRange) -> Vec<Step> {
-        if self.has_lost() {
+        if self.has_strayed() {
             return Vec::new();
         }
         match self.mark(file, range) {
-            // Where it was led, or a bit farther: it follows. What it left out it will not need.
+            // At most one window past the requested bytes: the load follows. It will not need what it
+            // skipped.
             Some(mark) if mark <= self.led.saturating_add(self.window) => {
                 self.strays = 0;
                 self.at = self.at.max(mark);
             }
-            // It went there later, last time. Once is a look around; if it goes on from there, so
-            // do we.
+            // The earlier load went there later. One such touch is a look; if the load continues from
+            // there, the follower goes on.
             Some(mark) => {
                 let goes_on = |from: u64| mark > from && mark - from <= self.window;
                 let begins = (self.at, self.led) == (0, 0);
@@ -173,7 +176,7 @@ impl Guide {
     fn lead(&mut self) -> Vec<Step> {
         let to = self.at.saturating_add(self.window).min(self.end);
         let from = self.led.max(self.at);
-        // In portions worth a request, not a page at each touch.
+        // In portions large enough for a request, not a page per touch.
         if from >= to || (to < self.end && to - from < self.window / 4) {
             return Vec::new();
         }
@@ -200,8 +203,8 @@ mod tests {
         Step { file: FileIx(file), range: FileRange::new(start, end) }
     }
 
-    fn record(touches: &[Step]) -> Recording {
-        let mut recording = Recording::default();
+    fn record(touches: &[Step]) -> TraceRecorder {
+        let mut recording = TraceRecorder::default();
         for t in touches {
             recording.touch(t.file, t.range);
         }
@@ -226,49 +229,49 @@ mod tests {
     #[test]
     fn who_goes_the_same_way_is_led_a_window_ahead() {
         let line = vec![step(0, 0, 100), step(1, 500, 600), step(0, 300, 400)];
-        let mut guide = Guide::new(line, 120);
+        let mut follower = TraceFollower::new(line, 120);
         assert_eq!(
-            guide.touch(FileIx(0), FileRange::new(0, 10)),
+            follower.touch(FileIx(0), FileRange::new(0, 10)),
             [step(0, 10, 100), step(1, 500, 530)]
         );
-        assert_eq!(guide.touch(FileIx(0), FileRange::new(10, 20)), [], "not for so little");
+        assert_eq!(follower.touch(FileIx(0), FileRange::new(10, 20)), [], "not for so little");
         assert_eq!(
-            guide.touch(FileIx(1), FileRange::new(500, 510)),
+            follower.touch(FileIx(1), FileRange::new(500, 510)),
             [step(1, 530, 600), step(0, 300, 330)]
         );
         assert_eq!(
-            guide.touch(FileIx(0), FileRange::new(0, 10)),
+            follower.touch(FileIx(0), FileRange::new(0, 10)),
             [],
             "again: it stays where it is"
         );
         assert_eq!(
-            guide.touch(FileIx(1), FileRange::new(590, 600)),
+            follower.touch(FileIx(1), FileRange::new(590, 600)),
             [step(0, 330, 400)],
             "the rest"
         );
-        assert!(!guide.has_lost());
+        assert!(!follower.has_strayed());
     }
 
     #[test]
     fn who_goes_another_way_is_left_alone() {
-        let mut guide = Guide::new(vec![step(0, 0, 1000)], 100);
-        guide.touch(FileIx(0), FileRange::new(0, 10));
+        let mut follower = TraceFollower::new(vec![step(0, 0, 1000)], 100);
+        follower.touch(FileIx(0), FileRange::new(0, 10));
         for n in 0..u64::from(STRAYS) {
-            guide.touch(FileIx(5), FileRange::at(n * 10, 10));
+            follower.touch(FileIx(5), FileRange::at(n * 10, 10));
         }
-        assert!(guide.has_lost());
-        assert_eq!(guide.touch(FileIx(0), FileRange::new(500, 510)), []);
+        assert!(follower.has_strayed());
+        assert_eq!(follower.touch(FileIx(0), FileRange::new(500, 510)), []);
     }
 
     #[test]
     fn a_look_far_ahead_changes_nothing_until_it_goes_on_there() {
-        let mut guide = Guide::new(vec![step(0, 0, 1000), step(1, 0, 1000)], 100);
-        assert_eq!(guide.touch(FileIx(0), FileRange::new(0, 50)), [step(0, 50, 150)]);
-        assert_eq!(guide.touch(FileIx(1), FileRange::new(0, 10)), [], "a header");
-        assert_eq!(guide.touch(FileIx(0), FileRange::new(50, 100)), [step(0, 150, 200)]);
-        assert_eq!(guide.touch(FileIx(1), FileRange::new(500, 510)), [], "far from there, too");
-        assert_eq!(guide.touch(FileIx(1), FileRange::new(510, 550)), [step(1, 550, 650)]);
-        assert!(!guide.has_lost());
+        let mut follower = TraceFollower::new(vec![step(0, 0, 1000), step(1, 0, 1000)], 100);
+        assert_eq!(follower.touch(FileIx(0), FileRange::new(0, 50)), [step(0, 50, 150)]);
+        assert_eq!(follower.touch(FileIx(1), FileRange::new(0, 10)), [], "a header");
+        assert_eq!(follower.touch(FileIx(0), FileRange::new(50, 100)), [step(0, 150, 200)]);
+        assert_eq!(follower.touch(FileIx(1), FileRange::new(500, 510)), [], "far from there, too");
+        assert_eq!(follower.touch(FileIx(1), FileRange::new(510, 550)), [step(1, 550, 650)]);
+        assert!(!follower.has_strayed());
     }
 
     #[test]
@@ -281,9 +284,9 @@ mod tests {
 
     #[test]
     fn who_begins_elsewhere_is_led_from_there() {
-        let mut guide = Guide::new(vec![step(0, 0, 1000), step(1, 0, 1000)], 100);
-        assert_eq!(guide.touch(FileIx(1), FileRange::new(0, 50)), [step(1, 50, 150)]);
-        assert!(!guide.has_lost());
+        let mut follower = TraceFollower::new(vec![step(0, 0, 1000), step(1, 0, 1000)], 100);
+        assert_eq!(follower.touch(FileIx(1), FileRange::new(0, 50)), [step(1, 50, 150)]);
+        assert!(!follower.has_strayed());
     }
 
     proptest! {
@@ -304,11 +307,11 @@ mod tests {
             once.sort();
             once.dedup();
             prop_assert_eq!(once.len(), line.len());
-            // The same load again: it is led to every byte once, in the order in which it needs them.
-            let mut guide = Guide::new(recording.steps().to_vec(), window);
+            // The same load again: every byte is requested once, in the order in which the load needs it.
+            let mut follower = TraceFollower::new(recording.steps().to_vec(), window);
             let mut led = Vec::new();
             for t in &touches {
-                led.extend(guide.touch(t.file, t.range));
+                led.extend(follower.touch(t.file, t.range));
             }
             let led = bytes(&led);
             let mut at = line.iter();

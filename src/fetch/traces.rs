@@ -1,7 +1,7 @@
-//! Follows loads: records what each touches, and fetches ahead what the load before touched.
+//! Follows loads: records what each touches, and fetches ahead what the previous load touched.
 //!
-//! Invariant: reads neither wait for a trace nor fail because of one. Concurrency: one task for each
-//! load under way; the index is read and written on the blocking pool.
+//! Invariant: no read waits for a trace or fails because of one.
+//! Concurrency: one task per load under way; the index is read and written on the blocking pool.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use super::blocking::blocking;
 use super::cached_file::CachedFile;
-use super::course::{Guide, Recording};
 use super::fetcher::Fetcher;
-use super::loads::Load;
+use super::model_loads::Load;
+use super::trace_follower::{TraceFollower, TraceRecorder};
 use crate::base::FileRange;
 use crate::model::trace::{Step, TraceDoc};
 use crate::model::{FileIx, Manifest};
 
-/// A program that loads a model may compute for some seconds between two tensors.
+/// Idle time after which a load is over: a program may compute for some seconds between two tensors.
 const OVER: Duration = Duration::from_secs(30);
-/// How often it is looked whether there is something to keep: what a killed process loses of it.
+/// Interval at which traces are saved: a killed process loses at most this much.
 const KEEP: Duration = Duration::from_secs(5);
-/// How far a load is led: what 1 Gbit/s holds at 250 ms.
+/// Maximum distance of prefetching ahead of a load: what 1 Gbit/s holds at 250 ms.
 const WINDOW: u64 = 32 << 20;
-/// From a load's first touch to its end. Keeps nothing alive that others have let go.
+/// Runs from a load's first touch to its end. Does not keep the fetcher alive.
 async fn accompany(fetcher: Weak<Fetcher>, manifest: Arc<Manifest>) {
     let (of, hash) = (fetcher.clone(), manifest.hash());
     let begin = move || {
@@ -47,7 +47,7 @@ async fn accompany(fetcher: Weak<Fetcher>, manifest: Arc<Manifest>) {
 }
 
 impl Fetcher {
-    /// A reader has come to these bytes of a file that is not all there.
+    /// Records that a reader has touched these bytes of a file that is not complete.
     pub fn touched(self: &Arc<Self>, file: &CachedFile, range: FileRange) {
         let hash = file.manifest.hash();
         let mut loads = self.loads.lock();
@@ -56,8 +56,8 @@ impl Fetcher {
             begins = true;
             Load {
                 manifest: file.manifest.clone(),
-                recording: Recording::default(),
-                guide: None,
+                recording: TraceRecorder::default(),
+                follower: None,
                 begun: false,
                 touched: Instant::now(),
                 changed: false,
@@ -65,8 +65,8 @@ impl Fetcher {
         });
         load.touched = Instant::now();
         load.changed |= load.recording.touch(file.file, range);
-        if let Some(guide) = &mut load.guide {
-            lead = guide.touch(file.file, range);
+        if let Some(follower) = &mut load.follower {
+            lead = follower.touch(file.file, range);
         }
         drop(loads);
         if begins {
@@ -75,7 +75,7 @@ impl Fetcher {
         self.lead(&file.manifest, lead);
     }
 
-    /// Reads the trace of the load before, and goes where this one has come to meanwhile.
+    /// Reads the trace of the previous load, and replays on it what this load has touched so far.
     fn begin(self: &Arc<Self>, manifest: &Arc<Manifest>) {
         let body = match self.store.trace(&manifest.hash()) {
             Ok(Some(body)) => body,
@@ -87,20 +87,20 @@ impl Fetcher {
             Err(error) => return tracing::debug!(%error, "no trace of an earlier load"),
         };
         let window = WINDOW.min(self.store.room().0 / 8);
-        let mut guide = Guide::new(steps, window);
+        let mut follower = TraceFollower::new(steps, window);
         let mut lead = Vec::new();
         {
             let mut loads = self.loads.lock();
             let Some(load) = loads.get_mut(&manifest.hash()) else { return };
             for step in load.recording.steps() {
-                lead.extend(guide.touch(step.file, step.range));
+                lead.extend(follower.touch(step.file, step.range));
             }
-            load.guide = Some(guide);
+            load.follower = Some(follower);
         }
         self.lead(manifest, lead);
     }
 
-    /// Fetches what the load will come to.
+    /// Fetches ahead the next steps of the load.
     fn lead(self: &Arc<Self>, manifest: &Arc<Manifest>, steps: Vec<Step>) {
         if steps.is_empty() {
             return;
@@ -124,7 +124,7 @@ impl Fetcher {
         });
     }
 
-    /// Keeps the traces of loads under way. Writes the index.
+    /// Saves the traces of loads under way. Writes the index.
     pub fn keep_traces(&self) {
         self.loads.keep(&self.store);
     }

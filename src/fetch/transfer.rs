@@ -1,10 +1,10 @@
-//! Runs flights: bytes from another blob or from the registry, verified leaf by leaf on worker threads,
-//! handed to the readers that wait and written to the store.
+//! Runs flights: gets bytes from another blob or the registry, has them verified leaf by leaf on the
+//! blocking pool, handed to waiting readers and written to the store.
 //!
-//! Invariant: space in the store is reserved before the first byte is asked for. However `fly` ends,
+//! Invariant: space in the store is reserved before the first byte is requested. However `fly` ends,
 //! every leaf has an outcome and the flight is out of the table.
-//! Concurrency: one task per flight; hashing and disk on the blocking pool; the number of requests
-//! and the bytes in memory are bounded for all flights together.
+//! Concurrency: one task per flight; hashing and disk on the blocking pool; the number of requests and
+//! the bytes in memory are bounded for all flights together.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::batches::Batches;
 use super::blocking::blocking;
 use super::deliver::{Delivery, Target};
+use super::dynamic_priority::Priority;
 use super::error::FetchError;
 use super::flight::{Flight, Outcome};
 use super::lists::LeafLists;
@@ -27,16 +28,15 @@ use super::memory::Memory;
 use super::options::{FetchOptions, Load, Traffic};
 use super::slots::{Slot, Slots};
 use super::table::FlightTable;
-use super::urgency::Priority;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffers;
 use crate::model::{Leaves, Object};
 use crate::registry::{Attempts, Registry, RegistryError, Retry, RetryPolicy, Waiting, Waits};
 use crate::store::{Reservation, Store};
 
-/// How many batches of a flight may be hashed or written while its next one arrives.
+/// Maximum number of batches of a flight being hashed or written while the next one arrives.
 const BATCHES_AHEAD: usize = 3;
-/// After this time without an answer a request yields its slot: longer than a remote server needs to
+/// Time without an answer after which a request yields its slot: longer than a remote server needs to
 /// answer, short compared with a deadline.
 const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// Maximum duration of a batch, in read deadlines, estimated from its throughput so far. A slow line
@@ -44,10 +44,10 @@ const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// their readers long after the registry has recovered.
 const MAX_DEADLINES_PER_BATCH: u32 = 4;
 /// Number of mismatches after which a leaf fails: it is fetched once more, since the line or a cache on
-/// the way may have garbled it.
+/// the way may have corrupted it.
 const MAX_MISMATCHES: u32 = 2;
 
-/// What all flights share.
+/// State shared by all flights.
 pub struct Transfers {
     pub(super) store: Store,
     pub(super) registry: Option<Arc<dyn Registry>>,
@@ -59,20 +59,20 @@ pub struct Transfers {
     waits: Arc<Waits>,
     retry: RetryPolicy,
     deadline: Duration,
-    /// Without a byte for this long, a request is repeated. Half of a read deadline leaves as much for
+    /// Time without a byte after which a request is repeated. Half of a read deadline leaves as much for
     /// the second answer.
     stall_timeout: Duration,
     bytes: AtomicU64,
     requests: AtomicU64,
 }
 
-/// Settles what is left and frees the table, even if the task is dropped or panics.
-struct Landing<'a> {
+/// Fails the pending leaves and removes the flight from the table, even if the task is dropped or panics.
+struct FinishGuard<'a> {
     transfers: &'a Transfers,
     flight: &'a Arc<Flight>,
 }
 
-impl Drop for Landing<'_> {
+impl Drop for FinishGuard<'_> {
     fn drop(&mut self) {
         fail_rest(self.flight, &FetchError::Stopped);
         self.transfers.table.remove(self.flight);
@@ -125,14 +125,14 @@ impl Transfers {
         }
     }
 
-    /// Runs a flight to its end. `targets` says where its bytes belong; it may block.
+    /// Runs a flight to its end. `targets` returns where its bytes belong; it may block.
     pub(super) async fn fly(
         &self,
         flight: Arc<Flight>,
         object: Object,
         targets: impl FnOnce() -> Vec<Target> + Send + 'static,
     ) {
-        let _landing = Landing { transfers: self, flight: &flight };
+        let _landing = FinishGuard { transfers: self, flight: &flight };
         let targets = match blocking(targets).await {
             Ok(targets) => targets,
             Err(error) => return fail_rest(&flight, &error),
@@ -152,7 +152,8 @@ impl Transfers {
         }
     }
 
-    /// Space for what the targets lack. `None`: there is none, and somebody waits for the bytes.
+    /// Reserves space for what the targets lack. `None`: there is none, but a demand read waits for the
+    /// bytes.
     async fn reserve(
         &self,
         flight: &Flight,
@@ -175,14 +176,15 @@ impl Transfers {
         }
     }
 
-    /// Fetches what is still pending, again and again while there is hope and time.
+    /// Fetches what is still pending, repeating failed requests as the retry policy and the deadline
+    /// allow.
     async fn fetch_rest(&self, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
         let flight = delivery.flight.clone();
         let mut mismatches: HashMap<u64, u32> = HashMap::new();
         let mut attempts = Attempts::new(self.retry, self.deadline);
         while let Some(run) = flight.pending().into_iter().next() {
             let mut slot = self.slots.acquire(&flight.urgency).await;
-            // Not listed before: until then it did not wait for the registry.
+            // Listed only now: before it had a slot, it did not wait for the registry.
             let waiting = attempts.list_in(&self.waits);
             let outcome =
                 self.attempt(delivery, run.clone(), &mut mismatches, &mut slot, waiting).await;
@@ -195,8 +197,7 @@ impl Transfers {
             let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
             tracing::debug!(%error, ?delay, "trying again");
             flight.trouble(error);
-            // A read that joins the flight meanwhile has not failed yet: for that one it tries at
-            // once, unless the registry asked for the pause.
+            // A more urgent read that joins the flight ends the delay, unless the registry asked for it.
             let now = flight.urgency.get();
             let _ = match retry {
                 Retry::Later { not_before: Some(_) } => {
@@ -208,7 +209,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// What `work` gives, unless that takes longer than the stall timeout.
+    /// The result of `work`, or a timeout after `stall_timeout`.
     async fn before_stall<T>(
         &self,
         work: impl Future<Output = Result<T, FetchError>>,
@@ -220,7 +221,7 @@ impl Transfers {
         tokio::time::timeout(self.stall_timeout, work).await.unwrap_or(Err(stalled))
     }
 
-    /// The same for a request that has a slot, which it yields if the answer is late.
+    /// The same for a request that holds a slot, which it yields if the answer is late.
     async fn before_stall_in<T>(
         &self,
         slot: &mut Slot,
@@ -234,7 +235,7 @@ impl Transfers {
             std::future::pending().await
         };
         let answer = async {
-            // In this order: an answer that is there already needs no timer.
+            // Biased: an answer that has already arrived needs no timer.
             tokio::select! {
                 biased;
                 answer = &mut work => answer,
@@ -244,14 +245,14 @@ impl Transfers {
         self.before_stall(answer).await
     }
 
-    /// Whether a batch comes so slowly that repeating the request is better than waiting for it.
+    /// Whether a batch arrives so slowly that repeating the request is better than waiting.
     fn is_too_slow(&self, since: Duration, got: usize, wanted: usize) -> bool {
         let in_all = since.as_secs_f64() * wanted as f64;
         let allowed = f64::from(MAX_DEADLINES_PER_BATCH) * self.deadline.as_secs_f64();
         since >= self.stall_timeout && in_all > allowed * got as f64
     }
 
-    /// What the leaves of a flight must match.
+    /// The digests of the leaves of a flight.
     pub(super) async fn fetch_leaves(
         &self,
         flight: &Flight,
@@ -271,7 +272,7 @@ impl Transfers {
             .ok_or_else(|| FetchError::NotKnown { what: "what is missing".to_owned() })
     }
 
-    /// One request for a run of leaves, delivered batch by batch as it comes.
+    /// Makes one request for a run of leaves, and delivers the answer batch by batch as it arrives.
     async fn attempt(
         &self,
         delivery: &Arc<Delivery>,
@@ -334,7 +335,7 @@ impl Transfers {
             note(Some(done), mismatches)?;
         }
         for (leaf, times) in mismatches.iter() {
-            // Leaves of earlier attempts are settled and logged already.
+            // Leaves of earlier attempts were already settled and logged.
             if *times >= MAX_MISMATCHES && flight.is_pending(*leaf) {
                 let error = mismatch(object, *leaf, registry.name());
                 tracing::error!(%error, "a registry served wrong bytes");
@@ -355,7 +356,7 @@ fn note(
     Ok(())
 }
 
-/// A body that ended too early or comes too slowly.
+/// The error of a body that ended early or arrives too slowly.
 fn broken_off(object: &Object, range: ObjectRange, why: String) -> FetchError {
     let what = format!("{object} bytes {range}");
     RegistryError::Unreachable { what, why }.into()

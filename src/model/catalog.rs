@@ -1,8 +1,8 @@
-//! What a registry offers: groups, models, versions.
+//! The catalog of a registry: groups, models, versions.
 //!
-//! Invariant: names are legal and sorted, so that every list comes in one order and every look-up
-//! is a binary search; nothing stands twice. Kept compact: a catalog of 100,000 versions stays in
-//! memory for as long as a mount lives. Immutable once built.
+//! Invariant: names are legal, unique and sorted, so that every list has one order and every look-up is a
+//! binary search. Compact: a catalog of 100,000 versions stays in memory as long as the mount. Immutable
+//! once built.
 
 use std::time::SystemTime;
 
@@ -12,16 +12,16 @@ use super::digest::Digest;
 use super::name::Name;
 use super::reference::VersionRef;
 
-/// One version of a model, as the catalog says it.
+/// A version of a model, as listed in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionEntry {
     /// Its name.
     pub name: Name,
     /// The SHA-256 of its manifest.
     pub hash: Digest,
-    /// The version that it is another name for.
+    /// The version that it is an alias of.
     pub alias_of: Option<Name>,
-    /// When it was published (`metadata.published_at`, RFC 3339), if the registry says so.
+    /// When it was published (`metadata.published_at`, RFC 3339), if known.
     pub published: Option<SystemTime>,
     /// The metadata, a JSON object as text, if there is any.
     pub metadata: Option<Box<str>>,
@@ -39,21 +39,21 @@ struct Group {
     models: Vec<Model>,
 }
 
-/// Names that a registry's catalog has and no path can hold. They are not offered.
+/// Names in a registry's catalog that no path can hold. They are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// How many there are.
+    /// Number of names left out.
     pub count: usize,
-    /// The first of them, each with what is wrong with it in one short line.
+    /// The first ones, each with the reason in one short line.
     pub first: Vec<String>,
 }
 
 impl LeftOut {
-    /// So many are kept with their reason: they usually have one reason in common.
+    /// Maximum number kept with a reason: the reason is usually the same for all.
     const KEPT: usize = 5;
 }
 
-/// What a registry offers.
+/// The catalog of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
     groups: Vec<Group>,
@@ -67,12 +67,12 @@ impl Catalog {
         self.groups.iter().map(|g| &g.name)
     }
 
-    /// The models of a group, sorted; none if there is no such group.
+    /// The models of a group, sorted; `None` if there is no such group.
     pub fn models(&self, group: &str) -> Option<impl ExactSizeIterator<Item = &Name>> {
         Some(self.group(group)?.models.iter().map(|m| &m.name))
     }
 
-    /// The versions of a model, sorted; none if there is no such model.
+    /// The versions of a model, sorted; `None` if there is no such model.
     pub fn versions(&self, group: &str, model: &str) -> Option<&[VersionEntry]> {
         let models = &self.group(group)?.models;
         let at = models.binary_search_by(|m| m.name.as_str().cmp(model)).ok()?;
@@ -98,17 +98,17 @@ impl Catalog {
         })
     }
 
-    /// How many versions there are.
+    /// Number of versions.
     pub fn len(&self) -> usize {
         self.versions
     }
 
-    /// What the registry names and this catalog does not offer.
+    /// The names that were left out.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
 
-    /// Whether it offers nothing.
+    /// Whether there are no versions.
     pub fn is_empty(&self) -> bool {
         self.versions == 0
     }
@@ -119,10 +119,10 @@ impl Catalog {
     }
 }
 
-/// Collects a catalog in any order.
+/// Builds a catalog from entries in any order.
 ///
-/// A list is collected beside the catalog and moved there when it is complete and its length known:
-/// lists that grow in place leave gaps behind, as large as the catalog.
+/// Each list is collected outside the catalog and moved into it once its length is known: lists that grow
+/// in place leave gaps as large as the catalog.
 #[derive(Debug, Default)]
 pub struct CatalogBuilder {
     out: Catalog,
@@ -131,7 +131,7 @@ pub struct CatalogBuilder {
 }
 
 impl CatalogBuilder {
-    /// Starts a group; models follow. Groups without models are kept: they are listed, empty.
+    /// Starts a group; its models follow. Groups without models are kept and listed as empty.
     pub fn group(&mut self, name: Name) {
         self.end_group();
         self.out.groups.push(Group { name, models: Vec::new() });
@@ -166,7 +166,7 @@ impl CatalogBuilder {
         }
     }
 
-    /// Notes a name that is not offered; `why` names it and is one short line.
+    /// Records a name that is left out; `why` contains it and is one short line.
     pub fn left_out(&mut self, why: String) {
         self.out.left_out.count += 1;
         if self.out.left_out.first.len() < LeftOut::KEPT {
@@ -174,7 +174,7 @@ impl CatalogBuilder {
         }
     }
 
-    /// The sorted catalog, or the first name that stands twice beside itself.
+    /// The sorted catalog, or the first name that occurs twice in its list.
     pub fn build(mut self) -> Result<Catalog, Name> {
         self.end_group();
         fn sort<T>(list: &mut Vec<T>, name: impl Fn(&T) -> &Name) -> Result<(), Name> {

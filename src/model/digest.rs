@@ -1,5 +1,4 @@
-//! Digests: 32 bytes that name or check other bytes, written as 64 lower-case hex digits; and what
-//! they identify.
+//! Digests, written as 64 lower-case hex digits, and the identities made of them.
 //!
 //! Plain values.
 
@@ -8,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// 32 bytes of SHA-256 or BLAKE3; which one is said by the field that holds it.
+/// 32 bytes of SHA-256 or BLAKE3; the field that holds it determines which.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -18,12 +17,12 @@ pub struct Digest([u8; 32]);
 pub struct DigestError;
 
 impl Digest {
-    /// The digest that these bytes are.
+    /// The digest with these bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// From a slice, if it has 32 bytes.
+    /// From a slice; `None` unless it has 32 bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -107,7 +106,7 @@ impl VersionId {
 }
 
 impl fmt::Display for VersionId {
-    /// As errors name it.
+    /// The form used in errors.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "manifest {:?}", self.0)
     }
@@ -124,7 +123,7 @@ impl ContentKey {
         Self(digest)
     }
 
-    /// The digest it is.
+    /// The digest.
     pub const fn digest(&self) -> &Digest {
         &self.0
     }

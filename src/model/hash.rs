@@ -1,19 +1,19 @@
-//! The one place that hashes: which library computes SHA-256 and BLAKE3 is decided here.
+//! Hashing: the only module that chooses the libraries for SHA-256 and BLAKE3.
 //!
-//! SHA-256 comes from aws-lc, which TLS brings anyway: twice as fast as the pure Rust one on
-//! machines without SHA instructions. Pure functions and plain values.
+//! SHA-256 comes from aws-lc, which TLS needs anyway: twice as fast as the pure Rust one on machines
+//! without SHA instructions. Pure functions and plain values.
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 
-/// A hash algorithm, as leaves are checked with it.
+/// A hash algorithm for leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HashAlgorithm {
     /// SHA-256.
     Sha256,
-    /// BLAKE3, ten and more times as fast where the processor has no SHA instructions.
+    /// BLAKE3, at least ten times as fast where the processor has no SHA instructions.
     Blake3,
 }
 
@@ -39,7 +39,7 @@ pub fn blake3(bytes: &[u8]) -> Digest {
     Digest::from_bytes(*::blake3::hash(bytes).as_bytes())
 }
 
-/// Hashes bytes as they come.
+/// Incremental hashing.
 #[derive(Clone)]
 pub struct Hasher(Kind);
 
@@ -60,7 +60,7 @@ impl Hasher {
         })
     }
 
-    /// The next bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Kind::Sha256(h) => h.update(bytes),

@@ -1,10 +1,10 @@
-//! How one model file lies in its blob: pieces of objects, cut into the parts that are verified.
+//! The layout of a blob: a model file as pieces of objects, cut into the parts that are verified.
 //!
-//! A *piece* is one slice of an object at its place in the file. A *part* is what one leaf of that
-//! object covers within the piece: the unit of presence. A *segment* is a run of parts of one
-//! piece: the unit of recency and eviction. The layout is wholly determined by its
-//! [`ContentKey`], and the key commits to exactly what verification checks.
-//! Immutable values; everything is arithmetic on offsets.
+//! A *piece* is a slice of an object at its place in the file. A *part* is what one leaf of that object
+//! covers within the piece: the unit of presence. A *segment* is a run of parts of one piece: the unit of
+//! recency and eviction. Invariant: the [`ContentKey`] determines the layout completely, and commits to
+//! exactly what verification checks.
+//! Immutable values; pure arithmetic on offsets.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ use super::hash::HashAlgorithm;
 use super::object::Check;
 use crate::base::{FileRange, ObjectRange};
 
-/// Maximum size of a segment: small enough that eviction does not take much more than was asked
-/// for, large enough that a cache of terabytes has a list of a million.
+/// Maximum size of a segment: small enough that eviction removes little more than requested, large enough
+/// that a cache of terabytes has only a million segments.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The index of a part in its blob.
@@ -41,12 +41,12 @@ impl PartRange {
         (self.start..self.end).map(PartIx)
     }
 
-    /// How many.
+    /// Number of parts.
     pub fn len(self) -> u32 {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether there is none.
+    /// Whether the run is empty.
     pub fn is_empty(self) -> bool {
         self.start >= self.end
     }
@@ -57,13 +57,13 @@ impl PartRange {
 pub struct Piece {
     /// How the object is verified.
     pub check: Check,
-    /// The object's published name. Not part of the key when leaves are what is checked: a claim.
+    /// The object's published digest. A claim: not part of the key when leaves are checked.
     pub object: Digest,
     /// The object's length in bytes.
     pub object_len: u64,
-    /// Where in the object the piece begins.
+    /// The offset in the object at which the piece begins.
     pub object_offset: u64,
-    /// The bytes of the file that it makes up.
+    /// The bytes of the file that it supplies.
     pub file: FileRange,
     first_part: u32,
     first_segment: u32,
@@ -72,9 +72,9 @@ pub struct Piece {
 /// One part of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Which piece it belongs to: an index into [`BlobLayout::pieces`].
+    /// The index of its piece in [`BlobLayout::pieces`].
     pub piece: usize,
-    /// Which leaf of that piece's object covers it.
+    /// The leaf of the object that covers it.
     pub leaf: u64,
     /// Its bytes in the file.
     pub file: FileRange,
@@ -85,13 +85,13 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether the leaf lies wholly in this file, so that the part is the leaf.
+    /// Whether the whole leaf lies in this file, so that the part equals the leaf.
     pub fn is_whole_leaf(&self) -> bool {
         self.object == self.leaf_range
     }
 }
 
-/// Why bytes are not an encoded layout, or pieces make none.
+/// Why bytes or pieces are not a valid layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a blob layout: {0}")]
 pub struct LayoutError(&'static str);
@@ -107,7 +107,7 @@ pub struct BlobLayout {
 }
 
 impl Piece {
-    /// The bytes of the object that it takes.
+    /// The bytes of the object that the piece uses.
     pub fn object_range(&self) -> ObjectRange {
         ObjectRange::at(self.object_offset, self.file.len())
     }
@@ -128,8 +128,8 @@ impl Piece {
         (SEGMENT_BYTES / self.leaf_size()).max(1)
     }
 
-    /// The digest by which this piece's object is known to verification: two pieces with the same
-    /// identity hold ranges of the same verified bytes.
+    /// The digest that verification checks for this piece's object: pieces with the same identity are
+    /// ranges of the same verified bytes.
     pub fn identity(&self) -> Digest {
         match self.check {
             Check::Whole => self.object,
@@ -141,10 +141,10 @@ impl Piece {
 const MAGIC: &[u8; 8] = b"mfsblob1";
 
 impl BlobLayout {
-    /// Lays pieces `(check, object, object_len, offset in the object, length)` one after another.
+    /// Lays out pieces `(check, object, object_len, offset in the object, length)` one after another.
     ///
-    /// They must be non-empty and lie within their objects; what a manifest was validated for
-    /// holds, so an error means an encoded layout was damaged or a file is absurdly fine-grained.
+    /// They must be non-empty and lie within their objects. A validated manifest guarantees that, so an
+    /// error means a damaged encoding or an absurdly fine-grained file.
     pub fn new(
         parts: impl IntoIterator<Item = (Check, Digest, u64, ObjectRange)>,
     ) -> Result<Self, LayoutError> {
@@ -187,7 +187,7 @@ impl BlobLayout {
         Ok(out)
     }
 
-    /// The blob's name.
+    /// The key of the blob.
     pub fn key(&self) -> ContentKey {
         self.key
     }
@@ -197,22 +197,22 @@ impl BlobLayout {
         self.len
     }
 
-    /// Whether the file has no byte, hence no part and no blob on disk.
+    /// Whether the file is empty, hence has no part and no blob on disk.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The slices, in file order.
+    /// The pieces, in file order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// How many parts there are.
+    /// Number of parts.
     pub fn part_count(&self) -> u32 {
         self.parts
     }
 
-    /// How many segments there are.
+    /// Number of segments.
     pub fn segment_count(&self) -> u32 {
         self.segments
     }
@@ -222,9 +222,9 @@ impl BlobLayout {
         PartRange { start: 0, end: self.parts }
     }
 
-    /// The piece that has number `n` of `all`, of which each has `first` and those after it.
+    /// The piece that contains number `n` of `all`; `first` returns the first number of a piece.
     fn piece_with(&self, n: u32, all: u32, first: impl Fn(&Piece) -> u32) -> usize {
-        // pieces are mostly alike, so the one in proportion is mostly right
+        // pieces are mostly alike, so the proportional guess is mostly right
         let guess = (u64::from(n) * self.pieces.len() as u64 / u64::from(all)) as usize;
         let ends = self.pieces.get(guess + 1).map_or(all, &first);
         if (first(&self.pieces[guess])..ends).contains(&n) {
@@ -237,7 +237,7 @@ impl BlobLayout {
         self.piece_with(part.0, self.parts, |p| p.first_part)
     }
 
-    /// One part. It must exist: `part.0 < part_count()`.
+    /// A part, which must exist: `part.0 < part_count()`.
     pub fn part(&self, ix: PartIx) -> Part {
         assert!(ix.0 < self.parts, "part {} of {}", ix.0, self.parts);
         let at = self.piece_of_part(ix);
@@ -252,7 +252,7 @@ impl BlobLayout {
         Part { piece: at, leaf, file, object, leaf_range }
     }
 
-    /// The parts that have a byte of the range; bytes past the end have none.
+    /// The parts that intersect the range; bytes past the end are ignored.
     pub fn parts_in(&self, range: FileRange) -> PartRange {
         let range = range.intersect(&FileRange::new(0, self.len));
         if range.is_empty() {
@@ -261,7 +261,7 @@ impl BlobLayout {
         PartRange { start: self.part_at(range.start()).0, end: self.part_at(range.end() - 1).0 + 1 }
     }
 
-    /// The part that has the byte at `offset`, which must be less than `len()`.
+    /// The part that contains the byte at `offset`, which must be less than `len()`.
     pub fn part_at(&self, offset: u64) -> PartIx {
         assert!(offset < self.len, "offset {offset} of {}", self.len);
         let piece = &self.pieces[self.pieces.partition_point(|p| p.file.start() <= offset) - 1];
@@ -311,11 +311,11 @@ impl BlobLayout {
         PartRange { start, end: start.saturating_add(per).min(all.end) }
     }
 
-    /// What the key is the SHA-256 of. [`BlobLayout::decode`] reads it back.
+    /// The encoding whose SHA-256 is the key. [`BlobLayout::decode`] reads it back.
     ///
-    /// All numbers little endian: magic, then for each piece: kind (0 whole, 1 SHA-256 leaves,
-    /// 2 BLAKE3 leaves), leaf size (0 when whole), object length, the digest that is checked,
-    /// offset in the object, length.
+    /// All numbers little endian: magic, then for each piece: kind (0 whole, 1 SHA-256 leaves, 2 BLAKE3
+    /// leaves), leaf size (0 when whole), object length, the digest that is checked, offset in the
+    /// object, length.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + self.pieces.len() * 65);
         out.extend_from_slice(MAGIC);
@@ -336,8 +336,8 @@ impl BlobLayout {
         out
     }
 
-    /// Reads what [`BlobLayout::encode`] wrote. Published names of leaf-checked objects are not in
-    /// it: [`Piece::object`] is then the leaf list's digest.
+    /// Decodes a layout. The encoding lacks the published digests of leaf-checked objects:
+    /// [`Piece::object`] is then the leaf list's digest.
     pub fn decode(bytes: &[u8]) -> Result<Self, LayoutError> {
         let Some((MAGIC, rest)) = bytes.split_first_chunk() else {
             return Err(LayoutError("unknown format"));

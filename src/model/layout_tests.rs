@@ -59,7 +59,7 @@ fn damaged_encodings_are_refused() {
     let mut bad = good.clone();
     bad[57..65].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(BlobLayout::decode(&bad[..]).is_err());
-    // A layout has one encoding: whatever is accepted has the key of its bytes.
+    // A layout has one encoding: the key of a decoded layout is the key of the decoded bytes.
     bad = good.clone();
     bad[17..25].copy_from_slice(&u64::MAX.to_le_bytes());
     bad[57..65].copy_from_slice(&(u64::MAX - 5).to_le_bytes());

@@ -1,4 +1,4 @@
-//! The digests that a run of an object's leaves must match. Immutable values, cheap to clone.
+//! The expected digests of a run of an object's leaves. Immutable values, cheap to clone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ impl Leaves {
         Self { algorithm, first, digests }
     }
 
-    /// Of an object that is its one leaf.
+    /// The digest of an object that is a single leaf.
     pub fn whole(object: &Object) -> Self {
         Self { algorithm: object.algorithm, first: 0, digests: Arc::from([object.digest]) }
     }
 
-    /// What the leaves are hashed with.
+    /// The hash algorithm of the leaves.
     pub fn algorithm(&self) -> HashAlgorithm {
         self.algorithm
     }
@@ -37,7 +37,7 @@ impl Leaves {
         self.digests.get(at).copied()
     }
 
-    /// Whether these are the bytes of that leaf. Hashes them.
+    /// Whether the bytes match the digest of the leaf. Hashes them.
     pub fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
         self.digest(leaf).is_some_and(|want| self.algorithm.hash(bytes) == want)
     }
@@ -47,7 +47,7 @@ impl Leaves {
         self.first <= leaves.start && leaves.end <= self.first + self.digests.len() as u64
     }
 
-    /// The bytes that the digests take in memory.
+    /// Memory used by the digests, in bytes.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.digests)
     }

@@ -1,8 +1,8 @@
-//! What one version consists of: files made of slices of objects, and how objects are verified.
+//! The manifest of a version: files made of slices of objects, and how objects are verified.
 //!
-//! Invariant: a [`Manifest`] is whole and consistent: paths are legal and unique, none is both a
-//! file and a folder, every slice lies in its object, sizes add up without overflow. It is made
-//! only by [`ManifestBuilder`]. Immutable once built.
+//! Invariant: a [`Manifest`] is consistent: paths are legal and unique, none is both a file and a folder,
+//! every slice lies in its object, and sizes add up without overflow. Only [`ManifestBuilder`] makes one.
+//! Immutable once built.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,14 +16,14 @@ use crate::base::ObjectRange;
 
 /// Maximum number of files of a version.
 pub const MAX_FILES: usize = 1_000_000;
-/// Maximum number of folders of a version: a path of a hundred bytes can have 64 of its own.
+/// Maximum number of folders of a version: a path of a hundred bytes can have 64 folders of its own.
 pub const MAX_FOLDERS: usize = 1_000_000;
 /// Maximum number of objects of a version: at the usual 10 MiB that is 40 TiB.
 pub const MAX_OBJECTS: usize = 4_000_000;
-/// Maximum size of a version, 64 TiB: what is known of an open file takes a byte of memory for
-/// each MiB that a manifest announces, whether or not any of it is there.
+/// Maximum size of a version, 64 TiB: the state of an open file takes a byte of memory for each MiB that
+/// a manifest announces, present or not.
 pub const MAX_TOTAL: u64 = 64 << 40;
-/// Maximum number of leaves of an object: a part of it is read with its whole leaf list, which is 8 MiB
+/// Maximum number of leaves of an object: reading a part of it needs the whole leaf list, which is 8 MiB
 /// then. At 128 KiB a leaf that is an object of 32 GiB.
 pub const MAX_OBJECT_LEAVES: u64 = 1 << 18;
 /// Maximum number of leaves of a version: 32 MiB as a bitmap. At 128 KiB a leaf that is 32 TiB.
@@ -42,23 +42,23 @@ pub struct FileIx(pub u32);
 pub struct Slice {
     /// The object.
     pub object: ObjectIx,
-    /// The bytes of it, never none.
+    /// The bytes of the object, never empty.
     pub range: ObjectRange,
 }
 
 /// A file of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Where it lies within the version.
+    /// The path within the version.
     pub path: FilePath,
     /// Its length in bytes.
     pub len: u64,
-    /// The SHA-256 of its bytes, if the registry says one. A claim.
+    /// The SHA-256 of its bytes, if the registry gives one. A claim.
     pub sha256: Option<Digest>,
     slices: Range<usize>,
 }
 
-/// What one version consists of.
+/// The manifest of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     hash: Digest,
@@ -66,20 +66,20 @@ pub struct Manifest {
     slices: Vec<Slice>,
     files: Vec<File>,
     total: u64,
-    users: Vec<User>,
+    uses: Vec<ObjectUse>,
     first_user: Vec<u32>,
 }
 
 /// A place where an object's bytes are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
+pub struct ObjectUse {
     /// The file.
     pub file: FileIx,
-    /// Which of the file's slices, hence which piece of its layout.
+    /// The index of the slice in the file, which is the index of the piece in its layout.
     pub piece: u32,
 }
 
-/// What is wrong with a manifest, naming the field.
+/// An error in a manifest, naming the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// A field's value cannot be.
@@ -90,10 +90,10 @@ pub enum ManifestError {
         /// What is wrong with it.
         why: String,
     },
-    /// A path that may not be.
+    /// An illegal path.
     #[error("files[{index}].path {why}")]
     Path {
-        /// Which file.
+        /// The index of the file.
         index: usize,
         /// What is wrong.
         why: NameError,
@@ -108,7 +108,7 @@ impl ManifestError {
 }
 
 impl Manifest {
-    /// The SHA-256 of the document that it was read from.
+    /// The SHA-256 of its document.
     pub fn hash(&self) -> Digest {
         self.hash
     }
@@ -138,18 +138,18 @@ impl Manifest {
         &self.slices[self.file(file).slices.clone()]
     }
 
-    /// The slices that are of this object, in file order.
-    pub fn users(&self, object: ObjectIx) -> &[User] {
+    /// The uses of this object, in file order.
+    pub fn uses(&self, object: ObjectIx) -> &[ObjectUse] {
         let at = object.0 as usize;
-        &self.users[self.first_user[at] as usize..self.first_user[at + 1] as usize]
+        &self.uses[self.first_user[at] as usize..self.first_user[at + 1] as usize]
     }
 
-    /// The bytes of all files together.
+    /// The total size of all files in bytes.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// How a file lies in its blob.
+    /// The layout of a file's blob.
     pub fn layout(&self, file: FileIx) -> BlobLayout {
         BlobLayout::new(self.slices(file).iter().map(|s| {
             let o = self.object(s.object);
@@ -159,7 +159,7 @@ impl Manifest {
     }
 }
 
-/// Collects a manifest and checks it.
+/// Builds and validates a manifest.
 #[derive(Debug)]
 pub struct ManifestBuilder {
     out: Manifest,
@@ -167,7 +167,7 @@ pub struct ManifestBuilder {
 }
 
 impl ManifestBuilder {
-    /// For the document with this SHA-256.
+    /// A builder for the document with this SHA-256.
     pub fn new(hash: Digest) -> Self {
         let out = Manifest {
             hash,
@@ -175,7 +175,7 @@ impl ManifestBuilder {
             slices: Vec::new(),
             files: Vec::new(),
             total: 0,
-            users: Vec::new(),
+            uses: Vec::new(),
             first_user: Vec::new(),
         };
         Self { out, leaves: 0 }
@@ -191,7 +191,7 @@ impl ManifestBuilder {
         if object.len == 0 || object.len > MAX_TOTAL {
             return Err(field(format!("a length of {} bytes cannot be", object.len)));
         }
-        // Blobs and their layouts know objects by SHA-256.
+        // Blobs and their layouts identify objects by SHA-256.
         if object.algorithm != HashAlgorithm::Sha256 {
             return Err(field("is not named by its SHA-256".into()));
         }
@@ -261,7 +261,7 @@ impl ManifestBuilder {
         Ok(FileIx(index as u32))
     }
 
-    /// The checked manifest.
+    /// Validates and returns the manifest.
     pub fn build(mut self) -> Result<Manifest, ManifestError> {
         let mut files = HashSet::with_capacity(self.out.files.len());
         for (i, f) in self.out.files.iter().enumerate() {
@@ -275,7 +275,7 @@ impl ManifestBuilder {
             let path = f.path.as_str();
             for folder in path.rmatch_indices('/').map(|(at, _)| &path[..at]) {
                 if !folders.insert(folder) {
-                    // Seen before, hence all above it, too.
+                    // Seen before, and so were all its parents.
                     break;
                 }
                 if files.contains(folder) {
@@ -290,7 +290,7 @@ impl ManifestBuilder {
         Ok(self.out)
     }
 
-    /// Sorts all slices by object, by counting.
+    /// Builds the index of uses by object with a counting sort.
     fn index_users(&mut self) {
         let out = &mut self.out;
         let mut next = vec![0u32; out.objects.len() + 1];
@@ -301,11 +301,12 @@ impl ManifestBuilder {
             next[i] += next[i - 1];
         }
         out.first_user = next.clone();
-        out.users = vec![User { file: FileIx(0), piece: 0 }; out.slices.len()];
+        out.uses = vec![ObjectUse { file: FileIx(0), piece: 0 }; out.slices.len()];
         for (file, f) in out.files.iter().enumerate() {
             for (piece, slice) in out.slices[f.slices.clone()].iter().enumerate() {
                 let at = &mut next[slice.object.0 as usize];
-                out.users[*at as usize] = User { file: FileIx(file as u32), piece: piece as u32 };
+                out.uses[*at as usize] =
+                    ObjectUse { file: FileIx(file as u32), piece: piece as u32 };
                 *at += 1;
             }
         }

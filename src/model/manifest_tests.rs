@@ -36,9 +36,9 @@ fn the_users_of_an_object() {
     m.file("b", None, []).unwrap();
     m.file("c", None, [t]).unwrap();
     let m = m.build().unwrap();
-    let user = |file, piece| User { file: FileIx(file), piece };
-    assert_eq!(m.users(s.object), [user(0, 0)]);
-    assert_eq!(m.users(second), [user(0, 1), user(2, 0)]);
+    let user = |file, piece| ObjectUse { file: FileIx(file), piece };
+    assert_eq!(m.uses(s.object), [user(0, 0)]);
+    assert_eq!(m.uses(second), [user(0, 1), user(2, 0)]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn sizes_have_limits() {
     }
     let long = Object::new(d(1), MAX_TOTAL + 1, leaves(MAX_LEAF));
     assert!(m.object(long).is_err());
-    // What has its limit for itself has one together with others, too.
+    // The number of leaves is limited for an object, and for all objects of a version together.
     let most = Object::new(d(1), MAX_OBJECT_LEAVES * MIN_LEAF, leaves(MIN_LEAF));
     assert!(m.object(Object { len: most.len + 1, ..most.clone() }).is_err());
     for _ in 0..MAX_LEAVES / MAX_OBJECT_LEAVES {

@@ -1,7 +1,7 @@
-//! What is talked about: digests, names, references, manifests, and how a blob is laid out.
+//! The domain types: digests, names, references, catalogs, manifests, and the layout of blobs.
 //!
-//! Invariant: a value of these types is valid; what a registry claims becomes one only through a
-//! checked constructor. Plain values, no I/O.
+//! Invariant: a value of these types is valid; the claims of a registry become one only through a checked
+//! constructor. Plain values, no I/O.
 
 mod catalog;
 mod digest;
@@ -22,7 +22,7 @@ pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, Segmen
 pub use leaves::Leaves;
 pub use manifest::{
     File, FileIx, MAX_FILES, MAX_OBJECTS, MAX_TOTAL, Manifest, ManifestBuilder, ManifestError,
-    ObjectIx, Slice, User,
+    ObjectIx, ObjectUse, Slice,
 };
 pub use name::{FilePath, Name, NameError};
 pub use object::{Check, Locator, MAX_LEAF, MIN_LEAF, Object};

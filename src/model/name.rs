@@ -1,23 +1,24 @@
-//! Names and paths that a registry may give: what is refused, and why in words.
+//! Names and paths from a registry: which are rejected, and why.
 //!
-//! Two rules: what is *read* must be safe on the system at hand; what is *published* must also be
-//! storable on every system ([`FilePath::portable`]). Pure values.
+//! Two rules: what is *read* must be safe on this system; what is *published* must also be storable on
+//! every system ([`FilePath::portable`]). Pure values.
 
 use std::fmt;
 
-/// The longest name of one file or folder: what ext4, XFS, APFS and NTFS all hold, in bytes.
+/// Maximum length of the name of a file or folder in bytes: the limit of ext4, XFS, APFS and NTFS.
 pub const MAX_NAME: usize = 255;
-/// The longest path of a file within its version: Linux's PATH_MAX leaves room for the mount point.
+/// Maximum length of a file's path within its version: leaves room in Linux's PATH_MAX for the mount
+/// point.
 pub const MAX_PATH: usize = 3072;
-/// The deepest folder nesting within a version; real models have two or three.
+/// Maximum folder depth within a version; real models have two or three.
 pub const MAX_DEPTH: usize = 64;
-/// The folder of each version that modelfs keeps for itself.
+/// The folder of each version that is reserved for modelfs.
 pub const RESERVED: &str = ".modelfs";
 
 /// What is wrong with a name or path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing, or nothing between two slashes.
+    /// Empty, or empty between two slashes.
     #[error("is empty or has an empty part")]
     Empty,
     /// `.` or `..`.
@@ -29,13 +30,13 @@ pub enum NameError {
     /// A backslash, or a slash where one name is expected.
     #[error("has a backslash or a slash where none may be")]
     Separator,
-    /// NUL, line feed and their like.
+    /// A control character such as NUL or line feed.
     #[error("has a control character")]
     Control,
     /// Over [`MAX_NAME`], [`MAX_PATH`] or [`MAX_DEPTH`].
     #[error("is too long or too deep (255 bytes a name, 3072 a path, 64 levels)")]
     TooLong,
-    /// The folder `.modelfs` belongs to modelfs.
+    /// Lies in the reserved folder `.modelfs`.
     #[error("lies in '.modelfs', which modelfs keeps for itself")]
     Reserved,
     /// Some system cannot store it.

@@ -1,8 +1,8 @@
-//! Objects: what a source keeps, how it is fetched, and how its bytes are verified.
+//! Objects: the units that a source keeps, how they are fetched, and how their bytes are verified.
 //!
-//! An object is verified in leaves: ranges of the object with a digest each. What an object is (its
-//! digest) and how its source fetches it (its locator) are apart: objects with the same SHA-256 are
-//! the same object, wherever they lie. Immutable values.
+//! An object is verified in leaves: ranges of the object with a digest each. Its identity (its digest) is
+//! separate from how its source fetches it (its locator): objects with the same SHA-256 are the same
+//! object, wherever they are. Immutable values.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,18 +15,18 @@ use crate::base::ObjectRange;
 /// Maximum number of bytes that one digest may cover: a leaf, or an object without leaves, is held in
 /// memory until it has matched.
 pub const MAX_LEAF: u64 = 64 << 20;
-/// Minimum size of a leaf (but the last of its object): a page; below, digests outweigh data.
+/// Minimum size of a leaf, except the last of its object: a page; below, digests outweigh data.
 pub const MIN_LEAF: u64 = 4 << 10;
 /// How an object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Check {
-    /// The object is its one leaf; its name is the SHA-256 of its bytes.
+    /// The object is a single leaf; its name is the SHA-256 of its bytes.
     Whole,
     /// Leaves of `size` bytes, the last one shorter.
     Leaves {
         /// Bytes of each leaf but the last.
         size: u64,
-        /// What the leaves are hashed with.
+        /// The hash algorithm of the leaves.
         digest: HashAlgorithm,
         /// The SHA-256 of the leaf list.
         list: Digest,
@@ -42,7 +42,7 @@ impl Check {
         }
     }
 
-    /// How many leaves an object of that length has.
+    /// Number of leaves of an object of that length.
     pub fn leaf_count(&self, object_len: u64) -> u64 {
         object_len.div_ceil(self.leaf_size(object_len).max(1))
     }
@@ -57,18 +57,18 @@ impl Check {
 /// How its source fetches an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Locator {
-    /// By its digest: the source keeps objects by content.
+    /// By its digest: the source is content-addressed.
     Digest,
     /// By a path below the source's root.
     Path(Arc<str>),
 }
 
-/// What a source keeps: bytes with a digest, and how to fetch and verify them.
+/// An object of a source: its digest, and how to fetch and verify it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Object {
-    /// The digest of all its bytes. Proven only when the whole has been hashed.
+    /// The digest of all its bytes. Verified only when the whole object has been hashed.
     pub digest: Digest,
-    /// What that digest was computed with.
+    /// The algorithm of that digest.
     pub algorithm: HashAlgorithm,
     /// How its source fetches it.
     pub locator: Locator,
@@ -79,19 +79,19 @@ pub struct Object {
 }
 
 impl fmt::Display for Object {
-    /// As errors name it: enough of the digest to find it, short enough for one line.
+    /// The form used in errors: enough of the digest to find it, short enough for one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "object {:?}", self.digest)
     }
 }
 
 impl Object {
-    /// An object that its source keeps by its SHA-256.
+    /// An object that its source stores under its SHA-256.
     pub fn new(digest: Digest, len: u64, check: Check) -> Self {
         Self { digest, algorithm: HashAlgorithm::Sha256, locator: Locator::Digest, len, check }
     }
 
-    /// How many leaves it has.
+    /// Number of leaves.
     pub fn leaf_count(&self) -> u64 {
         self.check.leaf_count(self.len)
     }

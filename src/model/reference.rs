@@ -1,4 +1,5 @@
-//! How people name a version: `group/model version`, `group/model@version`, `group/model/version`.
+//! References to versions in text form: `group/model version`, `group/model@version`,
+//! `group/model/version`.
 //!
 //! Plain values.
 
@@ -27,7 +28,7 @@ pub struct VersionRef {
     pub version: Name,
 }
 
-/// Characters of what was written that an error shows.
+/// Maximum number of characters of the input that an error shows.
 const SHOWN: usize = 120;
 
 /// Why a text names no model or version.
@@ -41,12 +42,12 @@ pub enum ReferenceError {
         "'{0}' does not name a version: write GROUP/MODEL@VERSION, GROUP/MODEL/VERSION or GROUP/MODEL VERSION"
     )]
     Version(String),
-    /// A part that may not be.
+    /// An illegal name in the text.
     #[error("'{text}': the name '{part}' {why}")]
     Name {
         /// The whole text.
         text: String,
-        /// The part of it.
+        /// The illegal part.
         part: String,
         /// What is wrong with it.
         why: NameError,
@@ -90,7 +91,7 @@ impl FromStr for VersionRef {
 }
 
 impl VersionRef {
-    /// Its folder in a tree of models that begins at `root`.
+    /// Its folder in a tree of models rooted at `root`.
     pub fn folder_in(&self, root: &Path) -> PathBuf {
         let model = root.join(self.model.group.as_str()).join(self.model.model.as_str());
         model.join(self.version.as_str())
@@ -109,8 +110,8 @@ impl VersionRef {
     }
 }
 
-/// A version in one word that is read back as the same: an `@` in the version's own name would
-/// be taken for the one before it.
+/// A version as one word that parses back to the same: an `@` in the version's name would be taken for
+/// the separator, so `/` is used then.
 pub fn written(model: &impl fmt::Display, version: &str) -> String {
     let sign = if version.contains('@') { '/' } else { '@' };
     format!("{model}{sign}{version}")

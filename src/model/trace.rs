@@ -1,8 +1,8 @@
-//! A recorded load: in which order a program first touched a version's bytes.
+//! The trace of a load: the order in which a program first touched a version's bytes.
 //!
-//! Invariant: a document that was read has no more than [`MAX_STEPS`] steps and names each file once;
-//! whether the version has those files and bytes is for whoever follows it to see. It is a hint, so
-//! nothing depends on its being right. Plain values.
+//! Invariant: a parsed document has at most [`MAX_STEPS`] steps and names each file once;
+//! [`TraceDoc::steps`] drops what the version does not have. A trace is a hint: correctness never depends
+//! on it. Plain values.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,54 +10,54 @@ use super::{Digest, FilePath, Manifest};
 use crate::base::FileRange;
 use crate::model::FileIx;
 
-/// The most steps that are kept: a load of 100,000 tensors with something between any two.
+/// Maximum number of steps: a load of 100,000 tensors with a gap between any two.
 pub const MAX_STEPS: usize = 100_000;
-/// The most bytes of a document: [`MAX_STEPS`] steps and as many files as a version of that many has.
+/// Maximum size of a document: [`MAX_STEPS`] steps, and the paths of a version with that many files.
 pub const MAX_DOCUMENT: usize = 8 << 20;
-/// The number of the document's form.
+/// The version of the document format.
 const FORM: u32 = 1;
 
-/// Bytes of a file.
+/// A range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// Which file.
+    /// The file.
     pub file: FileIx,
-    /// Which of its bytes.
+    /// The bytes.
     pub range: FileRange,
 }
 
-/// What is kept of a load, and what travels between machines: JSON.
+/// A stored load, which is also exchanged between machines: JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceDoc {
-    /// The form's number.
+    /// The version of the format.
     modelfs_trace: u32,
     /// The manifest of the version.
     pub manifest: Digest,
     /// The files that were touched.
     files: Vec<FilePath>,
-    /// Of which of them, from where, how many bytes; in order.
+    /// Index of the file, offset and length; in order.
     steps: Vec<(u32, u64, u64)>,
 }
 
-/// Why a document is none.
+/// Why a document is not a valid trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
-    /// It is no such JSON.
+    /// Not JSON of this format.
     #[error("not a trace: {0}")]
     Json(String),
-    /// Of a form that this program does not know.
+    /// An unknown version of the format.
     #[error("a trace of form {0}, of which this program knows only {FORM}")]
     Form(u32),
-    /// Too much of something.
+    /// Over a limit.
     #[error("a trace with too many {0}")]
     TooMany(&'static str),
-    /// A step in a file that it does not list, or one listed twice.
+    /// A step in a file that is not listed, or a file listed twice.
     #[error("a trace whose files and steps do not fit")]
     Files,
 }
 
 impl TraceDoc {
-    /// Of these steps through a version.
+    /// The document of these steps through a version.
     pub fn new(manifest: &Manifest, steps: &[Step]) -> Self {
         let mut files = Vec::new();
         let mut places = std::collections::HashMap::new();
@@ -72,7 +72,7 @@ impl TraceDoc {
         Self { modelfs_trace: FORM, manifest: manifest.hash(), files, steps }
     }
 
-    /// Reads one that somebody wrote.
+    /// Parses an untrusted document.
     pub fn parse(body: &[u8]) -> Result<Self, TraceError> {
         if body.len() > MAX_DOCUMENT {
             return Err(TraceError::TooMany("bytes"));
@@ -93,12 +93,12 @@ impl TraceDoc {
         Ok(doc)
     }
 
-    /// The document.
+    /// Serializes the document.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers and names are JSON")
     }
 
-    /// Its steps through this version, without those that lead out of it.
+    /// The steps that lie in this version, cut to the length of its files.
     pub fn steps(&self, manifest: &Manifest) -> Vec<Step> {
         let by_path: std::collections::HashMap<_, _> =
             (0u32..).zip(manifest.files()).map(|(ix, f)| (&f.path, (FileIx(ix), f.len))).collect();
@@ -111,12 +111,12 @@ impl TraceDoc {
         self.steps.iter().filter_map(step).collect()
     }
 
-    /// The steps as they are written: a file's path, the first byte, how many.
+    /// The steps as stored: path, offset, length.
     pub fn listed(&self) -> impl ExactSizeIterator<Item = (&FilePath, u64, u64)> {
         self.steps.iter().map(|(place, start, len)| (&self.files[*place as usize], *start, *len))
     }
 
-    /// How many files it touches.
+    /// Number of files touched.
     pub fn file_count(&self) -> usize {
         self.files.len()
     }

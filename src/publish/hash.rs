@@ -1,11 +1,12 @@
 //! Reads every byte once and computes, on all cores, the digests of chunks, leaves and files.
 //!
-//! A worker takes the next chunk in order together with one of a bounded number of buffers, reads
-//! it, hashes it and its leaves, and hands it on to be kept. The SHA-256 of a file of many chunks
-//! can only be computed from its first byte to its last: its chunks wait in the file's queue, and
-//! whichever worker finds the next one there hashes it while the others go on with other chunks.
-//! Invariant: buffers are given out in the order of the chunks, so the chunk that a queue waits for
-//! always has one, and the memory in use is bounded whatever the size of the version.
+//! A worker takes the next chunk and one of a bounded number of buffers, reads the chunk, hashes it and
+//! its leaves, and stores it. The SHA-256 of a file of many chunks must be computed in order: its chunks
+//! wait in the file's queue, and the worker that finds the next one there hashes it while the others
+//! process other chunks.
+//! Invariant: buffers are assigned in chunk order, so the chunk that a queue waits for always has one,
+//! and the memory in use is bounded whatever the size of the version.
+//! Concurrency: the pool and each queue have a lock, not held during I/O or hashing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -19,25 +20,25 @@ use super::types::{MAX_CHUNK, Progress, PublishError};
 use crate::model::hash::{Hasher, sha256};
 use crate::model::{Digest, HashAlgorithm};
 
-/// The most bytes in buffers: eight of the largest chunks. A machine of 64 cores does not need more
-/// than this of the usual ones either.
+/// Maximum size of all buffers: eight of the largest chunks. 64 cores need no more with chunks of the
+/// usual size either.
 const MEMORY: u64 = 8 * MAX_CHUNK;
 
-/// What is to be hashed.
+/// What to hash.
 pub struct Job<'a> {
     /// The files, in the manifest's order.
     pub files: &'a [Found],
-    /// The chunks that they make up.
+    /// The chunks of these files.
     pub chunks: &'a [Chunk],
-    /// The most bytes of a chunk.
+    /// Maximum chunk size.
     pub chunk_size: u64,
-    /// The leaves, if there are to be any.
+    /// Leaf size and hash algorithm, if chunks have leaves.
     pub leaf: Option<(u64, HashAlgorithm)>,
-    /// Keeps bytes under their SHA-256; says whether they were new.
+    /// Stores bytes under their SHA-256; returns whether they were new.
     pub keep: Keep<'a>,
 }
 
-/// What came out.
+/// The digests.
 #[derive(Debug, Default)]
 pub struct Hashed {
     /// The SHA-256 of each chunk.
@@ -46,9 +47,9 @@ pub struct Hashed {
     pub leaves: Option<Vec<Digest>>,
     /// The SHA-256 of each file.
     pub files: Vec<Digest>,
-    /// How many chunks were new.
+    /// Number of new chunks.
     pub new: u64,
-    /// The bytes of those.
+    /// Bytes of the new chunks.
     pub new_bytes: u64,
 }
 
@@ -64,10 +65,10 @@ struct PoolState {
     stop: bool,
 }
 
-/// How a worker keeps bytes.
+/// The function that stores bytes.
 pub type Keep<'a> = &'a (dyn Fn(&Digest, &[u8]) -> Result<bool, PublishError> + Sync);
 
-/// A buffer that goes back to its pool.
+/// A buffer that returns to its pool when dropped.
 struct Lease<'a> {
     bytes: Vec<u8>,
     pool: &'a Pool,
@@ -85,7 +86,7 @@ impl Pool {
         self.state.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// The next of `count` chunks and a buffer for it; none when there is nothing left to do.
+    /// The next of `count` chunks and a buffer for it; `None` if no chunk is left.
     fn next(&self, count: usize) -> Option<(usize, Lease<'_>)> {
         let mut state = self.lock();
         loop {
@@ -114,7 +115,7 @@ impl Pool {
     }
 }
 
-/// Lets the others stop, should this worker panic: they would wait for its buffers for ever.
+/// Stops the other workers if this one panics: they would wait forever for its buffers.
 struct StopOnPanic<'a>(&'a Pool);
 
 impl Drop for StopOnPanic<'_> {
@@ -125,7 +126,7 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
-/// A file whose SHA-256 is computed in the order of its bytes.
+/// A file whose SHA-256 is computed in order.
 #[derive(Default)]
 struct Queue<'a> {
     waiting: BTreeMap<u64, (Arc<Lease<'a>>, Range<usize>)>,
@@ -156,7 +157,7 @@ pub fn hash_all(job: &Job<'_>, progress: &dyn Fn(Progress)) -> Result<Hashed, Pu
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()) as u64;
     let room = (MEMORY / job.chunk_size.max(1)).max(2);
     let threads = threads.min(room);
-    // Twice as many buffers as workers: as many chunks may wait for a file's turn as are worked on.
+    // Twice as many buffers as workers: as many chunks may wait in queues as are being processed.
     let free = (0..room.min(threads * 2)).map(|_| Vec::new()).collect();
     let state = PoolState { free, next: 0, failed: None, stop: false };
     let pool = Pool { state: Mutex::new(state), changed: Condvar::new() };
@@ -204,7 +205,7 @@ pub fn hash_all(job: &Job<'_>, progress: &dyn Fn(Progress)) -> Result<Hashed, Pu
     Ok(out)
 }
 
-/// Every file is still the one that was found.
+/// Checks that no file has changed since the scan.
 fn unchanged(files: &[Found]) -> Result<(), PublishError> {
     for file in files {
         match fs::metadata(&file.real) {
@@ -275,8 +276,8 @@ impl<'a> Work<'_, 'a> {
         self.queues[file].lock().expect("nothing panics while it holds this lock")
     }
 
-    /// Queues a part of a file and hashes what has its turn, unless somebody does. Whether that
-    /// finished the file.
+    /// Queues a part of a file and hashes the parts whose turn it is, unless another worker does. Returns
+    /// whether that finished the file.
     fn feed(
         &self,
         file: usize,
@@ -329,7 +330,7 @@ fn read(file: &Found, start: u64, len: u64, out: &mut Vec<u8>) -> Result<(), Pub
     }
 }
 
-/// How many distinct digests there are.
+/// Number of distinct digests.
 pub fn distinct(digests: &[Digest]) -> u64 {
     digests.iter().collect::<HashSet<_>>().len() as u64
 }

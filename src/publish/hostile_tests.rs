@@ -1,5 +1,5 @@
-//! Publishing into a folder that another user has prepared: nothing outside it is touched, and
-//! nothing in it makes the publisher wait.
+//! Publishing into a folder that another user has prepared: nothing outside of it is changed, and nothing
+//! in it blocks the publisher.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Longer than any publishing here takes; a fifo would hold it up for ever.
+/// Longer than any publish here takes; a fifo would block it forever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Place {
@@ -17,8 +17,7 @@ struct Place {
 }
 
 impl Place {
-    /// A folder to publish, a registry's folder, and another one that is none of the publisher's
-    /// business.
+    /// A folder to publish, a registry's folder, and an unrelated folder.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for folder in ["source", "registry", "outside"] {
@@ -38,7 +37,7 @@ impl Place {
         assert!(made.unwrap().success());
     }
 
-    /// What became of publishing, which must come to an end.
+    /// The result of publishing, which must end.
     fn publish(&self) -> Result<Published, PublishError> {
         let version = "g/m@v1".parse().unwrap();
         let request = PublishRequest::new(self.path("source"), version, self.path("registry"));

@@ -1,10 +1,10 @@
-//! Publishing: a folder of files becomes a version in a registry's folder.
+//! Publishing: turns a folder of files into a version in a registry's folder.
 //!
-//! `scan` finds the files, `plan` cuts them into chunks, `hash` reads them once, `write` keeps what
-//! is new, and only then the catalog names the version. Invariant: the same files give the same
-//! manifest byte for byte; a reader, or another publisher, never sees half of anything; memory is
-//! bounded whatever the size. Blocks; call it on a thread of its own.
-//! `docs/registry-format.md` has the decisions taken here.
+//! `scan` finds the files, `plan` cuts them into chunks, `hash` reads them once, `write` stores what is
+//! new; then the catalog names the version. Invariant: the same files give the same manifest byte for
+//! byte; readers and other publishers never see a partial state; memory is bounded whatever the size.
+//! Concurrency: blocks; call it on its own thread. `docs/registry-format.md` explains the design
+//! decisions.
 
 mod hash;
 mod plan;
@@ -26,8 +26,8 @@ use crate::model::{Catalog, Digest, HashAlgorithm, ModelRef, Name, VersionRef};
 use crate::registry::xprim::{self, Entry, FileDoc, MAX_MANIFEST, ManifestDoc};
 use write::{Locked, Target};
 
-/// Publishes a folder. On an error the catalog is as it was; objects that were written stay, and
-/// are found there by the next attempt.
+/// Publishes a folder. On an error the catalog is unchanged; objects that were written stay, and the next
+/// attempt reuses them.
 pub fn publish(
     request: &PublishRequest,
     progress: &dyn Fn(Progress),
@@ -76,7 +76,7 @@ pub fn publish(
         );
         return Err(PublishError::Request(why));
     }
-    // What could not be read must not be published.
+    // A manifest that could not be read must not be published.
     doc.check(manifest)?;
     target.put(&manifest, &body)?;
     let locked = target.lock()?;
@@ -96,8 +96,8 @@ pub fn publish(
     })
 }
 
-/// Gives a version that is there another name. Whether the catalog changed: the name may have been
-/// there, for the same content.
+/// Adds an alias of an existing version. Returns whether the catalog changed: the name may already exist
+/// with the same content.
 pub fn publish_alias(
     registry: &Path,
     version: &VersionRef,
@@ -136,7 +136,7 @@ fn find_target(catalog: &Catalog, model: &ModelRef, alias: &Name) -> Result<Dige
     catalog.find(&target).map(|v| v.hash).ok_or(PublishError::NoTarget(target))
 }
 
-/// Makes the catalog name the version.
+/// Adds the version to the catalog.
 fn enter(
     locked: &Locked<'_>,
     version: &VersionRef,
@@ -185,8 +185,8 @@ impl Metadata {
         Ok(Self(out))
     }
 
-    /// With the time of now, unless a time was given or the clock stands before 1970: no time is
-    /// better than a wrong one.
+    /// Adds the current time, unless a time was given or the clock is before 1970: no time is better than
+    /// a wrong one.
     fn with_time(&self, now: std::time::SystemTime) -> std::collections::BTreeMap<String, String> {
         let mut out = self.0.clone();
         if now >= std::time::SystemTime::UNIX_EPOCH {
@@ -212,7 +212,7 @@ fn check_names(version: &VersionRef, alias_of: Option<&Name>) -> Result<(), Publ
 }
 
 fn check_sizes(chunk_size: u64, leaf: Option<(u64, HashAlgorithm)>) -> Result<(), PublishError> {
-    // A leaf of less than a page outweighs its data; so would a chunk.
+    // Below a page, a leaf or chunk is outweighed by its digest.
     const LEAST: u64 = 4 << 10;
     let bad = |what, size, most| {
         let why = format!("a {what} of {size} bytes: between {LEAST} and {most} is possible");
@@ -227,11 +227,11 @@ fn check_sizes(chunk_size: u64, leaf: Option<(u64, HashAlgorithm)>) -> Result<()
     }
 }
 
-/// A registry within what is published would publish itself.
+/// Rejects a registry inside the source folder: it would publish itself.
 fn apart(source: &Path, registry: &Path) -> Result<(), PublishError> {
     let source = std::fs::canonicalize(source).map_err(PublishError::io(source))?;
     let registry = std::path::absolute(registry).map_err(PublishError::io(registry))?;
-    // The registry need not be there yet: what is there of its path decides.
+    // The registry may not exist yet: its deepest existing ancestor decides.
     let existing = registry.ancestors().find_map(|path| std::fs::canonicalize(path).ok());
     match existing.is_some_and(|path| path.starts_with(&source)) {
         true => Err(PublishError::Request(format!(

@@ -1,30 +1,30 @@
-//! Which bytes of which files make up which chunk. Pure arithmetic.
+//! Cuts files into chunks. Pure arithmetic.
 //!
-//! Invariant: the chunks, in order, are the files, in order, byte for byte; no chunk is empty or
-//! longer than asked. The same files give the same chunks, and a large file's chunks depend on
-//! that file alone.
+//! Invariant: the chunks, in order, are the files, in order, byte for byte; no chunk is empty or longer
+//! than the limit. The same files give the same chunks, and the chunks of a large file depend on that
+//! file alone.
 
 use crate::base::FileRange;
 
-/// Files of this size and more have chunks of their own: small enough that every weight file has,
-/// large enough that a thousand tokenizer files are not a thousand requests.
+/// Minimum size of a file with chunks of its own: small enough to include every weight file, large enough
+/// that a thousand tokenizer files do not need a thousand requests.
 pub const OWN_CHUNKS: u64 = 1 << 20;
 
 /// A range of one file's bytes within a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Which file: an index into the plan's order.
+    /// The file: an index into the order of the plan.
     pub file: usize,
-    /// Its bytes, never none.
+    /// The bytes, never empty.
     pub range: FileRange,
 }
 
-/// One chunk: segments one after another.
+/// A chunk: a sequence of segments.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunk {
-    /// What it consists of.
+    /// The segments.
     pub segments: Vec<Segment>,
-    /// Its bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
@@ -40,9 +40,9 @@ pub fn has_own_chunks(size: u64, chunk_size: u64) -> bool {
     size >= OWN_CHUNKS.min(chunk_size)
 }
 
-/// The order of files in a manifest: those that share chunks first, then those that have their
-/// own, both by path. So a run of small files is never interrupted, the chunks that they share are
-/// full, and what is read first (configuration, tokenizer) comes with few requests.
+/// Sorts the files of a manifest: first those that share chunks, then those with chunks of their own,
+/// both by path. So a run of small files is never interrupted, their shared chunks are full, and what is
+/// read first (configuration, tokenizer) needs few requests.
 pub fn order<T>(files: &mut [T], size: impl Fn(&T) -> u64, path: impl Fn(&T) -> &str, chunk: u64) {
     files.sort_by(|a, b| {
         let key = |f| has_own_chunks(size(f), chunk);
@@ -50,8 +50,8 @@ pub fn order<T>(files: &mut [T], size: impl Fn(&T) -> u64, path: impl Fn(&T) -> 
     });
 }
 
-/// Chunks that end where files end. Files that share chunks are never cut: a chunk ends before the
-/// one that it has no room for.
+/// Chunks that end at file boundaries. Files that share chunks are never cut: a chunk ends before a file
+/// that does not fit.
 pub fn cut(sizes: &[u64], chunk_size: u64) -> Vec<Chunk> {
     let mut out = Vec::new();
     let mut open = Chunk::default();
@@ -79,7 +79,7 @@ pub fn cut(sizes: &[u64], chunk_size: u64) -> Vec<Chunk> {
     out
 }
 
-/// Chunks of one size, the last one shorter, wherever files end: the plain format.
+/// Chunks of one size, except the last, regardless of file boundaries: the plain format.
 pub fn fixed(sizes: &[u64], chunk_size: u64) -> Vec<Chunk> {
     let mut out = Vec::new();
     let mut open = Chunk::default();

@@ -1,8 +1,8 @@
-//! Walks a folder: which files make up the version, and what stands in the way.
+//! Walks a folder and finds the files of the version, and the problems that prevent publishing.
 //!
-//! Invariant: what comes out has paths that every system can store and that are different on every
-//! system, sorted; each file is read from a place inside the folder (or the `blobs` beside a
-//! Hugging Face snapshot). Reads only.
+//! Invariant: the resulting paths can be stored on every system, are distinct on every system, and are
+//! sorted; each file is read from inside the folder (or from the `blobs` beside a Hugging Face snapshot).
+//! Concurrency: single-threaded; reads only.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -15,22 +15,22 @@ use unicode_normalization::UnicodeNormalization;
 use super::types::{Problem, PublishError, Why};
 use crate::model::FilePath;
 
-/// What is never published, wherever it lies: the housekeeping of version control and desktops.
-/// (At the top also `.cache`, where the Hugging Face client keeps its own.)
+/// Names that are never published, at any depth: files of version control and desktops. (At the top also
+/// `.cache`, where the Hugging Face client keeps its own files.)
 pub const LEFT_OUT: [&str; 5] = [".git", ".hg", ".svn", ".DS_Store", "Thumbs.db"];
 const LEFT_OUT_AT_TOP: &str = ".cache";
 
-/// What tells that a file is still the same one.
+/// The stamp of a file: tells whether it has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
     modified: Option<SystemTime>,
     inode: u64,
 }
 
 impl Stamp {
-    /// Of a file as it is now.
+    /// The current stamp of a file.
     pub fn of(meta: &Metadata) -> Self {
         #[cfg(unix)]
         let inode = std::os::unix::fs::MetadataExt::ino(meta);
@@ -43,22 +43,22 @@ impl Stamp {
 /// A file to publish.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What it is called in the version.
+    /// Its path in the version.
     pub path: FilePath,
-    /// Where it is read from.
+    /// The path that it is read from.
     pub real: PathBuf,
-    /// What it was when it was found.
+    /// Its stamp when it was found.
     pub stamp: Stamp,
 }
 
-/// What is in a folder.
+/// The content of a folder.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// The files, by path.
     pub files: Vec<Found>,
-    /// Folders with nothing in them.
+    /// Empty folders.
     pub empty_folders: Vec<String>,
-    /// What is never published.
+    /// Paths that were left out.
     pub left_out: Vec<String>,
 }
 
@@ -85,7 +85,7 @@ pub fn scan(dir: &Path) -> Result<Scan, PublishError> {
     }
 }
 
-/// Where links may lead: the folder itself and, for a snapshot of a Hugging Face cache
+/// The folders that links may lead into: the folder itself and, for a snapshot of a Hugging Face cache
 /// (`<model>/snapshots/<revision>`), the `<model>/blobs` that all its links lead to.
 fn roots(root: &Path) -> Vec<PathBuf> {
     let mut out = vec![root.to_owned()];
@@ -109,7 +109,7 @@ impl Walk {
         self.problems.push(Problem { path: path.to_owned(), why: why.into() });
     }
 
-    /// One folder; `above` are the real paths of it and the folders that led here. The depth is
+    /// Walks one folder; `above` are the real paths of it and its ancestors in the walk. The depth is
     /// bounded by that of legal paths.
     fn folder(
         &mut self,
@@ -179,7 +179,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Where a link leads in the end.
+    /// The final target of a link.
     fn follow(&self, link: &Path) -> Result<Result<PathBuf, Why>, PublishError> {
         let target = fs::read_link(link).map_err(PublishError::io(link))?;
         Ok(match fs::canonicalize(link) {
@@ -204,13 +204,13 @@ fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-/// The form in which names are compared by systems that ignore case and Unicode form. Upper, then
-/// lower case, so that letters with several lower-case forms (ß, ſ, ς) meet.
+/// The form in which systems that ignore case and Unicode form compare names. Upper, then lower case, so
+/// that letters with several lower-case forms (ß, ſ, ς) compare equal.
 fn folded(path: &str) -> String {
     path.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd().collect()
 }
 
-/// Paths, folders included, that are different here and the same elsewhere.
+/// Paths, folders included, that are distinct here but equal on other systems.
 fn clashes(files: &[Found]) -> Vec<Problem> {
     let mut seen: HashMap<String, &str> = HashMap::new();
     let mut out: Vec<Problem> = Vec::new();
@@ -220,7 +220,7 @@ fn clashes(files: &[Found]) -> Vec<Problem> {
         for part in ends.map(|end| &path[..end]) {
             let first = *seen.entry(folded(part)).or_insert(part);
             if first != part {
-                // Once for a folder, not once more for each file in it.
+                // Reported once per folder, not once per file in it.
                 if out.last().is_none_or(|p| p.path != part) {
                     let why = Why::Clash { other: first.to_owned() };
                     out.push(Problem { path: part.to_owned(), why });

@@ -72,7 +72,7 @@ fn links_that_leave_are_named_with_their_target() {
     symlink("nowhere", at.join("dangling")).unwrap();
     symlink("self", at.join("self")).unwrap();
     symlink(".", at.join("up")).unwrap();
-    // Inside by its text only.
+    // The text of the link stays inside; its final target does not.
     symlink("out", at.join("twice")).unwrap();
     let folder = fs::canonicalize(outside.path()).unwrap();
     let want = [
@@ -111,7 +111,7 @@ fn a_snapshot_of_a_hugging_face_cache_is_a_folder_like_others() {
     symlink("../../../elsewhere", snapshot.join("other")).unwrap();
     let found = problems(&snapshot);
     assert!(found.len() == 2 && found.iter().all(|p| matches!(p.1, Why::Outside { .. })));
-    // The same links are no good under another name.
+    // The same links are rejected under another folder name.
     let other = dir.path().join("models--o--m/elsewhere/rev1");
     fs::create_dir_all(&other).unwrap();
     symlink("../../blobs/abc", other.join("config.json")).unwrap();

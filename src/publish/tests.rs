@@ -1,4 +1,4 @@
-//! Tests of publishing as a whole: what is published is read back through a registry.
+//! End-to-end tests of publishing: what is published is read back through a registry.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -71,7 +71,7 @@ impl Place {
     }
 }
 
-/// Reads every object of a version, checks every leaf by hand, and puts the files together.
+/// Reads every object of a version, checks every leaf, and assembles the files.
 fn read_back(registry: &dyn Registry, version: &VersionRef) -> (Manifest, Tree) {
     let run = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     run.block_on(async {
@@ -148,7 +148,7 @@ fn the_plain_layout_is_what_the_formats_first_client_reads() {
     let base = place.request("v", &files);
     let request = PublishRequest { leaf: None, fixed_chunks: true, chunk_size: 65_536, ..base };
     let hash = publish(&request, &|_| ()).unwrap().manifest;
-    // It knows `chunks` and `files`, and nothing of ours.
+    // The format's first client knows only `chunks` and `files`.
     let doc: serde_json::Value = serde_json::from_slice(&place.manifest_body(hash)).unwrap();
     for ours in ["chunk_sizes", "leaf_size", "leaf_digest", "leaves"] {
         assert!(doc.get(ours).is_none(), "{ours}");
@@ -194,7 +194,7 @@ fn one_changed_file_adds_its_own_chunks_only() {
     };
     let first = publish(&request("v1", &files), &|_| ()).unwrap();
     assert_eq!((first.chunks_total, first.chunks_new), (9, 9));
-    // Longer, so that everything behind it moves.
+    // Longer, so that everything after it moves.
     files.insert("m1.bin".into(), bytes(9, 3_000_100));
     let second = publish(&request("v2", &files), &|_| ()).unwrap();
     assert_eq!((second.chunks_total, second.chunks_new, second.bytes_new), (10, 4, 3_000_100));
@@ -249,7 +249,7 @@ fn aliases_are_other_names_for_what_is_there() {
     let entry = catalog.find(&latest).unwrap();
     assert_eq!((entry.hash, entry.alias_of.as_ref()), (hash, Some(&v1)));
     assert!(entry.published.is_some());
-    // Moved on to another version.
+    // Moved to another version.
     let v2 = place.publish("v2", &tree(&[("a", 2, 100)])).manifest;
     let to = Name::new("v2").unwrap();
     let moved = publish_alias(&place.registry(), &latest, &to, &[], false);
@@ -260,7 +260,7 @@ fn aliases_are_other_names_for_what_is_there() {
     assert!(matches!(gone, Err(PublishError::NoTarget(_))));
     let itself = publish_alias(&place.registry(), &latest, &latest.version, &[], true);
     assert!(matches!(itself, Err(PublishError::Request(_))));
-    // A folder may be published as an alias of what has its content, and of nothing else.
+    // A folder may be published as an alias only of a version with the same content.
     let request = PublishRequest { alias_of: Some(v1), ..place.request("stable", &files) };
     assert_eq!(publish(&request, &|_| ()).unwrap().manifest, hash);
     let request = PublishRequest { alias_of: Some(to), ..place.request("best", &files) };
@@ -305,7 +305,8 @@ fn a_publisher_that_dies_before_the_catalog_changes_nothing() {
     let files = tree(&[("a", 1, 100), ("b", 2, 2_000_000)]);
     let v1 = place.publish("v1", &files);
     let before = fs::read(place.registry().join("models.json")).unwrap();
-    // It dies after its last object: the panic unwinds out of `publish` at the last progress.
+    // The publisher dies after its last object: the panic unwinds out of `publish` at the last progress
+    // report.
     let request = place.request("v2", &tree(&[("a", 3, 100), ("b", 4, 2_000_000)]));
     let die = |p: Progress| assert!(p.bytes_done < p.bytes_total, "killed");
     let run = std::panic::AssertUnwindSafe(|| publish(&request, &die));

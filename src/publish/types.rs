@@ -1,6 +1,4 @@
-//! What publishing takes, gives and complains about.
-//!
-//! Plain values.
+//! The request, the result and the errors of publishing. Plain values.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,11 +7,11 @@ use crate::model::{Digest, HashAlgorithm, ManifestError, Name, NameError, Versio
 use crate::registry::RegistryError;
 use crate::registry::transport::BeneathError;
 
-/// The usual bytes of a chunk: one request of a tenth of a second on a fast line.
+/// Default chunk size: one request takes a tenth of a second on a fast line.
 pub const CHUNK_SIZE: u64 = 10 << 20;
-/// The usual bytes of a leaf: what the kernel reads ahead at a time.
+/// Default leaf size: what the kernel reads ahead at a time.
 pub const LEAF_SIZE: u64 = 128 << 10;
-/// The most bytes of a chunk: it is hashed in memory, and without leaves it is read so, too.
+/// Maximum chunk size: a chunk is hashed in memory, and without leaves readers hold it in memory, too.
 pub const MAX_CHUNK: u64 = 64 << 20;
 
 /// What to publish, and how.
@@ -21,26 +19,26 @@ pub const MAX_CHUNK: u64 = 64 << 20;
 pub struct PublishRequest {
     /// The folder whose files make up the version.
     pub source: PathBuf,
-    /// What it is to be called.
+    /// The name of the version.
     pub version: VersionRef,
-    /// The registry's folder; made if it is not there.
+    /// The folder of the registry; created if it does not exist.
     pub registry: PathBuf,
-    /// The most bytes of a chunk.
+    /// Maximum chunk size.
     pub chunk_size: u64,
-    /// The bytes of a leaf and what leaves are hashed with; none: chunks are verified as wholes.
+    /// Leaf size and hash algorithm; `None`: chunks are verified as a whole.
     pub leaf: Option<(u64, HashAlgorithm)>,
-    /// Chunks of one size that cross files, as the plain format has them.
+    /// Whether to use chunks of one size that cross files, as the plain format does.
     pub fixed_chunks: bool,
-    /// What the catalog says beside the hash. `published_at` is added if it is not here.
+    /// Metadata of the catalog entry. `published_at` is added if it is missing.
     pub metadata: Vec<(String, String)>,
-    /// The version that this one is another name for. It must have the same content.
+    /// The version that this one is an alias of. It must have the same content.
     pub alias_of: Option<Name>,
-    /// Whether a version of the same name and another content is replaced.
+    /// Whether to replace a version of the same name with other content.
     pub replace: bool,
 }
 
 impl PublishRequest {
-    /// With everything as usual.
+    /// A request with defaults.
     pub fn new(
         source: impl Into<PathBuf>,
         version: VersionRef,
@@ -60,14 +58,14 @@ impl PublishRequest {
     }
 }
 
-/// How far publishing is.
+/// Progress of publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Bytes hashed and, where needed, written.
     pub bytes_done: u64,
     /// The bytes of all files.
     pub bytes_total: u64,
-    /// Files that are done.
+    /// Finished files.
     pub files_done: u64,
     /// All files.
     pub files_total: u64,
@@ -78,27 +76,27 @@ pub struct Progress {
 pub struct Published {
     /// The SHA-256 of the manifest.
     pub manifest: Digest,
-    /// Its files.
+    /// Number of files.
     pub files: u64,
     /// The bytes of all files.
     pub bytes: u64,
-    /// Its different chunks.
+    /// Number of distinct chunks.
     pub chunks_total: u64,
     /// The chunks that the registry did not have.
     pub chunks_new: u64,
-    /// The bytes of those.
+    /// Bytes of the new chunks.
     pub bytes_new: u64,
-    /// Folders without a file, which the format cannot say.
+    /// Empty folders, which the format cannot represent.
     pub skipped_empty_folders: Vec<String>,
-    /// What housekeeping left there and is never published: see [`super::LEFT_OUT`].
+    /// Files of version control and desktops, which are never published: see [`super::LEFT_OUT`].
     pub left_out: Vec<String>,
-    /// Whether the catalog had this version with this content before, and was left alone.
+    /// Whether the catalog already had this version with this content, and is unchanged.
     pub already_there: bool,
-    /// Whether a version of this name with another content was replaced.
+    /// Whether a version of this name with other content was replaced.
     pub replaced: bool,
 }
 
-/// One thing in the folder that cannot be published.
+/// A path in the folder that cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Its path in the folder.
@@ -110,10 +108,10 @@ pub struct Problem {
 /// Why something cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
-    /// A name that modelfs or some system cannot have.
+    /// A name that is illegal in modelfs or on some system.
     #[error("{0}")]
     Name(#[from] NameError),
-    /// Not a name in UTF-8.
+    /// The name is not UTF-8.
     #[error("is not named in UTF-8")]
     NotUtf8,
     /// A link that leaves the folder.
@@ -122,19 +120,19 @@ pub enum Why {
         /// Where it leads.
         target: PathBuf,
     },
-    /// A link to nothing.
+    /// A dangling link.
     #[error("is a link to nothing: {target:?} does not exist")]
     Dangling {
         /// Where it leads.
         target: PathBuf,
     },
-    /// A link that leads back to where it came from.
+    /// A link cycle.
     #[error("is a link in a circle")]
     Circle,
     /// A fifo, a socket, a device.
     #[error("is neither a file nor a folder")]
     Special,
-    /// Another path that is the same where case or Unicode form does not count.
+    /// Another path that is equal where case or Unicode form is ignored.
     #[error("is the same as {other:?} where upper and lower case or Unicode forms are one")]
     Clash {
         /// The other path.
@@ -149,7 +147,7 @@ impl fmt::Display for Problem {
 }
 
 fn list(problems: &[Problem]) -> String {
-    // A screenful; the first ones usually explain the others.
+    // A screenful; the first problems usually explain the others.
     const MOST: usize = 20;
     let mut out: String = problems.iter().take(MOST).map(|p| format!("\n  {p}")).collect();
     if problems.len() > MOST {
@@ -158,57 +156,57 @@ fn list(problems: &[Problem]) -> String {
     out
 }
 
-/// Why nothing was published. The catalog is as it was.
+/// Why nothing was published. The catalog is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// A request that makes no sense.
+    /// An invalid request.
     #[error("{0}")]
     Request(String),
     /// Reading or writing failed.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Of what.
+        /// The file.
         path: PathBuf,
-        /// How.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Something in the registry's folder is not what it must be there.
+    /// An entry of the registry's folder is not of the required kind.
     #[error("{} {refused}: remove it, then publish again", path.display())]
     Refused {
-        /// What.
+        /// The entry.
         path: PathBuf,
         /// Why it is not used.
         refused: BeneathError,
     },
-    /// Some things in the folder cannot be published.
+    /// Some paths in the folder cannot be published.
     #[error("the folder cannot be published as it is:{}", list(.0))]
     Problems(Vec<Problem>),
-    /// The folder has no file.
+    /// The folder contains no file.
     #[error("{} has no file to publish", .0.display())]
     Empty(PathBuf),
-    /// A file became another while it was read.
+    /// A file changed while it was read.
     #[error("{} changed while it was being published", .0.display())]
     Changed(PathBuf),
-    /// What would be published could not be read.
+    /// The manifest would exceed the limits of readers.
     #[error("too large to publish: {0}")]
     Limits(#[from] ManifestError),
-    /// The registry's catalog is not valid, and is left alone.
+    /// The registry's catalog is invalid, and is not changed.
     #[error(transparent)]
     Catalog(#[from] RegistryError),
-    /// The name is taken.
+    /// The name exists with other content.
     #[error(
         "{version} is in the registry with another content ({hash}); replacing it must be asked for"
     )]
     Taken {
-        /// Which version.
+        /// The version.
         version: VersionRef,
-        /// The manifest that it has.
+        /// Its manifest.
         hash: Digest,
     },
-    /// The version that another is to be an alias of is not there.
+    /// The target of the alias does not exist.
     #[error("{0} is not in the registry, so nothing can be an alias of it")]
     NoTarget(VersionRef),
-    /// An alias with a content of its own.
+    /// An alias with other content than its target.
     #[error("the folder's content is not that of {0}, so it cannot be an alias of it")]
     NotAlias(VersionRef),
 }

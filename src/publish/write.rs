@@ -1,9 +1,10 @@
 //! Writes to a registry's folder: objects under their digests, then the catalog.
 //!
-//! Invariant: a reader sees each file whole or not at all, and a version only once everything it
-//! consists of is durable. Everything is written beside its place, synced and renamed; the catalog
-//! is read, changed and renamed under an exclusive lock of `.publish.lock`, so that two publishers
-//! cannot lose each other's entry. Objects need no lock: equal names have equal bytes.
+//! Invariant: a reader sees each file whole or not at all, and a version only once all of its objects are
+//! durable. Every file is written to a temporary file, synced and renamed.
+//! Concurrency: the catalog is read, changed and renamed under an exclusive lock of `.publish.lock`, so
+//! that two publishers cannot lose each other's entry. Objects need no lock: equal names have equal
+//! bytes.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,10 +21,10 @@ use crate::registry::xprim::{CATALOG, DATA, MAX_CATALOG, object_path};
 
 const LOCK: &str = ".publish.lock";
 const TEMP: &str = ".tmp-";
-/// Temporary files of this age have nobody left who writes them: no object takes a day.
+/// Age at which the writer of a temporary file is dead: no object takes a day.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A registry's folder, to write to.
+/// A registry folder, for writing.
 #[derive(Debug)]
 pub struct Target {
     path: PathBuf,
@@ -32,7 +33,7 @@ pub struct Target {
     claimed: Mutex<HashSet<Digest>>,
 }
 
-/// The right to change the catalog; given up when dropped.
+/// The catalog lock; released when dropped.
 #[derive(Debug)]
 pub struct Locked<'a> {
     target: &'a Target,
@@ -40,7 +41,7 @@ pub struct Locked<'a> {
 }
 
 impl Target {
-    /// The registry in `root`, made if it is not there.
+    /// Opens the registry in `root`; creates it if it does not exist.
     pub fn open(root: &Path) -> Result<Self, PublishError> {
         fs::create_dir_all(root).map_err(PublishError::io(root))?;
         let path = root.to_owned();
@@ -51,8 +52,8 @@ impl Target {
         Ok(Self { path, root, data, claimed: Mutex::default() })
     }
 
-    /// Keeps an object. Whether it was new: one of the right length under that name is taken to be
-    /// the one, since names are digests; one of another length is a leftover and is replaced.
+    /// Stores an object. Returns whether it was new: a file of that name and the right length is taken as
+    /// the object, since names are digests; one of another length is a leftover and is replaced.
     pub fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, PublishError> {
         let first =
             self.claimed.lock().expect("nothing panics while it holds this lock").insert(*digest);
@@ -66,7 +67,7 @@ impl Target {
         Ok(true)
     }
 
-    /// Waits for the right to change the catalog. What was put before is durable then.
+    /// Waits for the catalog lock. All objects stored before are then durable.
     pub fn lock(&self) -> Result<Locked<'_>, PublishError> {
         let path = self.path.join(LOCK);
         let lock = self.root.to_lock(LOCK).map_err(PublishError::beneath(&path))?;
@@ -77,7 +78,7 @@ impl Target {
 }
 
 impl Locked<'_> {
-    /// The catalog as it is, if there is one.
+    /// The current catalog, if it exists.
     pub fn catalog(&self) -> Result<Option<Vec<u8>>, PublishError> {
         let path = self.target.path.join(CATALOG);
         let file = match self.target.root.file(CATALOG) {
@@ -86,7 +87,7 @@ impl Locked<'_> {
             Err(e) => return Err(PublishError::beneath(path)(e)),
         };
         let mut body = Vec::new();
-        // One byte more than may be: too long then fails as invalid.
+        // One byte more than the limit: a longer catalog then fails as invalid.
         file.take(MAX_CATALOG + 1).read_to_end(&mut body).map_err(PublishError::io(path))?;
         Ok(Some(body))
     }
@@ -100,7 +101,7 @@ impl Locked<'_> {
         let Target { path, root, data, .. } = self.target;
         replace(root, CATALOG, body).map_err(PublishError::io(path.join(CATALOG)))?;
         root.sync().map_err(PublishError::io(path))?;
-        // Leftovers cost space and nothing else: what cannot be removed stays.
+        // Leftovers only cost space: those that cannot be removed stay.
         for folder in [root, data] {
             remove_stale(folder, SystemTime::now());
         }
@@ -108,7 +109,7 @@ impl Locked<'_> {
     }
 }
 
-/// Removes what dead publishers left.
+/// Removes temporary files of dead publishers.
 fn remove_stale(folder: &Beneath, now: SystemTime) {
     for name in folder.names().into_iter().flatten().filter(|name| name.starts_with(TEMP)) {
         let modified = folder.look(&name).ok().map(|found| found.modified);
@@ -119,22 +120,22 @@ fn remove_stale(folder: &Beneath, now: SystemTime) {
     }
 }
 
-/// A file that is removed again unless it is renamed.
+/// A temporary file, removed when dropped unless renamed.
 struct Temp<'a>(&'a Beneath, String);
 
 impl Drop for Temp<'_> {
     fn drop(&mut self) {
-        // After the rename there is nothing by this name.
+        // After the rename no file has this name.
         let _ = self.0.remove(&self.1);
     }
 }
 
-/// Puts a file in its place, whole and durable (its name is, once the folder is synced).
+/// Replaces a file atomically. Its content is durable; its name is once the folder is synced.
 fn replace(folder: &Beneath, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let temp = format!(
-        // The time tells processes of one id on several machines apart.
+        // The time distinguishes processes of one id on several machines.
         "{TEMP}{}-{}-{}",
         std::process::id(),
         COUNT.fetch_add(1, Ordering::Relaxed),
@@ -187,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = Target::open(dir.path()).unwrap();
         let d = sha256(b"x");
-        // A folder in its place cannot be renamed over.
+        // A file cannot be renamed over a folder.
         fs::create_dir_all(dir.path().join(object_path(&d)).join("full")).unwrap();
         let error = target.put(&d, b"x").unwrap_err();
         assert!(error.to_string().contains(&d.to_string()), "{error}");

@@ -1,25 +1,25 @@
-//! Extended attributes: what a file or version folder tells about itself.
+//! Extended attributes of files and version folders.
 //!
-//! `user.modelfs.sha256` the digest the registry gives for the file · `.cached` bytes of it in the
-//! cache, decimal · `.pinned` `yes` or `no` · `.error` why it could last not be read, only if so; of
-//! folders above versions: why the catalog could not · `.hash` on version folders: the SHA-256 of
-//! the manifest. Pure values.
+//! `user.modelfs.sha256` the digest that the registry claims for the file · `.cached` its bytes in the
+//! cache, decimal · `.pinned` `yes` or `no` · `.error` why the last read failed, only if it did; on
+//! folders above versions: why the last catalog request failed · `.hash` on version folders: the SHA-256
+//! of the manifest. Pure values.
 
 use crate::model::Digest;
 
-/// What all our names begin with.
+/// Prefix of all attribute names of modelfs.
 pub(super) const PREFIX: &str = "user.modelfs.";
 
-/// What is known of an inode.
+/// The attribute values of an inode.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// The SHA-256 of the file, as claimed.
+    /// The SHA-256 of the file, as the registry claims it.
     pub(super) sha256: Option<Digest>,
     /// Bytes of the file in the cache.
     pub(super) cached: Option<u64>,
-    /// Whether somebody pinned it.
+    /// Whether the file is pinned.
     pub(super) pinned: Option<bool>,
-    /// Why it could last not be read.
+    /// Why the last read failed.
     pub(super) error: Option<String>,
     /// The SHA-256 of the version's manifest.
     pub(super) hash: Option<Digest>,
@@ -37,7 +37,7 @@ impl Facts {
         ]
     }
 
-    /// The value of an attribute, without an end mark.
+    /// The value of an attribute, without a terminating NUL.
     pub(super) fn value(&self, name: &str) -> Option<Vec<u8>> {
         let (_, value) = self.all().into_iter().find(|(n, _)| *n == name)?;
         value.map(String::into_bytes)

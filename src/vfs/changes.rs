@@ -1,4 +1,4 @@
-//! What differs between two catalogs, folder by folder. Pure.
+//! Differences between two catalogs, by folder. Pure.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) enum Folder {
 }
 
 impl Folder {
-    /// Its row in the index; the root has none.
+    /// The key of its row in the index; the root has none.
     pub(super) fn key(&self) -> Option<NodeKey> {
         match self {
             Self::Root => None,
@@ -29,17 +29,17 @@ impl Folder {
     }
 }
 
-/// What differs in one folder.
+/// The changes in one folder.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changed {
-    /// Names that came, went, or mean something else.
+    /// Names that were added or removed, or that now mean something else.
     pub(super) names: Vec<Box<str>>,
     /// Whether the list of names differs.
     pub(super) list: bool,
 }
 
-/// What differs between two catalogs, by folder. What lies below a name that came or went is told
-/// too: a process may stand in there. Costs memory for what differs only.
+/// The differences between two catalogs, by folder. Everything below an added or removed name is reported
+/// too, since the kernel may hold inodes there. Uses memory for differences only.
 pub(super) fn difference(old: &Catalog, new: &Catalog) -> BTreeMap<Folder, Changed> {
     let mut out = BTreeMap::new();
     for (group, had, has) in both(old.groups(), new.groups()) {
@@ -63,7 +63,7 @@ fn models<'a>(catalog: &'a Catalog, group: &str) -> impl Iterator<Item = &'a Nam
     catalog.models(group).into_iter().flatten()
 }
 
-/// Two sorted lists as one: each name once, and whether the first and the second have it.
+/// Merges two sorted lists: each name once, and whether the first and the second have it.
 fn both<'a>(
     old: impl Iterator<Item = &'a Name>,
     new: impl Iterator<Item = &'a Name>,
@@ -83,7 +83,7 @@ fn note(out: &mut BTreeMap<Folder, Changed>, folder: Folder, name: &str, list: b
     changed.list |= list;
 }
 
-/// Both lists are sorted by name. Another hash is another inode, so the list differs too.
+/// Compares two lists sorted by name. Another hash is another inode, so the list differs too.
 fn versions(old: &[VersionEntry], new: &[VersionEntry], mut note: impl FnMut(&str, bool)) {
     let (mut a, mut b) = (old.iter().peekable(), new.iter().peekable());
     while let Some(name) = [a.peek(), b.peek()].into_iter().flatten().map(|v| &v.name).min() {

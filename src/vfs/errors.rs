@@ -1,7 +1,8 @@
-//! From the lower layers' errors to the tree's kinds, and the last reason a file could not be read.
+//! Maps errors of the lower layers to [`VfsError`], and keeps the last failure of each file.
 //!
-//! Invariant: an outage never becomes `NotFound`: only a catalog that was read says that a name is
-//! not there. The mapping is pure; the memory has one lock.
+//! Invariant: an outage never becomes `NotFound`: only a catalog that was read can say that a name does
+//! not exist.
+//! Concurrency: the mapping is pure; the failures have one lock.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -16,10 +17,10 @@ use crate::fetch::FetchError;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 
-/// Maximum number of files whose last failure is kept: more than anybody looks at; a line each.
+/// Maximum number of files whose last failure is kept: more than a user looks at; a line each.
 const MAX_FAILURES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// The store failed.
+/// Maps an error of the store.
 pub(super) fn of_store(error: &StoreError) -> VfsError {
     let reason = one_line(error);
     VfsError::Unavailable {
@@ -27,8 +28,8 @@ pub(super) fn of_store(error: &StoreError) -> VfsError {
     }
 }
 
-/// The catalog, a manifest or data could not be had. Names are looked up in the catalog by the
-/// tree itself, so "not found" here is a registry that lacks what its own catalog promises.
+/// Maps an error of fetching. The tree itself looks up names in the catalog, so "not found" here is a
+/// registry that lacks what its catalog promises.
 pub(super) fn of_fetch(error: &FetchError) -> VfsError {
     let reason = one_line(error);
     match error {
@@ -54,36 +55,36 @@ fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().replace(['\n', '\r'], " ")
 }
 
-/// The last failure of each file, or version.
+/// The last failure of each file or version.
 pub(super) struct RecentFailures<K> {
     last: Mutex<LruCache<K, (String, FileRange)>>,
 }
 
 impl<K: Hash + Eq> RecentFailures<K> {
-    /// None yet.
+    /// No failures.
     pub(super) fn new() -> Self {
         Self { last: Mutex::new(LruCache::new(MAX_FAILURES)) }
     }
 
-    /// Remembers a failure to read this range. Returns whether it is news: a reader that tries again
-    /// and again for the same reason fills no log.
+    /// Records a failure to read this range. Returns whether the reason is new: a reader that retries for
+    /// the same reason fills no log.
     pub(super) fn failed(&self, key: K, range: FileRange, error: &VfsError) -> bool {
         let reason = error.to_string();
         let mut last = lock(&self.last);
         last.put(key, (reason.clone(), range)).is_none_or(|(before, _)| before != reason)
     }
 
-    /// A fetch of it succeeded.
+    /// Records that a fetch succeeded.
     pub(super) fn fetched(&self, key: &K) {
         lock(&self.last).pop(key);
     }
 
-    /// This range was read from the cache. That says nothing about the registry, unless the range is the
-    /// one that failed: then it arrived after the readers gave up.
+    /// Records that this range was read from the cache. That says nothing about the registry, unless the
+    /// range is the one that failed: then it arrived after the readers gave up.
     pub(super) fn found(&self, key: &K, range: FileRange) {
         let mut last = lock(&self.last);
         let Some((_, failed)) = last.peek_mut(key) else { return };
-        // What is there at its beginning or end no longer fails; the rest is still missing.
+        // The failed range shrinks by what is present at its start or end; the rest is still missing.
         if range.start() <= failed.start() {
             *failed =
                 FileRange::new(failed.start().max(range.end()).min(failed.end()), failed.end());

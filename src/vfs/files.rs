@@ -1,8 +1,8 @@
-//! Open files and their bytes: from the cache on the spot, else fetched; complete files for the
-//! kernel to read by itself.
+//! Open files and reads: from the cache at once, else fetched. Complete files are given to the kernel as
+//! backing files.
 //!
-//! Invariant: a handle holds nothing that cannot be made again from its inode. Concurrency: the
-//! table's lock and a handle's readahead lock are held for a look-up, never during I/O.
+//! Invariant: a handle holds nothing that cannot be rebuilt from its inode.
+//! Concurrency: the table's lock and a handle's readahead lock are held for a look-up, never during I/O.
 
 use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
@@ -21,15 +21,15 @@ use super::repeats::Repeats;
 use super::sync::lock;
 use super::types::{Answer, Handle, Ino, Opened, VfsError};
 use crate::base::FileRange;
-use crate::fetch::{CachedFile, Course, Fetcher, Look, Readahead, Tensors};
+use crate::fetch::{AccessPattern, CachedFile, Fetcher, Look, Readahead, Tensors};
 use crate::model::ContentKey;
 use crate::store::Hold;
 
-/// Files that are read without a handle and remembered: as many as loaders read at once. One that is
-/// forgotten and read again has lost what was known of its readers' courses, no more.
+/// Maximum number of files remembered that are read without a handle: as many as loaders read at once. A
+/// file that is dropped and read again loses its readahead state, no more.
 const WITHOUT_HANDLE: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
 
-/// What is open.
+/// The open files.
 pub(super) struct Files {
     fetcher: Arc<Fetcher>,
     passthrough: AtomicBool,
@@ -39,25 +39,25 @@ pub(super) struct Files {
     repeats: Repeats,
 }
 
-/// A complete file that the kernel reads by itself, kept from eviction meanwhile.
+/// The backing file of a complete file: the kernel reads it directly, and it is held from eviction.
 struct Backing {
     file: Arc<std::fs::File>,
     _hold: Hold,
 }
 
-/// A file that is read, with or without a handle.
+/// An open file, with or without a handle.
 pub(super) struct OpenFile {
     bytes: FileBytes,
-    /// The kernel's requests for one handle come on several threads.
+    /// Requests of the kernel for one handle arrive on several threads.
     ahead: Mutex<Readahead>,
     tensors: Tensors,
 }
 
 /// What to fetch ahead of a read.
 enum Ahead {
-    /// These.
+    /// These ranges.
     Ranges(Vec<FileRange>),
-    /// It depends on the file's header, which has to be read for that.
+    /// Depends on the file's header, which has to be read first.
     Ask,
 }
 
@@ -68,7 +68,7 @@ enum FileBytes {
 }
 
 impl Files {
-    /// Nothing is open.
+    /// No open files.
     pub(super) fn new(fetcher: Arc<Fetcher>, passthrough: bool) -> Self {
         Self {
             fetcher,
@@ -80,7 +80,7 @@ impl Files {
         }
     }
 
-    /// Whether files opened from now on may be left to the kernel.
+    /// Sets whether files opened from now on may use passthrough.
     pub(super) fn set_passthrough(&self, on: bool) {
         self.passthrough.store(on, Ordering::Relaxed);
     }
@@ -99,7 +99,7 @@ impl Files {
         Ok(Opened { handle, backing: backing.map(|b| Arc::clone(&b.file)) })
     }
 
-    /// The file of a handle, or of an inode that is read without one.
+    /// The file of a handle, or of an inode read without one.
     pub(super) fn get(&self, ino: Ino, handle: Handle) -> Option<Arc<OpenFile>> {
         match handle {
             Handle::NONE => lock(&self.without_handle).get(&ino).cloned(),
@@ -107,7 +107,7 @@ impl Files {
         }
     }
 
-    /// The file of a handle that a former process gave, or of an inode without one.
+    /// The file of a handle given by a previous process, or of an inode without one.
     pub(super) fn adopt(
         &self,
         ino: Ino,
@@ -123,19 +123,19 @@ impl Files {
         Ok(Arc::clone(all.get_or_insert(ino, || Arc::new(file))))
     }
 
-    /// Closes a handle, if it is ours.
+    /// Closes a handle, if this process opened it.
     pub(super) fn release(&self, ino: Ino, handle: Handle) {
         let last = lock(&self.open).release(ino, handle);
         drop(last);
     }
 
-    /// Nobody knows this inode any more, unless by a handle.
+    /// Drops the file of an inode that is read without a handle: the kernel has forgotten the inode.
     pub(super) fn forget(&self, ino: Ino) {
         let file = lock(&self.without_handle).pop(&ino);
         drop(file);
     }
 
-    /// Closes all.
+    /// Closes all files.
     pub(super) fn clear(&self) {
         let open = std::mem::replace(&mut *lock(&self.open), OpenTable::new());
         drop(open);
@@ -143,7 +143,7 @@ impl Files {
         drop(std::mem::replace(&mut *lock(&self.without_handle), none));
     }
 
-    /// Why a file could last not be read.
+    /// Why the last read of a file failed.
     pub(super) fn failure(&self, key: &ContentKey) -> Option<String> {
         self.failures.of(key)
     }
@@ -159,7 +159,7 @@ impl Files {
         Ok(OpenFile { bytes, ahead: Mutex::new(ahead), tensors: Tensors::default() })
     }
 
-    /// At most `size` bytes from `offset`; fewer only at the end of the file.
+    /// Reads at most `size` bytes from `offset`; fewer only at the end of the file.
     pub(super) fn read(
         self: &Arc<Self>,
         open: &Arc<OpenFile>,
@@ -196,7 +196,7 @@ impl Files {
                 return Answer::Now(Ok(buffer.freeze()));
             }
             Ok(false) => {}
-            // What the disk cannot give, the registry can.
+            // If the disk fails, the registry can supply the bytes.
             Err(error) => tracing::warn!(%error, "the cache could not be read"),
         }
         drop(buffer);
@@ -208,7 +208,7 @@ impl Files {
         Answer::Later(Box::pin(async move { this.fetch(&open, &file, range, ahead).await }))
     }
 
-    /// Fetches ahead of a read.
+    /// Starts readahead for a read.
     fn ahead(
         self: &Arc<Self>,
         open: &Arc<OpenFile>,
@@ -232,8 +232,8 @@ impl Files {
         }
     }
 
-    /// What fails ahead of a reader is told like what fails under it: it may never come that far; and
-    /// what comes is an end of the trouble, since that reader will find it in the cache.
+    /// Starts readahead of a range. A failure is recorded like that of a read, which may never come that
+    /// far; a success clears the failure, since the reader will then find the bytes in the cache.
     fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
         let this = Arc::clone(self);
         let key = file.blob.as_ref().map(|b| b.key());
@@ -258,7 +258,7 @@ impl Files {
         let mut read = pin!(self.fetcher.read(file, range));
         let answer = poll_fn(|cx| {
             let answer = read.as_mut().poll(cx);
-            // Only once what is waited for is on its way.
+            // Readahead starts only after the requests of the read itself.
             if let Some(ahead) = ahead.take() {
                 self.ahead(open, file, range, ahead);
             }
@@ -292,8 +292,8 @@ impl OpenFile {
     fn on_read(&self, file: &CachedFile, range: FileRange, len: u64) -> Ahead {
         let mut ahead = lock(&self.ahead);
         match ahead.on_read(range, len) {
-            Course::On(range) => Ahead::Ranges(range.into_iter().collect()),
-            Course::Jump => match self.tensors.look(file) {
+            AccessPattern::On(range) => Ahead::Ranges(range.into_iter().collect()),
+            AccessPattern::Jump => match self.tensors.look(file) {
                 Look::Map(map) => Ahead::Ranges(ahead.on_jump(range, &map)),
                 Look::Nothing => Ahead::Ranges(Vec::new()),
                 Look::Ask => Ahead::Ask,
@@ -311,7 +311,7 @@ fn is_complete(file: &CachedFile) -> bool {
     file.blob.as_ref().is_none_or(|b| b.is_complete())
 }
 
-/// The complete file, if it is complete. The store's trouble only costs speed.
+/// The backing file, if the file is complete. An error of the store only costs speed.
 fn backing(bytes: &FileBytes) -> Option<Arc<Backing>> {
     let FileBytes::Model(file) = bytes else { return None };
     let blob = file.blob.as_ref().filter(|b| b.is_complete())?;

@@ -1,8 +1,8 @@
-//! Open files, and the rule of one mode per inode.
+//! The table of open files, with one read mode per inode: cached or passthrough.
 //!
-//! Invariant: while an inode has handles, either all of them have the same backing or none has;
-//! the kernel refuses anything else. Decided by the first handle, free again after the last.
-//! Pure: no I/O, the caller brings the lock and drops outside of it what `release` returns.
+//! Invariant: while an inode has handles, either all of them have the same backing or none has; the
+//! kernel refuses anything else. The first handle decides; the choice is free again after the last.
+//! Pure: no I/O; the caller locks, and drops what `release` returns outside of the lock.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,18 +22,18 @@ struct Inode<B> {
 }
 
 impl<F, B: Clone> OpenTable<F, B> {
-    /// Nothing is open.
+    /// An empty table.
     pub(super) fn new() -> Self {
         Self { handles: HashMap::new(), inodes: HashMap::new() }
     }
 
-    /// Whether the inode's mode is still to be chosen, so that a backing may be offered.
+    /// Whether the inode has no handle, so that a backing may be offered.
     pub(super) fn is_free(&self, ino: Ino) -> bool {
         !self.inodes.contains_key(&ino)
     }
 
-    /// Adds a new handle. The offered backing is taken only by the inode's first handle; returns
-    /// the backing that the inode has.
+    /// Adds a new handle. The offered backing is used only by the inode's first handle; returns the
+    /// backing of the inode.
     pub(super) fn open(
         &mut self,
         ino: Ino,
@@ -50,7 +50,8 @@ impl<F, B: Clone> OpenTable<F, B> {
         inode.backing.clone()
     }
 
-    /// The file of a handle that a former process gave: reads come only from cached mode.
+    /// The file of a handle given by a previous process; adds it without a backing, since the kernel
+    /// sends reads only in cached mode.
     pub(super) fn adopt(&mut self, ino: Ino, handle: Handle, file: F) -> Arc<F> {
         if let Some(known) = self.get(ino, handle) {
             return known;
@@ -67,8 +68,8 @@ impl<F, B: Clone> OpenTable<F, B> {
         self.handles.get(&handle).filter(|(i, _)| *i == ino).map(|(_, file)| Arc::clone(file))
     }
 
-    /// Takes a handle away; unknown ones are those of a former process. With the inode's last
-    /// handle, its backing comes out.
+    /// Removes a handle; unknown ones are those of a previous process. With the inode's last handle,
+    /// returns its backing.
     pub(super) fn release(&mut self, ino: Ino, handle: Handle) -> Option<B> {
         self.get(ino, handle)?;
         self.handles.remove(&handle);

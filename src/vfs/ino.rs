@@ -1,25 +1,25 @@
-//! Inode numbers: the row of a node in the index, and a place in that version's tree.
+//! Inode numbers: the row of a node in the index, and a position in that version's tree.
 //!
-//! Invariant: `decode` and `encode` are inverse, and a number means the same in every process:
-//! 1 is the root; `row << 32` is a group, model or version; `row << 32 | position` lies in a version.
+//! Invariant: `decode` and `encode` are inverse, and a number means the same in every process: 1 is the
+//! root; `row << 32` is a group, model or version; `row << 32 | position` lies in a version.
 //! Pure values.
 
 use super::tree::Position;
 use super::types::Ino;
 use crate::store::NodeId;
 
-/// The position of `.modelfs` in every version. At the top of the range, which no tree reaches: a
-/// version has at most a million files in folders at most 64 deep.
+/// The position of `.modelfs` in every version. Above every position of a tree: a version has at most a
+/// million files in folders at most 64 deep.
 const OWN: u32 = u32::MAX - 1;
 /// The position of `.modelfs/manifest.json`.
 const DOCUMENT: u32 = u32::MAX;
 
-/// What an inode number says.
+/// What an inode number refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The folder that is mounted.
+    /// The root of the mount.
     Root,
-    /// A group, model or version: the index knows which.
+    /// A group, model or version; the index knows which.
     Node(NodeId),
     /// A file or folder within a version.
     Inside(NodeId, Position),
@@ -30,7 +30,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// What the number says; none for a number that this tree never gives.
+    /// Decodes a number; `None` for a number that this tree never gives.
     pub(super) fn decode(ino: Ino) -> Option<Self> {
         if ino == Ino::ROOT {
             return Some(Self::Root);
@@ -46,7 +46,7 @@ impl Place {
         }
     }
 
-    /// The number that says it.
+    /// The inode number.
     pub(super) fn encode(self) -> Ino {
         let at = |node: NodeId, position: u32| Ino(u64::from(node.0) << 32 | u64::from(position));
         match self {

@@ -1,9 +1,9 @@
-//! Lists of folders as their readers see them, piece by piece.
+//! Directory listings, read by the kernel in pieces.
 //!
-//! Invariant: who goes on after an entry sees the rest of the list in which that entry stood, also
-//! if the catalog has changed meanwhile: a reader's place says which edition of the list it is in.
-//! An edition that is not kept any more (too many since, another process) is made again from the
-//! folder as it is now. Concurrency: a short lock around the editions.
+//! Invariant: a reader that continues after an entry sees the rest of the list that held the entry, even
+//! if the catalog has changed meanwhile: the reader's offset names the edition of the list. An edition
+//! that is no longer kept (too many changes, another process) is rebuilt from the current folder.
+//! Concurrency: a short lock around the editions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,34 +13,35 @@ use super::sync::lock;
 use super::types::{Entry, Ino, ListPlace};
 use crate::base::weighted::Weighted;
 
-/// Entries kept, about a hundred bytes each: 25 MiB.
+/// Maximum number of entries kept, about a hundred bytes each: 25 MiB.
 const KEPT: usize = 1 << 18;
-/// Editions of one folder: those of readers that began before the last changes of a catalog.
+/// Maximum number of editions of one folder: those of readers that began before the last changes of a
+/// catalog.
 const EDITIONS: usize = 4;
-/// Processes begin to count a second apart by this many: more than new lists come in a second. Where
-/// they are fewer than lists, a number may be met again: then that reader's edition is another's, as
-/// if its own were lost.
+/// Edition numbers per second of start time: the first number of a process. More than new lists per
+/// second. If there are more lists, a number may repeat: a reader then gets another's edition, as if its
+/// own were lost.
 const A_SECOND: u64 = 64;
 
 type List = Arc<[Entry]>;
 
-/// Editions of lists.
+/// The editions of listings.
 pub(super) struct Lists {
-    /// Of each folder, the latest last.
+    /// By folder, the latest last.
     kept: Mutex<Weighted<Ino, Vec<(u64, List)>>>,
     next: AtomicU64,
 }
 
 impl Lists {
-    /// None yet.
+    /// No editions.
     pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let first = now.map_or(1, |d| d.as_secs().max(1) * A_SECOND);
         Self { kept: Mutex::new(Weighted::new(KEPT)), next: AtomicU64::new(first) }
     }
 
-    /// The list that a reader at `place` is in; `make` makes one from the folder as it is now. Readers
-    /// of the same list have the same edition: the kernel keeps one for all.
+    /// The list for a reader at `place`; `make` builds it from the current folder. Readers of the same
+    /// list share an edition: the kernel caches one for all.
     pub(super) fn get<E>(
         &self,
         ino: Ino,

@@ -1,7 +1,7 @@
 //! Lookup counts: which nodes the kernel refers to by inode number.
 //!
 //! Invariant: a node is in use from the first lookup of one of its inodes until the kernel has forgotten
-//! all of them. Lookups that a former process answered are not known: every older node counts as in use
+//! all of them. Lookups that a previous process answered are unknown: every older node counts as in use
 //! for a day.
 //! Concurrency: one short lock.
 
@@ -15,7 +15,7 @@ use super::sync::lock;
 use super::types::Ino;
 use crate::store::{NodeId, NodesInUse};
 
-/// How long nodes of a former process count as in use: collecting them later costs nothing but space.
+/// How long nodes of a previous process count as in use: collecting them later costs only space.
 const INHERITED: Duration = Duration::from_secs(24 * 3600);
 
 /// The lookup counts of one kernel.
@@ -24,9 +24,9 @@ pub(super) struct LookupCounts(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Lookups of inodes of a node, less those that were forgotten.
+    /// Lookups of inodes of a node, minus those forgotten.
     counts: HashMap<NodeId, u64>,
-    /// The last node that a former process may have answered with, and until when that counts.
+    /// The last node that a previous process may have answered with, and until when it counts as in use.
     inherited: Option<(NodeId, Instant)>,
 }
 
@@ -38,14 +38,14 @@ fn node_of(ino: Ino) -> Option<NodeId> {
 }
 
 impl LookupCounts {
-    /// A lookup is answered with an inode.
+    /// Counts a lookup that is answered with an inode.
     pub(super) fn looked_up(&self, ino: Ino) {
         if let Some(node) = node_of(ino) {
             *lock(&self.0).counts.entry(node).or_default() += 1;
         }
     }
 
-    /// The kernel forgets so many lookups of an inode.
+    /// Subtracts the lookups of an inode that the kernel forgets.
     pub(super) fn forget(&self, ino: Ino, times: u64) {
         let Some(node) = node_of(ino) else { return };
         if let Entry::Occupied(mut count) = lock(&self.0).counts.entry(node) {
@@ -56,7 +56,8 @@ impl LookupCounts {
         }
     }
 
-    /// A former process served this kernel, and may have answered with every node up to this one.
+    /// Counts every node up to this one as in use: a previous process served this kernel and may have
+    /// answered with it.
     pub(super) fn inherit(&self, last: NodeId) {
         lock(&self.0).inherited = Some((last, Instant::now() + INHERITED));
     }

@@ -1,8 +1,8 @@
 //! Cache of metadata: the catalog, trees of versions, manifest documents.
 //!
-//! Every operation on the tree is tried against this cache and the index alone: it is [`Ready`], or it
-//! says what is [`Pending`]; `fetch` gets that from the network, and the operation is tried again. So
-//! an immediate answer and one that waits are the same code.
+//! Invariant: every operation on the tree runs against this cache and the index alone: it returns a
+//! [`Ready`] result, or what is [`Pending`]. `fetch` then gets that from the network, and the operation
+//! runs again. So an immediate answer and one that waits share their code.
 //! Concurrency: short locks around caches, none held while a registry is asked.
 
 use std::sync::{Arc, Mutex};
@@ -25,10 +25,10 @@ use crate::store::Store;
 /// Maximum number of entries of trees and objects of their manifests in memory, about a hundred bytes
 /// each: 100 MiB, fifty thousand ordinary versions or the largest possible one.
 const TREES: usize = 1 << 20;
-/// Maximum size of the manifest documents in memory: they are read through `.modelfs` only.
+/// Maximum size of the manifest documents in memory: they are only read through `.modelfs`.
 const DOCUMENTS: usize = 8 << 20;
 /// How long the lookup of a name that the catalog lacks waits for a newer catalog: a healthy registry has
-/// answered by then, and another one should not block a program that only probes names.
+/// answered by then, and a slow one should not block a program that only probes names.
 const NEWER: Duration = Duration::from_secs(2);
 
 /// What an operation lacks.
@@ -52,7 +52,7 @@ impl From<VfsError> for Pending {
     }
 }
 
-/// A result that needed no network, or what it needs.
+/// A result that needed no network, or what is needed for it.
 pub(super) type Ready<T> = Result<T, Pending>;
 
 /// The cache.
@@ -61,19 +61,19 @@ pub(super) struct MetadataCache {
     store: Store,
     trees: Mutex<Weighted<Digest, Arc<VersionTree>>>,
     documents: Mutex<Weighted<Digest, Bytes>>,
-    /// Of versions, by the hash of their manifest.
+    /// By the hash of the manifest of a version.
     failures: RecentFailures<Digest>,
 }
 
 impl MetadataCache {
-    /// Of one source.
+    /// The cache of one source.
     pub(super) fn new(source: Arc<Source>, store: Store) -> Self {
         let trees = Mutex::new(Weighted::new(TREES));
         let documents = Mutex::new(Weighted::new(DOCUMENTS));
         Self { source, store, trees, documents, failures: RecentFailures::new() }
     }
 
-    /// Gets what an operation lacks.
+    /// Fetches what an operation lacks.
     pub(super) async fn fetch(&self, pending: Pending) -> Result<(), VfsError> {
         match pending {
             Pending::Failed(error) => return Err(error),
@@ -93,7 +93,7 @@ impl MetadataCache {
         Ok(())
     }
 
-    /// Remembers whether a version could be fetched.
+    /// Records whether a version could be fetched.
     fn noted<T>(&self, hash: Digest, outcome: Result<T, FetchError>) -> Result<T, VfsError> {
         match outcome {
             Ok(got) => {
@@ -110,7 +110,7 @@ impl MetadataCache {
         }
     }
 
-    /// Why a version could last not be had.
+    /// Why the last fetch of a version failed.
     pub(super) fn failure(&self, hash: &Digest) -> Option<String> {
         self.failures.of(hash)
     }
@@ -125,8 +125,8 @@ impl MetadataCache {
         self.source.catalog_now().ok_or(Pending::Catalog)
     }
 
-    /// What to do about a name that the catalog lacks: it may be newer than the catalog, so the registry
-    /// is asked again, unless that was done a moment ago. After a start the registry is asked first.
+    /// What to do about a name that the catalog lacks: the name may be newer than the catalog, so the
+    /// registry is asked again, if the rate limit allows it. After a start the registry is asked first.
     pub(super) fn absent(&self, name: &str) -> Pending {
         if is_probed(name) {
             return VfsError::NotFound.into();
@@ -134,7 +134,7 @@ impl MetadataCache {
         if self.source.asked().is_none() {
             return Pending::Catalog;
         }
-        // While the registry cannot be reached, nobody knows whether it has the name by now.
+        // While the registry cannot be reached, it is unknown whether it has the name by now.
         let error = match self.source.trouble() {
             None => VfsError::NotFound,
             Some(why) => VfsError::Unavailable {
@@ -168,7 +168,7 @@ impl MetadataCache {
         tree
     }
 
-    /// A manifest as published; its SHA-256 has matched.
+    /// A manifest as published; its SHA-256 was verified.
     pub(super) fn document(&self, hash: &Digest) -> Ready<Bytes> {
         let kept = lock(&self.documents).get(hash);
         if let Some(body) = kept {

@@ -1,11 +1,11 @@
-//! The tree `/group/model/version/…` as every kernel adapter sees it: inodes, attributes, lists,
-//! open files, extended attributes.
+//! The tree `/group/model/version/…` as every kernel adapter sees it: inodes, attributes, lists, open
+//! files, extended attributes.
 //!
-//! Invariant: an inode and a handle mean the same to the next process (inode = row of the node in
-//! the index and position in its tree; a handle holds nothing that cannot be made again from the
-//! inode). Content behind an inode never changes: another manifest is another inode.
-//! Concurrency: every method may be called from any thread; `Answer::Now` costs no network. No
-//! lock is held while the disk or the network works.
+//! Invariant: an inode and a handle mean the same to the next process (inode = row of the node in the
+//! index and position in its tree; a handle holds nothing that cannot be rebuilt from the inode). Content
+//! behind an inode never changes: another manifest is another inode.
+//! Concurrency: every method may be called from any thread; `Answer::Now` needs no network. No lock is
+//! held during disk or network I/O.
 
 mod attributes;
 mod changes;
@@ -51,8 +51,8 @@ use resolve::Nodes;
 use sync::lock;
 use watch::Poke;
 
-/// How often one question may need something more before it is given up: catalog, manifest,
-/// document are three; twice that allows for what is dropped from memory meanwhile.
+/// Maximum number of fetches for one operation: catalog, manifest and document are three; twice that
+/// allows for what is dropped from memory meanwhile.
 const MAX_ROUNDS: usize = 6;
 
 /// The tree of one source.
@@ -61,7 +61,7 @@ pub struct Vfs {
     names: Arc<Namespace>,
     metadata: Arc<MetadataCache>,
     files: Arc<Files>,
-    /// What the kernel knows by number.
+    /// Inodes that the kernel refers to by number.
     lookup_counts: Arc<LookupCounts>,
     lists: Lists,
     next_handle: AtomicU64,
@@ -71,16 +71,16 @@ pub struct Vfs {
 }
 
 impl Vfs {
-    /// Loads the catalog (from the registry, else the index) and starts watching it every time to
-    /// live. Must be called within a tokio runtime. Fails only if no catalog can be had at all.
+    /// Loads the catalog (from the registry, else the index) and starts watching it every time to live.
+    /// Must be called within a tokio runtime. Fails only if there is no catalog at all.
     pub async fn new(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
         fetcher.source().catalog().await.map_err(|e| of_fetch(&e))?;
         Ok(Self::build(fetcher, options))
     }
 
-    /// As [`Vfs::new`], for a process that goes on where another one served: with the catalog last
-    /// seen, if any. The registry is asked beside; only who looks for a name that is not in that
-    /// catalog waits for it.
+    /// As [`Vfs::new`], for a process that takes over a mount: starts with the catalog last seen, if any.
+    /// The registry is asked in the background; only the lookup of a name that is not in that catalog
+    /// waits for it.
     pub async fn resume(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
         fetcher.source().recall().await.map_err(|e| of_fetch(&e))?;
         Ok(Self::build(fetcher, options))
@@ -98,8 +98,8 @@ impl Vfs {
         let (tell, listen) = mpsc::unbounded_channel();
         let poke = Arc::new(Poke::default());
         let watch = watch::watch(source, Arc::clone(&names), Arc::clone(&poke), tell);
-        // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of
-        // the next one, so a former process's handles are never taken for this one's.
+        // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of the next
+        // one, so handles of a previous process never collide with those of this one.
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let first = since_1970.map_or(1, |d| d.as_nanos() as u64);
         Arc::new(Self {
@@ -116,7 +116,7 @@ impl Vfs {
         })
     }
 
-    /// Whether files opened from now on may be left to the kernel.
+    /// Sets whether files opened from now on may use passthrough.
     pub fn set_passthrough(&self, on: bool) {
         self.files.set_passthrough(on);
     }
@@ -127,13 +127,13 @@ impl Vfs {
         self.answer(move |vfs| vfs.names.lookup(parent, &name))
     }
 
-    /// What `stat` tells. An inode that the catalog no longer names keeps answering.
+    /// The attributes for `stat`. An inode that the catalog no longer names stays valid.
     pub fn attr(self: &Arc<Self>, ino: Ino) -> Answer<Attr> {
         self.answer(move |vfs| vfs.names.attr(ino))
     }
 
-    /// A folder's list for a reader at `place`: from the beginning as the folder is now, else in the
-    /// edition in which the reader began (after a restart: as long as the catalog did not change).
+    /// A folder's list for a reader at `place`: at the start the current one, else the edition in which
+    /// the reader began (after a restart: as long as the catalog did not change).
     pub fn list(self: &Arc<Self>, ino: Ino, place: ListPlace) -> Answer<Listing> {
         self.answer(move |vfs| {
             let (edition, entries) = vfs.lists.get(ino, place, || vfs.names.list(ino))?;
@@ -141,12 +141,13 @@ impl Vfs {
         })
     }
 
-    /// The folder that an inode lies in; the root's is the root.
+    /// The parent folder of an inode; that of the root is the root.
     pub fn parent(&self, ino: Ino) -> Ino {
         self.names.parent(ino)
     }
 
-    /// Opens a file. The first handle of an inode decides whether the kernel reads it by itself.
+    /// Opens a file. The first handle of an inode decides whether the kernel reads the backing file
+    /// directly.
     pub fn open(self: &Arc<Self>, ino: Ino) -> Answer<Opened> {
         self.answer(move |vfs| {
             let content = vfs.names.content(ino)?;
@@ -154,8 +155,9 @@ impl Vfs {
         })
     }
 
-    /// At most `size` bytes from `offset`; fewer only at the end of the file. A file can be read without
-    /// having been opened, by [`Handle::NONE`]: as cheap, but all of its readers are taken for one.
+    /// Reads at most `size` bytes from `offset`; fewer only at the end of the file. A file can be read
+    /// without being opened, by [`Handle::NONE`]: equally cheap, but all its readers share one readahead
+    /// state.
     pub fn read(
         self: &Arc<Self>,
         ino: Ino,
@@ -184,18 +186,19 @@ impl Vfs {
         }
     }
 
-    /// Closes a file. Handles of a former process are none of ours.
+    /// Closes a file. Handles of a previous process are ignored.
     pub fn release(&self, ino: Ino, handle: Handle) {
         self.files.release(ino, handle);
     }
 
-    /// A kernel is told of an inode: until it has forgotten it as often, the index keeps its number.
+    /// Counts a lookup by the kernel. Until the kernel has forgotten the inode as often, the index keeps
+    /// its number.
     pub fn told(&self, ino: Ino) {
         self.lookup_counts.looked_up(ino);
     }
 
-    /// A kernel knows an inode no more that it was told of so many times: what was kept for reading
-    /// it without a handle may go.
+    /// Subtracts `times` lookups that the kernel forgets. Drops the state of reads of the inode without a
+    /// handle.
     pub fn forget(&self, ino: Ino, times: u64) {
         self.lookup_counts.forget(ino, times);
         self.files.forget(ino);
@@ -203,7 +206,7 @@ impl Vfs {
 
     /// The value of an extended attribute.
     pub fn attribute(self: &Arc<Self>, ino: Ino, name: &str) -> Answer<Vec<u8>> {
-        // `ls -l` asks each file for `security.selinux`, until it hears that there is no such thing.
+        // `ls -l` asks each file for `security.selinux`, until the answer is "not supported".
         if name.starts_with("security.") || name.starts_with("trusted.") {
             return Answer::Now(Err(VfsError::NoAttributes));
         }
@@ -258,23 +261,23 @@ impl Vfs {
         Space { total: usage.limit.0, free: usage.limit.0.saturating_sub(usage.used.0) }
     }
 
-    /// Every change of the catalog, from now on. One listener, the adapter: a second one gets none.
+    /// All changes of the catalog from now on. One listener, the adapter: a second one gets none.
     pub fn invalidations(&self) -> mpsc::UnboundedReceiver<Invalidation> {
         lock(&self.invalidations).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
-    /// Has the kernel forget every name: for a process that takes over from one that died, which may
-    /// have known of changes that it did not announce. What is open stays as it is.
+    /// Invalidates every name in the kernel: for a process that takes over from one that died and may not
+    /// have announced all changes. Open files are unaffected.
     pub fn tell_all(&self) {
         match self.fetcher.store().last_node() {
             Ok(last) => self.lookup_counts.inherit(last),
-            // Nothing of an index that cannot be read is collected either.
+            // An index that cannot be read is not collected either.
             Err(error) => tracing::warn!(%error, "what the kernel knows cannot be told"),
         }
         self.poke.tell_all();
     }
 
-    /// Stops the watcher and forgets open files.
+    /// Stops the watcher and drops open files.
     pub fn close(&self) {
         self.watcher.abort();
         self.files.clear();
@@ -284,7 +287,7 @@ impl Vfs {
         Handle(self.next_handle.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Runs an operation: now if it needs no network, else after what it needs was fetched.
+    /// Runs an operation: now if it needs no network, else after fetching what it needs.
     fn answer<T: Send + 'static>(
         self: &Arc<Self>,
         operation: impl Fn(&Self) -> Ready<T> + Send + 'static,

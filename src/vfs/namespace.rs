@@ -1,8 +1,8 @@
 //! Names, inodes, attributes and lists: the tree without open files.
 //!
-//! Every operation answers from memory and the index alone, or says what it needs first (see
-//! `metadata_cache`). Invariant: only a catalog or manifest that was read makes `NotFound`;
-//! attributes need no object. Concurrency: no state of its own but caches.
+//! Every operation answers from memory and the index alone, or returns what has to be fetched first (see
+//! `metadata_cache`). Invariant: only a catalog or manifest that was read yields `NotFound`; attributes
+//! need no object. Concurrency: no state but caches.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,11 +18,11 @@ use super::types::{Attr, Entry, Ino, Kind, VfsError, stable_time};
 use crate::model::{Digest, FileIx, Manifest};
 use crate::store::{NodeId, NodeKey};
 
-/// The folder in every version that is modelfs's own, and the file in it.
+/// The folder that modelfs adds to every version, and the file in it.
 const OWN: &str = ".modelfs";
 const DOCUMENT: &str = "manifest.json";
 
-/// A version and its row.
+/// A version and the row of its node.
 #[derive(Debug, Clone, Copy)]
 struct Version<'a> {
     id: NodeId,
@@ -106,7 +106,7 @@ impl Namespace {
         Ok(self.attr_inside(v, &tree, child))
     }
 
-    /// What `stat` tells.
+    /// The attributes for `stat`.
     pub(super) fn attr(&self, ino: Ino) -> Ready<Attr> {
         let folder = |links| Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links };
         let place = Place::decode(ino).ok_or(VfsError::Stale)?;
@@ -137,7 +137,7 @@ impl Namespace {
         }
     }
 
-    /// Of a group, a model, or a version's own folder.
+    /// The attributes of a group, a model, or a version's top folder.
     fn attr_of_node(&self, id: NodeId, key: &NodeKey) -> Ready<Attr> {
         let (links, mtime) = match key {
             NodeKey::Group { group } => {
@@ -228,7 +228,7 @@ impl Namespace {
         names.iter().zip(&keys).zip(ids).map(entry).collect()
     }
 
-    /// The folder that an inode lies in; the root if that cannot be told without a network.
+    /// The parent folder of an inode; the root if finding it needs a network.
     pub(super) fn parent(&self, ino: Ino) -> Ino {
         let parent = || -> Ready<Ino> {
             let place = Place::decode(ino).ok_or(VfsError::Stale)?;
@@ -279,7 +279,7 @@ impl Namespace {
         }
     }
 
-    /// The hash of the version whose own folder this is.
+    /// The hash of a version, if the inode is its top folder.
     pub(super) fn version_hash(&self, ino: Ino) -> Result<Option<Digest>, VfsError> {
         let Some(Place::Node(id)) = Place::decode(ino) else { return Ok(None) };
         match &*self.nodes.key(id)? {
@@ -288,7 +288,7 @@ impl Namespace {
         }
     }
 
-    /// Whether it is a folder that the catalog alone makes: the root, a group, a model.
+    /// Whether the inode is a folder that the catalog alone defines: the root, a group, a model.
     pub(super) fn is_of_the_catalog(&self, ino: Ino) -> Result<bool, VfsError> {
         Ok(match Place::decode(ino) {
             Some(Place::Root) => true,
@@ -328,12 +328,12 @@ fn version_of(id: NodeId, key: &NodeKey) -> Result<Version<'_>, VfsError> {
     }
 }
 
-/// A number from the kernel names a place that this tree has.
+/// Checks that a position from the kernel exists in this tree.
 fn check_position(tree: &VersionTree, at: Position) -> Result<(), VfsError> {
     if tree.has(at) { Ok(()) } else { Err(VfsError::Stale) }
 }
 
-/// A folder's links: itself, its name, and the `..` of each folder in it.
+/// The link count of a folder: itself, its name, and the `..` of each folder in it.
 fn links(folders: usize) -> u32 {
     u32::try_from(folders).unwrap_or(u32::MAX).saturating_add(2)
 }

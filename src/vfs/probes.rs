@@ -1,7 +1,7 @@
-//! Names that programs look for in every folder, whatever it is. Pure.
+//! Names that programs probe in every folder. Pure.
 
-/// Looked for by file managers, desktops, shells and servers: nobody calls a model so, and no registry
-/// should hear of it.
+/// Probed by file managers, desktops, shells and servers. No model has such a name, and no registry
+/// should be asked for it.
 const EVERYWHERE: [&str; 15] = [
     "$recycle.bin",
     "__init__.py",
@@ -20,7 +20,7 @@ const EVERYWHERE: [&str; 15] = [
     "web.config",
 ];
 
-/// Whether programs look for this name everywhere: names that begin with a dot, and a few others.
+/// Whether programs probe this name everywhere: names that begin with a dot, and a few others.
 pub(super) fn is_probed(name: &str) -> bool {
     name.starts_with('.') || EVERYWHERE.contains(&&*name.to_ascii_lowercase())
 }

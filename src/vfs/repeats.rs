@@ -1,8 +1,8 @@
-//! Reads that have just failed after a long wait, so that their repeat does not wait as long again.
+//! Reads that have just failed after a long wait, so that a repeat fails at once.
 //!
-//! The kernel asks once more, at once, for a page that did not come when it read ahead: a program
-//! would wait for two deadlines. Invariant: an answer is repeated for a moment only, and only to a
-//! read that lies within the one that failed. One lock, for a look-up; usually nothing is kept.
+//! The kernel repeats at once a page read that failed in its readahead: a program would wait for two
+//! deadlines. Invariant: an answer is repeated only for `MOMENT`, and only to a read within the one that
+//! failed. Concurrency: one lock, for a look-up; usually nothing is kept.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use super::types::VfsError;
 use crate::base::FileRange;
 use crate::model::ContentKey;
 
-/// How long an answer is repeated: the kernel needs microseconds, a loaded machine some more, and
-/// nobody who looks on can tell it from now.
+/// How long an answer is repeated: the kernel needs microseconds, a loaded machine some more, and a user
+/// does not notice.
 const MOMENT: Duration = Duration::from_millis(250);
 
-/// What failed just now.
+/// Recent failures.
 #[derive(Default)]
 pub(super) struct Repeats {
     recent: Mutex<Vec<Failed>>,
@@ -30,7 +30,8 @@ struct Failed {
 }
 
 impl Repeats {
-    /// A read that began at `begun` fails now. What failed quickly may as well be asked for again.
+    /// Records that a read begun at `begun` fails now. A read that failed quickly is not recorded and may
+    /// be repeated.
     pub(super) fn failed(
         &self,
         key: ContentKey,
@@ -44,7 +45,7 @@ impl Repeats {
         }
     }
 
-    /// What a read is to be told that repeats one that failed a moment ago.
+    /// The error for a read that repeats one that just failed.
     pub(super) fn answer(
         &self,
         key: &ContentKey,

@@ -1,7 +1,8 @@
-//! Rows of the index and what they stand for, both ways.
+//! Maps node keys to rows of the index and back.
 //!
-//! Invariant: the index decides; what is kept in memory is a copy of what it said, which never
-//! changes until nodes are forgotten, and is dropped then. Concurrency: one lock, not held while the index is asked.
+//! Invariant: the index is authoritative; the cache copies its answers, which change only when nodes are
+//! collected, and is dropped then.
+//! Concurrency: one lock, not held while the index is read.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +14,7 @@ use super::sync::lock;
 use super::types::VfsError;
 use crate::store::{NodeId, NodeKey, Store};
 
-/// Rows kept in memory: those of a large catalog, about 200 bytes each, 13 MiB at most.
+/// Maximum number of rows in memory: those of a large catalog, about 200 bytes each, 13 MiB at most.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 
 /// The rows of one source.
@@ -24,7 +25,7 @@ pub(super) struct Nodes {
 }
 
 struct Kept {
-    /// Nodes were forgotten so often when this was read: what is older may be gone.
+    /// Number of node collections when the entries were read: older entries may be gone.
     collections: u64,
     ids: LruCache<NodeKey, NodeId>,
     keys: LruCache<NodeId, Arc<NodeKey>>,
@@ -38,7 +39,7 @@ impl Nodes {
         Self { store, source, kept: Mutex::new(kept) }
     }
 
-    /// The rows of these, in order; new ones are made, all in one transaction.
+    /// The rows of these keys, in order; missing ones are created, all in one transaction.
     pub(super) fn ids(&self, keys: &[NodeKey]) -> Result<Vec<NodeId>, VfsError> {
         let collections = self.store.collections();
         {
@@ -59,7 +60,7 @@ impl Nodes {
         Ok(ids)
     }
 
-    /// What is kept in memory, without what was read before nodes were last forgotten.
+    /// The cache, emptied if nodes were collected since it was filled.
     fn kept(&self, collections: u64) -> MutexGuard<'_, Kept> {
         let mut kept = lock(&self.kept);
         if kept.collections < collections {
@@ -70,13 +71,13 @@ impl Nodes {
         kept
     }
 
-    /// The row of one.
+    /// The row of one key.
     pub(super) fn id(&self, key: NodeKey) -> Result<NodeId, VfsError> {
         let ids = self.ids(&[key])?;
         ids.first().copied().ok_or(VfsError::Stale)
     }
 
-    /// What a row stands for.
+    /// The key of a row.
     pub(super) fn key(&self, id: NodeId) -> Result<Arc<NodeKey>, VfsError> {
         let collections = self.store.collections();
         if let Some(key) = self.kept(collections).keys.get(&id) {

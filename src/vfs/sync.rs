@@ -1,9 +1,9 @@
-//! Locking: a thread that panicked has not left half a change behind in any of our tables, so a
-//! poisoned lock is used on.
+//! Locking that ignores poison: a thread that panics leaves no partial change in any table of this
+//! module.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The lock.
+/// Locks the mutex.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -61,7 +61,7 @@ async fn read(vfs: &Arc<Vfs>, ino: Ino) -> Result<Bytes, VfsError> {
     bytes
 }
 
-/// Everything that is listed: paths with their inodes and sizes.
+/// All listed paths with their inodes and sizes.
 async fn walk(vfs: &Arc<Vfs>) -> BTreeMap<String, (Ino, u64)> {
     let (mut out, mut todo) = (BTreeMap::new(), vec![(String::new(), Ino::ROOT)]);
     while let Some((path, ino)) = todo.pop() {
@@ -120,7 +120,7 @@ async fn a_complete_file_has_a_backing_and_one_mode_at_a_time() {
     let cached = get(vfs.open(a.ino)).await.unwrap();
     assert!(cached.backing.is_none());
     assert_eq!(read(&vfs, a.ino).await.unwrap(), &b"12345"[..]);
-    // Readers have the bytes from memory a moment before they are in the store.
+    // Readers get the bytes from memory shortly before they are in the store.
     while get(vfs.attribute(a.ino, "user.modelfs.cached")).await.unwrap() != b"5" {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }

@@ -1,8 +1,8 @@
-//! The folders of one version, made from its manifest.
+//! The folder tree of one version, built from its manifest.
 //!
 //! Invariant: a position is a function of the manifest alone, so that every process numbers alike:
-//! breadth first, each folder's entries sorted by name and side by side. 0 is the version itself.
-//! Pure; immutable once built. Names are slices of the manifest's paths: 24 bytes an entry.
+//! breadth first, each folder's entries contiguous and sorted by name. 0 is the version itself. Pure;
+//! immutable once built. Names are slices of the manifest's paths: 24 bytes an entry.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,13 +22,13 @@ impl Position {
 #[derive(Debug, Clone)]
 struct Node {
     parent: u32,
-    /// The file that it is; a folder's: any file below, whose path has its name.
+    /// The index of the file; of a folder: of any file below it, whose path contains its name.
     file: u32,
-    /// Where in that path the name begins and ends: paths are at most 3072 bytes.
+    /// The byte range of the name in that path: paths are at most 3072 bytes.
     name: Range<u16>,
     /// A folder's entries; empty for files.
     children: Range<u32>,
-    /// How many of them are folders.
+    /// Number of folders among them.
     folders: u32,
 }
 
@@ -39,8 +39,8 @@ pub(super) struct VersionTree {
     nodes: Vec<Node>,
 }
 
-/// A folder whose entries are still to be numbered: its position, its files in order, and how much
-/// of their paths leads to it.
+/// A folder whose entries are not yet numbered: its position, its files in order, and the length of the
+/// path prefix that leads to it.
 struct Todo {
     position: u32,
     files: Range<usize>,
@@ -48,11 +48,12 @@ struct Todo {
 }
 
 impl VersionTree {
-    /// Builds it. A million files take about a second.
+    /// Builds the tree. A million files take about a second.
     pub(super) fn new(manifest: Arc<Manifest>) -> Self {
         let path = |ix: u32| manifest.file(FileIx(ix)).path.as_str();
         let mut sorted: Vec<u32> = (0..manifest.files().len() as u32).collect();
-        // Part by part, so that what lies in one folder stands side by side whatever sorts before '/'.
+        // Sorted by path component, so that the entries of a folder are contiguous whatever sorts before
+        // '/'.
         sorted.sort_unstable_by(|a, b| path(*a).split('/').cmp(path(*b).split('/')));
         let top = Node { parent: 0, file: u32::MAX, name: 0..0, children: 0..0, folders: 0 };
         let mut nodes = vec![top];
@@ -93,18 +94,17 @@ impl VersionTree {
         Self { manifest, nodes }
     }
 
-    /// The manifest that it was made from.
+    /// The manifest of the version.
     pub(super) fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
 
-    /// What it costs to keep, in things of about a hundred bytes: entries, and what the manifest
-    /// holds beside them.
+    /// Memory cost, in units of about a hundred bytes: entries, plus objects of the manifest.
     pub(super) fn weight(&self) -> usize {
         self.nodes.len() + self.manifest.objects().len()
     }
 
-    /// Whether there is such a position.
+    /// Whether the position exists.
     pub(super) fn has(&self, at: Position) -> bool {
         (at.0 as usize) < self.nodes.len()
     }
@@ -113,7 +113,7 @@ impl VersionTree {
         &self.nodes[at.0 as usize]
     }
 
-    /// Its name in its folder; the top has none.
+    /// The name within the parent folder; the top has none.
     pub(super) fn name(&self, at: Position) -> &str {
         let node = self.node(at);
         if at == Position::TOP {
@@ -123,12 +123,12 @@ impl VersionTree {
         &path[usize::from(node.name.start)..usize::from(node.name.end)]
     }
 
-    /// The folder that it lies in; the top lies in itself.
+    /// The parent folder; that of the top is the top.
     pub(super) fn parent(&self, at: Position) -> Position {
         Position(self.node(at).parent)
     }
 
-    /// The file that it is; none for folders.
+    /// The file at a position; `None` for folders.
     pub(super) fn file(&self, at: Position) -> Option<FileIx> {
         let node = self.node(at);
         if at == Position::TOP {
@@ -144,7 +144,7 @@ impl VersionTree {
         self.node(at).children.clone().map(Position)
     }
 
-    /// How many of a folder's entries are folders.
+    /// Number of folders among a folder's entries.
     pub(super) fn folders(&self, at: Position) -> u32 {
         self.node(at).folders
     }

@@ -1,6 +1,6 @@
-//! The words that the tree and every kernel adapter share.
+//! Types shared by the tree and all kernel adapters.
 //!
-//! Invariant: no errno, no wire format; kinds of error only. Plain values.
+//! Invariant: no errno and no wire format; kinds of error only. Plain values.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 pub struct Ino(pub u64);
 
 impl Ino {
-    /// The folder that is mounted.
+    /// The root of the mount.
     pub const ROOT: Self = Self(1);
 }
 
@@ -21,11 +21,11 @@ impl Ino {
 pub struct Handle(pub u64);
 
 impl Handle {
-    /// Of a kernel that opens no files: it names the inode, and that says it all.
+    /// The handle of reads without an open: the inode alone names the file.
     pub const NONE: Self = Self(0);
 }
 
-/// What an inode is.
+/// The type of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
@@ -34,41 +34,41 @@ pub enum Kind {
     File,
 }
 
-/// What `stat` tells of an inode.
+/// The attributes of an inode, for `stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
     /// Its number.
     pub ino: Ino,
-    /// What it is.
+    /// The type.
     pub kind: Kind,
     /// Bytes; 0 for folders.
     pub size: u64,
-    /// When its version was published; [`stable_time`] where nobody says.
+    /// When its version was published; [`stable_time`] if unknown.
     pub mtime: SystemTime,
-    /// A file's: 1. A folder's: 2 + its folders; a version's: 1, which tools read as "not
-    /// counted", because counting would fetch the manifest of everything that is listed.
+    /// Link count. 1 for a file, 2 + its folders for a folder. 1 for a version, which tools read as "not
+    /// counted": counting would fetch the manifest of every listed version.
     pub links: u32,
 }
 
-/// One line of a folder's list.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The name within the folder.
     pub name: Box<str>,
-    /// What it names.
+    /// The attributes of the inode.
     pub attr: Attr,
 }
 
-/// Where the reader of a folder's list is: in which edition of the list, after how many entries.
+/// The position of a reader in a folder's list: the edition of the list, and the number of entries read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListPlace(u64);
 
 impl ListPlace {
-    /// At the beginning, of whatever the list is then.
+    /// The start, in the current edition.
     pub const START: Self = Self(0);
-    /// Bits for entries: no catalog or manifest has as many names in a folder.
+    /// Bits for the entry count: no catalog or manifest has as many names in a folder.
     const BITS: u32 = 24;
-    /// Editions have numbers below this: what is left of a positive 64-bit number.
+    /// Limit of edition numbers: the remaining bits of a positive 64-bit number.
     pub(super) const EDITIONS: u64 = 1 << (63 - Self::BITS);
 
     /// After the entry at `index` of an edition.
@@ -76,22 +76,22 @@ impl ListPlace {
         Self(edition << Self::BITS | (index as u64 + 1))
     }
 
-    /// From a number that a kernel kept; any number is one.
+    /// Decodes a number that the kernel kept; every number is valid.
     pub fn from_number(number: u64) -> Self {
         Self(number)
     }
 
-    /// For a kernel to keep: at most `i64::MAX`, 0 only at the beginning.
+    /// The number for the kernel to keep: at most `i64::MAX`, 0 only at the start.
     pub fn number(self) -> u64 {
         self.0
     }
 
-    /// How many entries lie before it.
+    /// Number of entries before this position.
     pub fn index(self) -> usize {
         (self.0 & ((1 << Self::BITS) - 1)) as usize
     }
 
-    /// The edition; none at the beginning.
+    /// The edition; `None` at the start.
     pub(super) fn edition(self) -> Option<u64> {
         (self.index() > 0).then_some(self.0 >> Self::BITS)
     }
@@ -100,16 +100,16 @@ impl ListPlace {
 /// A folder's list in one edition, without `.` and `..`.
 #[derive(Debug, Clone)]
 pub struct Listing {
-    /// Which one, for [`ListPlace::after`].
+    /// The edition, for [`ListPlace::after`].
     pub edition: u64,
-    /// All of it.
+    /// All entries.
     pub entries: Arc<[Entry]>,
 }
 
-/// What can go wrong, for adapters to turn into their kernel's words.
+/// Errors of the tree, for adapters to translate for their kernel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VfsError {
-    /// The catalog or the manifest was asked and has no such name.
+    /// The catalog or the manifest was read and has no such name.
     #[error("not found")]
     NotFound,
     /// A folder is needed.
@@ -124,7 +124,7 @@ pub enum VfsError {
     /// No attribute of that kind on any inode.
     #[error("attributes of that kind are not kept")]
     NoAttributes,
-    /// An inode that never was.
+    /// An inode that does not exist.
     #[error("stale")]
     Stale,
     /// The registry or the disk cannot deliver.
@@ -133,7 +133,7 @@ pub enum VfsError {
         /// One line.
         reason: String,
     },
-    /// What came does not match its digest, or makes no sense.
+    /// The received data does not match its digest, or is malformed.
     #[error("{reason}")]
     Corrupt {
         /// One line.
@@ -150,7 +150,7 @@ pub enum VfsError {
 /// An answer that has to wait for a network.
 pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, VfsError>> + Send + 'static>>;
 
-/// An answer on the spot, or one that has to wait.
+/// An immediate answer, or one that has to wait.
 pub enum Answer<T> {
     /// Known without a network.
     Now(Result<T, VfsError>),
@@ -158,29 +158,29 @@ pub enum Answer<T> {
     Later(Later<T>),
 }
 
-/// A file just opened.
+/// A newly opened file.
 #[derive(Debug)]
 pub struct Opened {
-    /// For reads and the release.
+    /// The handle for reads and the release.
     pub handle: Handle,
-    /// The complete file for the kernel to read by itself. While an inode has handles, either all
-    /// of them have a backing or none has. The descriptor stays good while the handle is open.
+    /// The backing file of a complete file. While an inode has handles, either all of them have a backing
+    /// or none has. The descriptor stays valid while the handle is open.
     pub backing: Option<Arc<std::fs::File>>,
 }
 
-/// What statfs tells. Bytes.
+/// Cache space for `statfs`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     /// The cache's limit.
     pub total: u64,
-    /// Not used of it.
+    /// Unused bytes within the limit.
     pub free: u64,
 }
 
-/// What the kernel should forget.
+/// What the kernel has to invalidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invalidation {
-    /// A name in a folder that now means something else, or nothing.
+    /// A name in a folder that is gone or names another inode.
     Entry {
         /// The folder.
         parent: Ino,
@@ -194,15 +194,15 @@ pub enum Invalidation {
     },
 }
 
-/// How the tree behaves.
+/// Options of the tree.
 #[derive(Debug, Clone)]
 pub struct VfsOptions {
-    /// Whether the adapter can let the kernel read complete files by itself.
+    /// Whether the adapter can pass backing files to the kernel.
     pub passthrough: bool,
 }
 
-/// The time of everything that nobody dated: 1980-01-01T00:00:00Z, the earliest that zip tools
-/// take. Fixed, so that two listings and two machines agree.
+/// The timestamp of everything undated: 1980-01-01T00:00:00Z, the earliest that zip tools accept. Fixed,
+/// so that two listings and two machines agree.
 pub fn stable_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(315_532_800)
 }

@@ -1,8 +1,8 @@
-//! The task that looks for changes of the catalog and tells the kernel.
+//! The task that watches the catalog for changes and tells the kernel.
 //!
-//! Invariant: what the listener was told leads from the catalog it last knew to the one now, even
-//! if somebody else refreshed in between: the watcher compares with what it told last, not with
-//! what the last refresh says. Concurrency: one task per mount.
+//! Invariant: the announced changes lead from the catalog last announced to the current one, even if
+//! another task refreshed in between: the watcher compares with what it announced last, not with the
+//! result of the last refresh. Concurrency: one task per mount.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -17,33 +17,33 @@ use super::namespace::Namespace;
 use super::types::{Invalidation, VfsError};
 use crate::fetch::Source;
 
-/// Makes the watcher look at once.
+/// Wakes the watcher.
 #[derive(Debug, Default)]
 pub(super) struct Poke {
     poked: Notify,
-    /// Whether every name is to be told.
+    /// Whether to announce every name.
     all: AtomicBool,
 }
 
 impl Poke {
-    /// Every name that there is: what a former process told is not known.
+    /// Announces every name: what a previous process announced is unknown.
     pub(super) fn tell_all(&self) {
         self.all.store(true, Ordering::Relaxed);
         self.poked.notify_one();
     }
 }
 
-/// Looks for changes every time to live, or when poked, until aborted, and tells them.
+/// Announces changes every time to live, or when woken, until aborted.
 pub(super) async fn watch(
     source: Arc<Source>,
     names: Arc<Namespace>,
     poke: Arc<Poke>,
     tell: mpsc::UnboundedSender<Invalidation>,
 ) {
-    // What an earlier run last saw is what the kernel may still know from it.
+    // The kernel may still hold names from the catalog that an earlier run last saw.
     let mut told = source.take_catalog_at_start().or_else(|| source.catalog_now());
     let (ttl, mut first) = (source.catalog_ttl(), true);
-    // At once if nobody has asked yet. While a registry keeps us waiting, the rest goes on.
+    // At once if the registry was not asked yet. The loop continues while the registry is slow.
     let wait = source.asked().map_or(Duration::ZERO, |_| ttl);
     let mut refreshed = pin!(refresh(&source, wait));
     loop {

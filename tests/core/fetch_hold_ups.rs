@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{Course, FetchError, FetchOptions, Readahead};
+use modelfs::fetch::{AccessPattern, FetchError, FetchOptions, Readahead};
 use modelfs::model::{FileIx, HashAlgorithm};
 use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs::store::{Faults, FaultyDisk, RealDisk, Reservation, Store};
@@ -210,7 +210,7 @@ async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once(
     let mut ahead = Readahead::within(rig.store.limit().0);
     for at in (0..data.len() as u64).step_by(128 << 10) {
         let range = FileRange::at(at, 128 << 10);
-        if let Course::On(Some(ahead)) = ahead.on_read(range, data.len() as u64) {
+        if let AccessPattern::On(Some(ahead)) = ahead.on_read(range, data.len() as u64) {
             rig.fetcher.readahead(&file, ahead, |_| ());
         }
         let got = rig.fetcher.read(&file, range).await.expect("reads");

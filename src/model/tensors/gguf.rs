@@ -1,30 +1,31 @@
-//! The header of a GGUF file: counts, keys with values, then each tensor's offset behind it all.
+//! Parses the header of a GGUF file: counts, keys with values, then the offset of each tensor in the data
+//! that follows.
 //!
-//! Tensors carry no lengths of their own here: each is taken to reach to the next one's beginning,
-//! which is right but for padding. Source: the format's description in the ggml project
+//! The header gives no tensor lengths: each tensor is taken to reach to the beginning of the next one,
+//! which is right except for padding. Source: the format's description in the ggml project
 //! (docs/gguf.md), versions 2 and 3, little-endian. Pure.
 
 use super::parse::ParseError;
 use crate::base::FileRange;
 
-/// How such a file begins.
+/// The magic number.
 pub(super) const MAGIC: &[u8] = b"GGUF";
 
-/// Where data begins, unless a key says otherwise.
+/// Alignment of the data, unless a key sets another.
 const ALIGNMENT: u64 = 32;
 const ALIGNMENT_KEY: &[u8] = b"general.alignment";
 
-/// More dimensions than any tensor has.
+/// Maximum number of dimensions; no tensor has more.
 const MAX_DIMENSIONS: u32 = 16;
-/// How deep arrays may lie in arrays.
+/// Maximum nesting of arrays.
 const MAX_DEPTH: u32 = 4;
 
-/// The numbers of the value types that are not of a fixed size, and of the alignment's.
+/// Type numbers of the values without a fixed size, and of the alignment.
 const UINT32: u32 = 4;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
-/// Where the tensors lie in a file of `len` bytes that begins so.
+/// The extents of the tensors of a file of `len` bytes with these first bytes.
 pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, ParseError> {
     let mut r = Reader { bytes: first, at: MAGIC.len() };
     if !(2..=3).contains(&r.u32()?) {
@@ -69,7 +70,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, n: u64) -> Result<&'a [u8], ParseError> {
-        // As long again as what is there: the end is not known before it is read.
+        // At least twice the present bytes: the end of the header is unknown until it is parsed.
         let end = (self.at as u64).checked_add(n).ok_or(ParseError::Malformed)?;
         let taken = usize::try_from(end).ok().and_then(|end| self.bytes.get(self.at..end));
         let taken = taken.ok_or(ParseError::Incomplete(end.max(2 * self.bytes.len() as u64)))?;
@@ -103,7 +104,7 @@ impl<'a> Reader<'a> {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 match size_of(kind) {
                     Some(size) => self.skip(count.checked_mul(size).ok_or(ParseError::Malformed)?),
-                    // Each takes bytes, so they bound the loop.
+                    // Each element consumes bytes, which bounds the loop.
                     None => (0..count).try_for_each(|_| self.skip_value(kind, depth + 1)),
                 }
             }
@@ -185,7 +186,7 @@ mod tests {
         version[4] = 9;
         assert_eq!(header(&version, 1 << 20), Header::Unknown);
         assert_eq!(header(&file(33, &[0]), 1 << 20), Header::Unknown, "no alignment");
-        // Counts that no file has: more is asked for, and soon too much.
+        // Impossible counts: the parser asks for more until the limit is exceeded.
         let mut counts = good.clone();
         counts[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(matches!(header(&counts, 1 << 40), Header::Needs(_)));

@@ -1,34 +1,33 @@
-//! Reads the header of a weights file of any known format from the first bytes of the file.
+//! Parses the header of a weights file of any known format from the first bytes of the file.
 //!
-//! Invariant: it never asks for more bytes than the file has, nor for more than [`MAX_HEADER`].
-//! Pure functions.
+//! Invariant: it never asks for more bytes than the file has, nor for more than [`MAX_HEADER`]. Pure
+//! functions.
 
 use super::map::TensorMap;
 use super::parse::{MAX_HEADER, ParseError};
 use super::{gguf, safetensors};
 
-/// Maximum number of tensors of one file that are remembered: ten times those of the largest
-/// models, 2 MiB.
+/// Maximum number of tensors of one file: ten times that of the largest models, 2 MiB.
 const MAX_TENSORS: usize = 1 << 17;
 
-/// What the first bytes of a file say.
+/// The result of parsing the first bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Header {
-    /// More of them are needed: at least so many in all, and never more than [`MAX_HEADER`].
+    /// More bytes are needed: at least this many in total, never more than [`MAX_HEADER`].
     Needs(u64),
-    /// The places of its tensors.
+    /// The extents of its tensors.
     Known(TensorMap),
     /// It has no header of a known format.
     Unknown,
 }
 
-/// Whether files of that name may have a header that is known here.
+/// Whether a file of that name may have a known header.
 pub fn has_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with(".safetensors") || name.ends_with(".gguf")
 }
 
-/// Reads a header from the first bytes of a file of `len` bytes.
+/// Parses a header from the first bytes of a file of `len` bytes.
 pub fn header(first: &[u8], len: u64) -> Header {
     let found = match first.len() {
         0..4 => Err(ParseError::Incomplete(16)),
@@ -40,7 +39,7 @@ pub fn header(first: &[u8], len: u64) -> Header {
         Ok(extents) => Header::Known(TensorMap::new(extents, len)),
         Err(ParseError::Incomplete(needs)) => {
             let have = first.len() as u64;
-            // What is not known to be the end is asked for in steps that double.
+            // A parser that does not know where the header ends doubles the size in each step.
             let needs = needs.max(have.saturating_add(1));
             if needs > len.min(MAX_HEADER) { Header::Unknown } else { Header::Needs(needs) }
         }

@@ -1,17 +1,17 @@
-//! The places of a file's tensors.
+//! The map of a file's tensors.
 //!
 //! Invariant: extents are sorted, disjoint, not empty and lie in the file, whatever the header says.
 //! Immutable values.
 
 use crate::base::FileRange;
 
-/// The extents of a file's tensors, in the order in which they lie.
+/// The extents of a file's tensors, in file order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorMap(Box<[FileRange]>);
 
 impl TensorMap {
-    /// Of extents in any order; those that overlap others, are empty or reach beyond the file are
-    /// left out.
+    /// A map of extents in any order; those that overlap others, are empty or reach beyond the file are
+    /// dropped.
     pub(super) fn new(mut extents: Vec<FileRange>, len: u64) -> Self {
         extents.retain(|e| !e.is_empty() && e.end() <= len);
         extents.sort_unstable_by_key(|e| (e.start(), e.end()));
@@ -26,13 +26,12 @@ impl TensorMap {
         Self(extents.into())
     }
 
-    /// All of them.
+    /// All extents.
     pub fn extents(&self) -> &[FileRange] {
         &self.0
     }
 
-    /// The tensor that begins in this range and goes on behind it, if one does, and its place
-    /// among the others.
+    /// The tensor that begins in this range and extends beyond it, if any, and its index.
     pub fn begun_in(&self, range: FileRange) -> Option<(usize, FileRange)> {
         let behind = self.0.partition_point(|e| e.start() < range.end());
         let ix = behind.checked_sub(1)?;

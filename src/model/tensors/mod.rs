@@ -1,7 +1,7 @@
-//! Where the tensors of a weights file lie, read from the file's own header.
+//! The extents of the tensors of a weights file, read from the file's header.
 //!
-//! A header only says where to read ahead: a wrong one costs speed, never correctness. Pure: the
-//! caller brings the first bytes of the file.
+//! Invariant: a header only guides readahead: a wrong one costs speed, never correctness. Pure: the
+//! caller supplies the first bytes of the file.
 
 mod gguf;
 mod header;

@@ -1,5 +1,5 @@
-//! The header of a safetensors file: eight bytes of length, then JSON that gives each tensor's place
-//! behind it.
+//! Parses the header of a safetensors file: eight bytes of length, then JSON with the offsets of each
+//! tensor in the data that follows.
 //!
 //! Source: the format's description at <https://github.com/huggingface/safetensors>. Pure.
 
@@ -10,13 +10,13 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::parse::{MAX_HEADER, ParseError};
 use crate::base::FileRange;
 
-/// The key that names no tensor.
+/// The key that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// The length before the JSON.
+/// Size of the length field.
 const LENGTH: u64 = 8;
 
-/// Where the tensors lie in a file of `len` bytes that begins so.
+/// The extents of the tensors of a file of `len` bytes with these first bytes.
 pub(super) fn extents(first: &[u8], len: u64) -> Result<Vec<FileRange>, ParseError> {
     let Some((length, json)) = first.split_first_chunk() else {
         return Err(ParseError::Incomplete(LENGTH));
@@ -37,7 +37,7 @@ struct Tensor {
     data_offsets: (u64, u64),
 }
 
-/// Collects places and keeps no name.
+/// Collects extents without the names.
 struct Extents {
     behind: u64,
 }
