@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
 # All that hostile documents can do, for FUZZ_SECONDS each:  make fuzz FUZZ_SECONDS=600
-.PHONY: demo test test-torture test-mutants test-clients test-systemd fuzz bench bench-quick deps deps-demo fmt build clean
+.PHONY: demo test test-torture test-mutants test-clients test-systemd fuzz bench bench-quick deps deps-demo fmt
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
