@@ -58,6 +58,8 @@ fn main() {
         return;
     }
     let options = Options::parse(words);
+    // Before anything runs: its load is what others do.
+    let machine = report::Machine::look();
     let started = std::time::Instant::now();
     let arena = Arena::new(options.scale, options.only);
     let results = cases::run_all(&arena);
@@ -66,12 +68,14 @@ fn main() {
         std::process::exit(2);
     }
     println!("\n{}\n{}", report::table(&results), report::summary(&results));
+    println!("measured on {}", machine.words());
     println!("{} s in all", started.elapsed().as_secs());
     // Where it tells, a picture of any run can be had without touching the documents.
     let docs = std::env::var_os("MODELFS_BENCH_DOCS");
     if options.writes || docs.is_some() {
         let docs = docs.unwrap_or_else(|| "docs".into());
-        report::write_all(Path::new(&docs), &results).expect("the documents can be written");
+        report::write_all(Path::new(&docs), &results, &machine)
+            .expect("the documents can be written");
         println!("written into performance.md, .json and .svg");
     }
 }

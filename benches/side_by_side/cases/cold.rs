@@ -1,5 +1,5 @@
-//! Nothing in the store, the server as near and fast as it is: who is held up by what he does to the
-//! bytes.
+//! Nothing in the store, the server as near and fast as it is: what each contender does to the bytes
+//! decides.
 //!
 //! Invariant: fresh cache and daemon for each reading, memory settled just before it, the server's
 //! files in memory.
@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use modelfs::model::hash::sha256;
 
-use super::{cold_sequential, cold_sequential_rclone, mib_per_second, settle};
-use crate::arena::{Arena, By, Model, User, curl_objects};
+use super::{FILLS, cold_sequential, cold_sequential_rclone, mib_per_second, settle};
+use crate::arena::{Arena, By, Model, User, curl_files, curl_objects};
 use crate::case::{Case, Entrant};
 use crate::reading::Reading;
 
@@ -42,17 +42,25 @@ pub fn run(arena: &Arena, all: &mut Vec<Case>) {
     super::case(arena, all, arena.scale.slow_rounds, heading, || {
         let leaves = arena.models.one(arena.scale.large);
         let plain = arena.models.one_plain(arena.scale.large);
-        let out = arena.path("scratch/curl.out");
-        let into_file = format!("> {}", out.display());
-        // And then reads it, where told: both together are one figure.
-        let curl = |to: &str, then: bool| {
-            let (model, to, out) = (leaves.clone(), to.to_owned(), out.clone());
+        // The chunks, piped on.
+        let curl = |to: &'static str| {
+            let model = leaves.clone();
             move || {
                 settle(arena, &model)?;
+                let seconds = curl_objects(arena, &arena.nginx().direct(), &model, to)?;
+                Ok(mib_per_second(model.bytes, seconds))
+            }
+        };
+        // The one file that they make up, to disk; and then read, where told: both are one figure.
+        let curl_file = |then_read: bool| {
+            let model = leaves.clone();
+            move || {
+                arena.settle(&model.paths(), FILLS * model.bytes)?;
+                let folder = arena.path("scratch");
                 let started = Instant::now();
-                curl_objects(arena, &arena.nginx().direct(), &model, &to)?;
-                if then {
-                    Reading::Sequential.of(arena, &out, User::Root)?;
+                curl_files(arena, &arena.nginx().direct(), &model, &folder)?;
+                if then_read {
+                    Reading::Sequential.of(arena, &folder.join(&model.files[0]), User::Root)?;
                 }
                 Ok(mib_per_second(model.bytes, started.elapsed().as_secs_f64()))
             }
@@ -63,11 +71,11 @@ pub fn run(arena: &Arena, all: &mut Vec<Case>) {
         };
         let (rclone, cores) = (leaves.clone(), leaves.clone());
         vec![
-            Entrant::new("curl into a file", curl(&into_file, false)),
-            Entrant::new("curl | sha256sum", curl("| sha256sum", false)),
-            Entrant::new("curl > /dev/null", curl("> /dev/null", false)),
+            Entrant::new("curl of one file to disk", curl_file(false)),
+            Entrant::new("curl | sha256sum", curl("| sha256sum")),
+            Entrant::new("curl > /dev/null", curl("> /dev/null")),
             Entrant::new("SHA-256 on all cores, from memory", move || all_cores(&cores)),
-            Entrant::new("curl into a file, then read it", curl(&into_file, true)),
+            Entrant::new("curl of one file to disk, then read it", curl_file(true)),
             Entrant::new("rclone mount", move || {
                 cold_sequential_rclone(arena, &arena.nginx().direct(), &rclone)
             }),

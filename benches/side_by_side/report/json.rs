@@ -49,7 +49,7 @@ pub fn document(cases: &[Case], machine: &Machine) -> String {
             "unit": case.heading.unit, "contenders": all})
     };
     let machine = json!({"cores": machine.cores, "memory_gib": machine.memory_gib,
-        "processor": machine.processor, "flags": machine.flags, "kernel": machine.kernel});
+        "processor": machine.processor, "flags": machine.flags, "kernel": machine.kernel, "load_average": machine.load});
     let all: Vec<_> = cases.iter().map(of).collect();
     let text = serde_json::to_string_pretty(&json!({"machine": machine, "cases": all}));
     text.expect("plain values") + "\n"

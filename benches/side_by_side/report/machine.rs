@@ -15,6 +15,8 @@ pub struct Machine {
     /// Which of the instructions it has.
     pub flags: BTreeMap<&'static str, bool>,
     pub kernel: String,
+    /// Processes that ran or waited for the disk, on average over five minutes, before the first case.
+    pub load: f64,
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
@@ -39,6 +41,11 @@ impl Machine {
             processor: field(&cpu, "model name").unwrap_or("unknown").to_owned(),
             flags: FLAGS.into_iter().map(|f| (f, has.contains(&f))).collect(),
             kernel,
+            load: read("/proc/loadavg")
+                .split(' ')
+                .nth(1)
+                .and_then(|l| l.parse().ok())
+                .unwrap_or(0.0),
         }
     }
 
@@ -46,7 +53,10 @@ impl Machine {
     pub fn words(&self) -> String {
         let with: Vec<_> = self.flags.iter().filter(|f| *f.1).map(|f| *f.0).collect();
         let with = if with.is_empty() { "no hashing instructions".into() } else { with.join(", ") };
-        let Self { cores, memory_gib, processor, kernel, .. } = self;
-        format!("{cores} cores ({processor}; {with}), {memory_gib} GiB of memory, Linux {kernel}")
+        let Self { cores, memory_gib, processor, kernel, load, .. } = self;
+        format!(
+            "{cores} cores ({processor}; {with}), {memory_gib} GiB of memory, Linux {kernel}, load average {load} \
+             before the first case"
+        )
     }
 }

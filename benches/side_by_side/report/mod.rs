@@ -11,6 +11,7 @@ use std::path::Path;
 
 use crate::case::{Bound, Case};
 
+pub use machine::Machine;
 pub use table::{summary, table};
 
 /// The words of a goal: `at least 0.95 × native file`.
@@ -31,9 +32,8 @@ fn ratio_text(ratio: f64) -> String {
 }
 
 /// Writes the page's figures, the JSON and the picture into a folder.
-pub fn write_all(docs: &Path, cases: &[Case]) -> std::io::Result<()> {
-    let machine = machine::Machine::look();
-    table::write_into(&docs.join("performance.md"), cases, &machine)?;
-    std::fs::write(docs.join("performance.json"), json::document(cases, &machine))?;
+pub fn write_all(docs: &Path, cases: &[Case], machine: &Machine) -> std::io::Result<()> {
+    table::write_into(&docs.join("performance.md"), cases, machine)?;
+    std::fs::write(docs.join("performance.json"), json::document(cases, machine))?;
     std::fs::write(docs.join("performance.svg"), plot::picture(cases))
 }
