@@ -13,8 +13,8 @@ use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, MountOptions, Open};
 use rustix::fs::OFlags;
 
+use super::events::Mount;
 use super::guard::{Guard, GuardProcess};
-use super::machine::Mount;
 use super::messages::{FromWorker, ToWorker};
 use super::refusing::Refusing;
 use crate::blocking::blocking;

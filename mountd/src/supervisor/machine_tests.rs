@@ -72,7 +72,7 @@ impl Simulation {
     /// Advances the time to the next deadline.
     fn waits(&mut self) -> Vec<Action> {
         self.now = self.machine.deadline().expect("something is due").max(self.now);
-        self.on(Generation(0), Event::Tick)
+        self.on(NO_WORKER, Event::Tick)
     }
 
     /// Checks the invariants of every action.
@@ -108,9 +108,9 @@ impl Simulation {
         let machine = &self.machine;
         let known: BTreeSet<_> =
             machine.worker.iter().chain(&machine.next).map(|w| w.generation).collect();
-        assert_eq!(self.running, known, "a worker runs that nobody watches, or none that should");
+        assert_eq!(self.running, known, "the workers that run are the ones that the machine knows");
         if machine.worker.is_none() {
-            assert_ne!(machine.stage, Stage::Running, "nobody serves and nobody will");
+            assert_ne!(machine.stage, Stage::Running, "no worker serves and none will start");
             assert!(machine.next.is_none());
         }
         if let Stage::Pausing { .. } = machine.stage {
@@ -169,6 +169,14 @@ fn a_restart_lets_the_old_worker_serve_until_the_new_one_is_checked() {
     assert_eq!(sent(&s.on(new, Event::Checked)), ["1 Restarted(Ok(()))", "1 Retire"]);
     assert_eq!(sent(&s.dies(old)), ["2 Begin"]);
     assert_eq!((s.machine.worker(), s.machine.restarts()), (Some((new, false)), 1));
+}
+
+#[test]
+fn only_the_current_worker_and_signals_may_request_a_restart() {
+    for (from, starts) in [(Generation(1), 1), (NO_WORKER, 1), (Generation(7), 0)] {
+        let (mut s, _) = Simulation::serving();
+        assert_eq!(started(&s.on(from, Event::RestartRequested)).len(), starts, "{from:?}");
+    }
 }
 
 #[test]
@@ -232,8 +240,8 @@ fn a_dead_worker_is_followed_after_a_pause_and_too_many_quick_deaths_are_refused
         matches!(&actions[..], [Action::UnregisterUnused, Action::Refuse(why)] if why.contains("3 times")),
         "{actions:?}"
     );
-    assert_eq!(started(&s.waits()), [], "nobody serves until asked to");
-    let again = s.on(Generation(0), Event::RestartRequested);
+    assert_eq!(started(&s.waits()), [], "no worker starts until a restart is requested");
+    let again = s.on(NO_WORKER, Event::RestartRequested);
     assert!(matches!(again[0], Action::StopRefusing), "{again:?}");
     assert_eq!(started(&again), [(5, WhichProgram::Installed)]);
 }
@@ -280,7 +288,7 @@ fn an_inherited_mount_outlives_first_workers_that_die_silently() {
     assert!(end(&actions).is_none(), "{actions:?}");
     assert_eq!(machine.restarts(), 8);
     let at = machine.deadline().expect("a pause");
-    machine.on(Event::Tick, Generation(0), ALIVE, at);
+    machine.on(Event::Tick, NO_WORKER, ALIVE, at);
     machine.on(Event::Failed(Failure::usage("no")), Generation(2), ALIVE, at);
     let actions = machine.on(died(), Generation(2), ALIVE, at);
     assert!(matches!(end(&actions), Some(End::Failed(_))), "it said why: {actions:?}");
@@ -314,7 +322,7 @@ proptest! {
         for (kind, newest) in events {
             let oldest = s.running.first().copied();
             let who = if newest { s.running.last().copied() } else { oldest };
-            let who = who.unwrap_or(Generation(0));
+            let who = who.unwrap_or(NO_WORKER);
             let actions = match kind {
                 0 | 1 => s.on(who, Event::Hello { protocol: PROTOCOL, version: "1".into() }),
                 2 => s.on(who, Event::Hello { protocol: 9, version: "9".into() }),

@@ -140,7 +140,7 @@ pub struct Welcome {
     /// The locations; none: the supervisor's program does not send them, and the arguments apply.
     #[serde(default)]
     pub locations: Option<Locations>,
-    /// The registry's folder does not answer: looking at it may block for ever.
+    /// The registry's folder does not answer: a thread that looks at it may block for ever.
     #[serde(default)]
     pub registry_hangs: bool,
     /// Why the last requested restart failed, if it did.

@@ -6,6 +6,7 @@
 //! another one, which receives the open files and the requests that the dead one had not answered. One
 //! task; each worker has a thread that receives its messages.
 
+mod events;
 mod fd_store;
 pub mod guard;
 mod heartbeat;
@@ -37,19 +38,17 @@ use crate::identity::Identity;
 use crate::paths;
 use crate::ready::Ready;
 use crate::signals::{Asked, Signals};
+use events::{Action, End, Event, Generation, NO_WORKER};
 pub use fd_store::Inheritance;
 use fd_store::{Left, TakenUp};
 use kept_mount::KeptMount;
-use machine::{Action, End, Event, Generation, Limits, Machine};
+use machine::{Limits, Machine};
 use messages::{FromWorker, OPEN_FILES, ToWorker, Welcome};
 pub use plan::Plan;
 use probe::Probe;
 use shutdown::Ending;
 pub use unit::Unit;
 use workers::{Heard, Inbox, Workers};
-
-/// The generation for events that are about no worker.
-const NO_WORKER: Generation = Generation(0);
 
 struct Supervisor<R> {
     plan: Plan,
@@ -187,7 +186,7 @@ where
             FromWorker::Pong => Event::Pong,
             FromWorker::Failed(failure) => Event::Failed(failure),
             FromWorker::Unmount => Event::UnmountRequested,
-            FromWorker::Restart if self.machine.is_worker(from) => Event::RestartRequested,
+            FromWorker::Restart => Event::RestartRequested,
             FromWorker::Ended => Event::ConnectionEnded,
             message => {
                 if self.machine.is_worker(from)

@@ -9,9 +9,10 @@ use std::time::Duration;
 use modelfs_platform::{Connection, GRACE};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::events::{End, Generation};
 use super::fd_store::{self, Left};
 use super::kept_mount::KeptMount;
-use super::machine::{End, Generation, RETIRE_TIMEOUT};
+use super::machine::RETIRE_TIMEOUT;
 use super::messages::{FromWorker, ToWorker};
 use super::service_manager;
 use super::unit::Unit;

@@ -16,8 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::events::{Generation, WhichProgram};
 use super::link::Link;
-use super::machine::{Generation, WhichProgram};
 use super::messages::{FromWorker, ToWorker};
 use crate::error::{Failure, Kind};
 use crate::supervisor_link;
