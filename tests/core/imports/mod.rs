@@ -7,8 +7,15 @@ use std::path::Path;
 
 use graph::{Crate, Import};
 
-/// The library's layers. Each may import those that are named with it, and `crate` itself.
-const LAYERS: [(&str, &[&str]); 8] = [
+/// Modules by one name of their path, each with those that it may import beside itself.
+type Rules = [(&'static str, &'static [&'static str])];
+
+/// The module above those that rules name.
+const FACE: &str = "(face)";
+
+/// The library's layers.
+const LAYERS: &Rules = &[
+    (FACE, &[]),
     ("base", &[]),
     ("model", &["base"]),
     ("store", &["model", "base"]),
@@ -19,8 +26,9 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("manager", &["vfs", "fetch", "registry", "store", "model", "base"]),
 ];
 
-/// The parts of the store, by the first name below `store`. Each may import those that are named with it.
-const STORE: [(&str, &[&str]); 12] = [
+/// The parts of the store, by the first name below `store`.
+const STORE: &Rules = &[
+    (FACE, &[]),
     ("types", &[]),
     ("evidence", &[]),
     ("sidecar", &[]),
@@ -33,7 +41,6 @@ const STORE: [(&str, &[&str]); 12] = [
     ("blob", &["engine", "state", "disk", "error", "types"]),
     ("local_copies", &["blob", "engine", "index", "error"]),
     ("store", &["local_copies", "blob", "engine", "state", "index", "disk", "error", "types"]),
-    ("(face)", &[]),
 ];
 
 const CRATES: [&str; 4] =
@@ -56,15 +63,20 @@ fn cycles(of: &Crate) -> Vec<String> {
     of.cycles().iter().map(lines).collect()
 }
 
-fn upward(of: &Crate) -> Vec<String> {
-    let wrong = |import: &Import| {
-        let (Some(from), Some(to)) = (import.from.first(), import.to.first()) else {
-            return !import.from.is_empty();
-        };
-        let allowed = LAYERS.iter().find(|(layer, _)| layer == from).map(|(_, below)| below);
-        from != to && !allowed.is_some_and(|below| below.contains(&to.as_str()))
+/// Imports that rules do not allow. `depth`: which name of a module's path the rules are about.
+fn against<'a>(
+    rules: &Rules,
+    depth: usize,
+    imports: impl Iterator<Item = &'a Import>,
+) -> Vec<String> {
+    let part = |module: &graph::Module| module.get(depth).map_or(FACE, String::as_str).to_owned();
+    let wrong = |import: &&Import| {
+        let (from, to) = (part(&import.from), part(&import.to));
+        let rule = rules.iter().find(|(name, _)| *name == from);
+        let (_, below) = rule.unwrap_or_else(|| panic!("the rules do not name {from}"));
+        from != to && !below.contains(&to.as_str())
     };
-    of.imports().iter().filter(|import| wrong(import)).map(text).collect()
+    imports.filter(wrong).map(text).collect()
 }
 
 #[test]
@@ -77,25 +89,21 @@ fn no_file_imports_itself_by_way_of_others() {
 
 #[test]
 fn layers_of_the_library_import_downwards_only() {
-    let found = upward(&read("src/lib.rs"));
+    let found = against(LAYERS, 0, read("src/lib.rs").imports().iter());
     assert!(found.is_empty(), "imports upwards or sideways:\n{}", found.join("\n"));
 }
 
 #[test]
 fn parts_of_the_store_import_downwards_only() {
-    let files = read("src/lib.rs");
-    let imports = files.imports();
+    let all = read("src/lib.rs").imports();
     let inside = |module: &graph::Module| module.first().is_some_and(|layer| layer == "store");
-    let part = |module: &graph::Module| module.get(1).cloned().unwrap_or_else(|| "(face)".into());
-    let wrong = |import: &&Import| {
-        let (from, to) = (part(&import.from), part(&import.to));
-        let known = STORE.iter().find(|(name, _)| *name == from);
-        let below = known.unwrap_or_else(|| panic!("name {from} in STORE")).1;
-        from != to && !below.contains(&to.as_str())
-            || from == "index" && to == "state" && import.to[2] != "part_set"
+    let within = || all.iter().filter(|import| inside(&import.from) && inside(&import.to));
+    let index_beyond_part_set = |import: &&Import| {
+        let [from, to] = [&import.from, &import.to].map(|m| m.get(1).map(String::as_str));
+        from == Some("index") && to == Some("state") && import.to[2] != "part_set"
     };
-    let within = imports.iter().filter(|import| inside(&import.from) && inside(&import.to));
-    let found: Vec<_> = within.filter(wrong).map(text).collect();
+    let mut found = against(STORE, 1, within());
+    found.extend(within().filter(index_beyond_part_set).map(text));
     assert!(found.is_empty(), "imports upwards or sideways:\n{}", found.join("\n"));
 }
 
@@ -149,5 +157,6 @@ fn a_planted_import_upwards_is_found() {
         ("store", "use crate::registry::Get;\nuse crate::model::Name;\npub struct Store;"),
         ("registry", "pub use crate::model::Name;\npub struct Get;"),
     ]);
-    assert_eq!(upward(&all), ["model:1 crate::store::Store", "store:1 crate::registry::Get"]);
+    let found = against(LAYERS, 0, all.imports().iter());
+    assert_eq!(found, ["model:1 crate::store::Store", "store:1 crate::registry::Get"]);
 }
