@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use modelfs::model::hash::sha256;
 
-use super::{FILLS, cold_sequential, cold_sequential_rclone, mib_per_second, settle};
+use super::{cold_sequential, cold_sequential_rclone, mib_per_second, settle, settle_files};
 use crate::arena::{Arena, By, Model, User, curl_files, curl_objects};
 use crate::case::{Case, Entrant};
 use crate::reading::Reading;
@@ -55,7 +55,7 @@ pub fn run(arena: &Arena, all: &mut Vec<Case>) {
         let curl_file = |then_read: bool| {
             let model = leaves.clone();
             move || {
-                arena.settle(&model.paths(), FILLS * model.bytes)?;
+                settle_files(arena, &model)?;
                 let folder = arena.path("scratch");
                 let started = Instant::now();
                 curl_files(arena, &arena.nginx().direct(), &model, &folder)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use modelfs_test_support::Line;
 
-use super::{FILLS, ROOMY, mib, settle};
+use super::{ROOMY, mib, settle, settle_files};
 use crate::arena::{Arena, By, Model, Mount, Net, Rclone, Setting, User, curl_files, drop_caches};
 use crate::case::{Case, Entrant};
 use crate::reading::Reading;
@@ -93,7 +93,7 @@ fn load(arena: &Arena, net: &Net<'_>, model: &Model, by: By, count: usize) -> Re
 fn download(arena: &Arena, net: &Net<'_>, model: &Model, loads: bool) -> Result<f64, String> {
     let folder = arena.fresh_folder("scratch/download", User::Root)?;
     let loaders = Loaders::start(arena, "all", &folder, usize::from(loads))?;
-    arena.settle(&model.paths(), FILLS * model.bytes)?;
+    settle_files(arena, model)?;
     let seconds = curl_files(arena, net, model, &folder)?;
     Ok(seconds + loaders.go()?)
 }
@@ -101,7 +101,7 @@ fn download(arena: &Arena, net: &Net<'_>, model: &Model, loads: bool) -> Result<
 fn load_rclone(arena: &Arena, net: &Net<'_>, model: &Model) -> Result<f64, String> {
     let mount = Rclone::fresh(arena, &net.url(&model.served()))?;
     let loaders = Loaders::start(arena, "all", &mount.path(""), 1)?;
-    arena.settle(&model.paths(), FILLS * model.bytes)?;
+    settle_files(arena, model)?;
     loaders.go()
 }
 

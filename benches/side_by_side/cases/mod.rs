@@ -57,8 +57,14 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
+/// Settles memory for a contender that is served the model's chunks.
 fn settle(arena: &Arena, model: &Model) -> Result<(), String> {
     arena.settle(&model.chunks, FILLS * model.bytes)
+}
+
+/// The same for one that is served the plain files.
+fn settle_files(arena: &Arena, model: &Model) -> Result<(), String> {
+    arena.settle(&model.paths(), FILLS * model.bytes)
 }
 
 /// Reads a cold file from its start to its end; MiB/s.
@@ -72,6 +78,6 @@ fn cold_sequential(arena: &Arena, net: &Net<'_>, model: &Model, by: By) -> Resul
 /// The same with `rclone` over the plain files, which must be in the server's memory as well.
 fn cold_sequential_rclone(arena: &Arena, net: &Net<'_>, model: &Model) -> Result<f64, String> {
     let mount = Rclone::fresh(arena, &net.url(&model.served()))?;
-    arena.settle(&model.paths(), FILLS * model.bytes)?;
+    settle_files(arena, model)?;
     Reading::Sequential.of(arena, &mount.path(&model.files[0]), User::Root)
 }
