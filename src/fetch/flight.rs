@@ -297,14 +297,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_stay_for_who_waits_and_for_nobody_else() {
+    async fn bytes_are_kept_while_a_reader_waits_and_no_longer() {
         let flight = flight(0..2);
         let (one, two) = (flight.reader(0), flight.reader(0));
         for leaf in 0..2 {
             flight.settle(leaf, ready());
             flight.settle(leaf, Outcome::HandedOver);
         }
-        assert!(matches!(flight.outcome(1).await, Outcome::HandedOver), "nobody waits for it");
+        assert!(matches!(flight.outcome(1).await, Outcome::HandedOver), "no reader waits for it");
         assert!(matches!(one.outcome().await, Outcome::Ready(_)));
         drop(one);
         assert!(matches!(two.outcome().await, Outcome::Ready(_)), "another still waits");

@@ -1,7 +1,7 @@
 //! Why a command failed: its kind, one line of text, and the cause.
 //!
-//! Invariant: the kind follows from the error alone. Texts give no advice on command-line options: whoever
-//! shows an error adds that. Plain values.
+//! Invariant: the kind follows from the error alone. Texts give no advice on command-line options: the
+//! program that shows an error adds it. Plain values.
 
 use tokio::task::JoinError;
 

@@ -3,7 +3,7 @@
 //! A [`Manager`] holds a store and the registry that feeds it. Each command is a request that implements
 //! [`Command`], in a file of its own together with its answer. Requests and answers are plain values with
 //! a JSON form; the daemon's control API sends exactly these. [`ManagerError`] says of which kind a
-//! failure is and keeps its cause; exit codes and advice are made by whoever shows it.
+//! failure is and keeps its cause; the program that shows it adds exit codes and advice.
 //! Commands import the files that they share (`manager`, `lookup`, `error`, …), never each other.
 
 mod daemon;

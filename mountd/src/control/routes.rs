@@ -1,7 +1,7 @@
 //! The control API's routes: one line per command.
 //!
 //! Invariant: additions only within `/v1`; sizes are bytes, times RFC 3339 in UTC; names are as the
-//! registry gives them, so whoever prints them escapes them. A [`Route`] ties a command to its path, so
+//! registry gives them, so clients escape them before printing. A [`Route`] ties a command to its path, so
 //! server and client cannot disagree. Plain values.
 
 use modelfs::base::text::{MESSAGE, brief};

@@ -1,6 +1,6 @@
 //! The daemon's end of the control API: HTTP/1.1 with JSON over a Unix socket.
 //!
-//! Invariant: only root and the user who started the daemon are answered, whoever the worker is; every
+//! Invariant: only root and the user who started the daemon are answered, not the worker's user; every
 //! request is answered, whatever other clients do with their connections; the socket exists for as long
 //! as a [`Bound`] lives, whichever process answers there. One task and one request per connection; a
 //! client that goes away stops what it asked for.
