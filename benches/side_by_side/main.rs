@@ -63,6 +63,8 @@ fn main() {
     let started = std::time::Instant::now();
     let arena = Arena::new(options.scale, options.only);
     let results = cases::run_all(&arena);
+    // Its servers end with it, and not with an exit of the process.
+    drop(arena);
     if results.is_empty() {
         eprintln!("no case's title has these words\n{USAGE}");
         std::process::exit(2);
