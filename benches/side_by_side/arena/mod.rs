@@ -71,6 +71,13 @@ impl Arena {
             });
             set_mode(&to, 0o755);
         }
+        if let Some(from) = std::env::var_os("MODELFS_BENCH_OTHER") {
+            let to = dir.path().join(mounts::OTHER_BUILD);
+            fs::copy(&from, &to).unwrap_or_else(|e| {
+                panic!("{}: {e}: MODELFS_BENCH_OTHER names no program", from.display());
+            });
+            set_mode(&to, 0o755);
+        }
         let nginx = Nginx::start(dir.path());
         let models = Models::new(dir.path());
         let (catalog, ordinary) = (OnceCell::new(), OnceCell::new());
@@ -84,6 +91,11 @@ impl Arena {
 
     pub fn root(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Whether another build of modelfs takes part.
+    pub fn has_other_build(&self) -> bool {
+        self.path(mounts::OTHER_BUILD).exists()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use super::data::Model;
 use super::{Arena, User};
 
+/// The other build of modelfs, below the arena's folder.
+pub const OTHER_BUILD: &str = "bin/modelfs-other";
 /// The longest that a mount may take to come up, or to go.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,6 +26,8 @@ pub enum By {
     Cached,
     /// By a user without privileges, which comes to the same and goes through `fusermount3`.
     Ordinary,
+    /// As `Passthrough`, by the other build of modelfs that the run compares with.
+    OtherBuild,
 }
 
 impl By {
@@ -36,7 +40,12 @@ impl By {
             Self::Passthrough => "modelfs, passthrough",
             Self::Cached => "modelfs, cached mode",
             Self::Ordinary => "modelfs, ordinary user",
+            Self::OtherBuild => "modelfs, other build, passthrough",
         }
+    }
+
+    fn program(self) -> &'static str {
+        if self == Self::OtherBuild { OTHER_BUILD } else { "bin/modelfs" }
     }
 }
 
@@ -78,7 +87,7 @@ impl Mount {
         let run = arena.fresh_folder(&format!("run/{cache}"), user)?;
         let log_path = arena.path(&format!("run/{cache}.log"));
         let log = File::create(&log_path).map_err(|e| e.to_string())?;
-        let mut command = arena.program(&arena.path("bin/modelfs"), user);
+        let mut command = arena.program(&arena.path(by.program()), user);
         command.arg("mount").arg(&at).args(["--registry", url, "--cache-size", size]);
         command.arg("--cache-dir").arg(arena.path(&format!("cache/{cache}")));
         if by == By::Cached {

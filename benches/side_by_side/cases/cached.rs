@@ -91,6 +91,8 @@ fn stand(arena: &Arena) -> Standing {
     } else {
         &[By::Passthrough, By::Cached, By::Ordinary]
     };
+    let mut by = by.to_vec();
+    by.extend(arena.has_other_build().then_some(By::OtherBuild));
     Standing {
         native: model.paths().swap_remove(0),
         mounts: by.iter().map(|by| (*by, filled(arena, &model, *by))).collect(),
@@ -115,6 +117,7 @@ fn entrants<'a>(arena: &'a Arena, standing: &'a Standing, kind: &'a Read) -> Vec
             read(arena, kind, path, mount.user())
         });
         out.push(match (by, &kind.aim) {
+            (By::OtherBuild, _) => entrant,
             (_, Aim::Most(ratio)) => entrant.most(0, *ratio),
             (By::Passthrough, Aim::Least(ratio, _)) => entrant.least(0, *ratio),
             (_, Aim::Least(_, Some(ratio))) => entrant.least(0, *ratio),

@@ -70,7 +70,7 @@ pub fn run(arena: &Arena, all: &mut Vec<Case>) {
             move || cold_sequential(arena, &arena.nginx().direct(), &model, by)
         };
         let (rclone, cores) = (leaves.clone(), leaves.clone());
-        vec![
+        let mut entrants = vec![
             Entrant::new("curl of one file to disk", curl_file(false)),
             Entrant::new("curl | sha256sum", curl("| sha256sum")),
             Entrant::new("curl > /dev/null", curl("> /dev/null")),
@@ -86,6 +86,13 @@ pub fn run(arena: &Arena, all: &mut Vec<Case>) {
             Entrant::new("modelfs, SHA-256 chunks", mount(&plain, By::Passthrough))
                 .least(3, 0.9)
                 .least(1, 2.0),
-        ]
+        ];
+        if arena.has_other_build() {
+            let other = [("BLAKE3 leaves", &leaves), ("SHA-256 chunks", &plain)];
+            entrants.extend(other.map(|(kind, model)| {
+                Entrant::new(&format!("modelfs, other build, {kind}"), mount(model, By::OtherBuild))
+            }));
+        }
+        entrants
     });
 }

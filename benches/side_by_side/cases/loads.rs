@@ -117,18 +117,20 @@ fn cold_loads(arena: &Arena, all: &mut Vec<Case>, name: &str, line: Option<Line>
     let title = format!("load of a sharded model, cold, {name}");
     let heading = super::heading(THEME, title, "s");
     super::case(arena, all, arena.scale.slow_rounds, heading, || {
-        let models: [Rc<Model>; 5] = std::array::from_fn(|_| sharded(arena));
-        let [curl, then_load, rclone, ours, cached] = models;
+        let models: [Rc<Model>; 6] = std::array::from_fn(|_| sharded(arena));
+        let [curl, then_load, rclone, ours, cached, other] = models;
         let by = |by: By, model: Rc<Model>| {
             Entrant::new(by.name(), move || load(arena, &net(), &model, by, 1))
         };
-        vec![
+        let mut entrants = vec![
             Entrant::new("curl alone", move || download(arena, &net(), &curl, false)),
             Entrant::new("curl, then load", move || download(arena, &net(), &then_load, true)),
             Entrant::new("rclone mount", move || load_rclone(arena, &net(), &rclone)),
             by(By::Passthrough, ours).most(0, 1.1),
             by(By::Cached, cached),
-        ]
+        ];
+        entrants.extend(arena.has_other_build().then(|| by(By::OtherBuild, other)));
+        entrants
     });
     let title = format!("load by {AT_ONCE} processes at once, cold, {name}");
     let heading = super::heading(THEME, title, "s");
