@@ -10,16 +10,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use fuser::BackingId;
 use rustix::fs::FileType;
 use rustix::ioctl::{Setter, opcode};
+use zerocopy::IntoBytes;
 
 use super::modes::BackingNumber;
+use super::wire::{NOTIFY_RESEND, OutHeader};
 
 /// The device number of `/dev/fuse`.
 const DEVICE: (u32, u32) = (10, 229);
 /// `FUSE_DEV_IOC_BACKING_CLOSE`, `_IOW(229, 2, uint32_t)`.
 const BACKING_CLOSE: rustix::ioctl::Opcode = opcode::write::<u32>(229, 2);
-/// `fuse_out_header` of a notification without a body: length 16, code FUSE_NOTIFY_RESEND, no
-/// request.
-const SEND_AGAIN: [u32; 4] = [16, 7, 0, 0];
 
 /// Registers a file for passthrough.
 pub(super) fn register(device: BorrowedFd<'_>, file: &File) -> io::Result<BackingNumber> {
@@ -57,7 +56,8 @@ pub(super) fn is_one(device: impl AsFd) -> bool {
 
 /// Asks the kernel to resend all requests that were read and not answered.
 pub(super) fn resend(device: impl AsFd) -> io::Result<()> {
-    let bytes: Vec<u8> = SEND_AGAIN.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    rustix::io::write(device, &bytes)?;
+    let len = size_of::<OutHeader>() as u32;
+    let notification = OutHeader { len, error: NOTIFY_RESEND, unique: 0 };
+    rustix::io::write(device, notification.as_bytes())?;
     Ok(())
 }

@@ -1,30 +1,13 @@
 //! FUSE_INIT, a connection's first request, as bytes. The owner of the connection keeps it, so that
 //! each later process is offered what the kernel and the first process agreed on.
 //!
-//! Invariant: a later offer contains no capability that was not agreed on. Pure; layouts are those of
-//! `linux/fuse.h`, protocol 7.36 and later (all numbers in native byte order).
+//! Invariant: a later offer contains no capability that was not agreed on. Pure.
 
 use std::io;
-use std::ops::Range;
 
-/// `fuse_in_header`: len, opcode, unique (8), nodeid (8), uid, gid, pid, padding.
-const IN_HEADER: usize = 40;
-/// `fuse_out_header`: len, error, unique (8).
-const OUT_HEADER: usize = 16;
-const OPCODE: Range<usize> = 4..8;
-const FUSE_INIT: u32 = 26;
-const UNIQUE: Range<usize> = 8..16;
-/// In the request after its header: major, minor, max_readahead, flags, flags2.
-const ASKED_FLAGS: usize = IN_HEADER + 12;
-const ASKED_FLAGS2: usize = IN_HEADER + 16;
-/// In the reply after its header: major, minor, max_readahead, flags, max_background (2),
-/// congestion_threshold (2), max_write, time_gran, max_pages (2), map_alignment (2), flags2.
-const GIVEN_FLAGS: usize = OUT_HEADER + 12;
-const GIVEN_FLAGS2: usize = OUT_HEADER + 32;
-/// The flag that says that `flags2` is present.
-const INIT_EXT: u32 = 1 << 30;
-/// In `flags2`: the kernel can resend requests on demand (Linux 6.9).
-const HAS_RESEND: u32 = 1 << (39 - 32);
+use zerocopy::IntoBytes;
+
+use super::wire::{HAS_RESEND, INIT_EXT, InHeader, InitIn, InitOut, OutHeader, opcode, split};
 
 /// A connection's first request and the agreed flags.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -33,30 +16,26 @@ pub(super) struct Init {
     given: Option<(u32, u32)>,
 }
 
-fn number(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
-    word.map_or(0, u32::from_ne_bytes)
-}
-
-fn set(bytes: &mut [u8], at: usize, value: u32) {
-    if let Some(word) = bytes.get_mut(at..at + 4) {
-        word.copy_from_slice(&value.to_ne_bytes());
-    }
+/// The header of a request and what it asks for.
+fn parse(asked: &[u8]) -> Option<(InHeader, InitIn)> {
+    let (header, body) = split::<InHeader>(asked)?;
+    let (init, _) = split::<InitIn>(body)?;
+    (header.opcode == opcode::INIT).then_some((header, init))
 }
 
 impl Init {
     /// Parses the request as the kernel sent it.
     pub(super) fn new(asked: &[u8]) -> io::Result<Self> {
-        if asked.len() < ASKED_FLAGS + 4 || number(asked, OPCODE.start) != FUSE_INIT {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a FUSE_INIT request"));
+        match parse(asked) {
+            Some(_) => Ok(Self { asked: asked.to_vec(), given: None }),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "not a FUSE_INIT request")),
         }
-        Ok(Self { asked: asked.to_vec(), given: None })
     }
 
     /// Whether the kernel can resend requests that a process read and did not answer.
     pub(super) fn can_resend(&self) -> bool {
-        number(&self.asked, ASKED_FLAGS) & INIT_EXT != 0
-            && number(&self.asked, ASKED_FLAGS2) & HAS_RESEND != 0
+        parse(&self.asked)
+            .is_some_and(|(_, init)| init.flags & INIT_EXT != 0 && init.flags2 & HAS_RESEND != 0)
     }
 
     /// Whether a process has answered.
@@ -67,13 +46,19 @@ impl Init {
     /// Records the first reply. Rejects errors and replies to other requests.
     pub(super) fn answered(&mut self, reply: &[u8]) -> io::Result<()> {
         let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        if reply.len() < GIVEN_FLAGS2 + 4 || reply[UNIQUE] != self.asked[UNIQUE] {
+        let asked = parse(&self.asked).map(|(header, _)| header.unique);
+        let Some((header, body)) =
+            split::<OutHeader>(reply).filter(|(header, _)| Some(header.unique) == asked)
+        else {
             return wrong("not an answer to FUSE_INIT");
-        }
-        if number(reply, 4) != 0 {
+        };
+        if header.error != 0 {
             return wrong("FUSE_INIT was answered with an error");
         }
-        self.given = Some((number(reply, GIVEN_FLAGS), number(reply, GIVEN_FLAGS2)));
+        let Some((init, _)) = split::<InitOut>(body) else {
+            return wrong("the answer to FUSE_INIT is too short");
+        };
+        self.given = Some((init.flags, init.flags2));
         Ok(())
     }
 
@@ -81,11 +66,11 @@ impl Init {
     /// flags.
     pub(super) fn offer(&self) -> Vec<u8> {
         let mut offer = self.asked.clone();
-        if let Some((flags, flags2)) = self.given {
-            let asked = number(&offer, ASKED_FLAGS);
-            set(&mut offer, ASKED_FLAGS, asked & (flags | INIT_EXT));
-            let asked = number(&offer, ASKED_FLAGS2);
-            set(&mut offer, ASKED_FLAGS2, asked & flags2);
+        if let (Some((flags, flags2)), Some((_, mut init))) = (self.given, parse(&offer)) {
+            init.flags &= flags | INIT_EXT;
+            init.flags2 &= flags2;
+            let at = size_of::<InHeader>();
+            offer[at..at + size_of::<InitIn>()].copy_from_slice(init.as_bytes());
         }
         offer
     }
@@ -93,24 +78,33 @@ impl Init {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros;
+
     use super::*;
 
+    /// The kernel's structure has more fields than the ones we read.
+    const MORE: [u8; 44] = [0; 44];
+
     fn asked(flags: u32, flags2: u32) -> Vec<u8> {
-        let mut bytes = vec![0; IN_HEADER + 64];
-        set(&mut bytes, OPCODE.start, FUSE_INIT);
-        set(&mut bytes, UNIQUE.start, 77);
-        set(&mut bytes, ASKED_FLAGS, flags);
-        set(&mut bytes, ASKED_FLAGS2, flags2);
-        bytes
+        let header = InHeader {
+            len: 104,
+            opcode: opcode::INIT,
+            unique: 77,
+            node: 0,
+            uid: 0,
+            gid: 0,
+            pid: 0,
+            rest: 0,
+        };
+        let init = InitIn { major: 7, minor: 40, max_readahead: 1 << 17, flags, flags2 };
+        [header.as_bytes(), init.as_bytes(), &MORE].concat()
     }
 
-    fn given(unique: u32, error: i32, flags: u32, flags2: u32) -> Vec<u8> {
-        let mut bytes = vec![0; OUT_HEADER + 64];
-        set(&mut bytes, 4, error as u32);
-        set(&mut bytes, UNIQUE.start, unique);
-        set(&mut bytes, GIVEN_FLAGS, flags);
-        set(&mut bytes, GIVEN_FLAGS2, flags2);
-        bytes
+    fn given(unique: u64, error: i32, flags: u32, flags2: u32) -> Vec<u8> {
+        let header = OutHeader { len: 80, error, unique };
+        let mut init = InitOut::new_zeroed();
+        (init.flags, init.flags2) = (flags, flags2);
+        [header.as_bytes(), init.as_bytes(), &MORE].concat()
     }
 
     #[test]

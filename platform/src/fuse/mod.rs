@@ -25,6 +25,7 @@ mod refuse;
 mod replies;
 mod serve;
 mod system;
+mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
