@@ -160,7 +160,7 @@ fn choose(
     let named = |user: User| if user.uid == 0 { Identity::Bare } else { Identity::Other(user) };
     match (given, keep, root) {
         (Some(_), _, false) => {
-            Err(Failure::usage("--worker-user: only root can have its worker run as somebody else")
+            Err(Failure::usage("--worker-user: only root can run its worker as another user")
                 .hint("leave it out: the worker is of your own user, without any privilege"))
         }
         (Some(name), ..) => find(name)?.map(named).ok_or_else(|| {
@@ -191,7 +191,7 @@ mod tests {
                 _ => None,
             })
         };
-        let nobody = |_: &str| Ok(None);
+        let no_such_user = |_: &str| Ok(None);
         let other = Identity::Other(user("other", 7));
         let chosen = |given, keep, root| choose(given, keep, root, there).unwrap();
         assert_eq!(chosen(None, false, true), Identity::Other(user("modelfs", 998)));
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(chosen(Some("7"), false, true), other);
         assert_eq!(chosen(Some("root"), false, true), Identity::Bare, "as without that user");
         assert_eq!(chosen(None, true, true), Identity::Kept);
-        assert_eq!(choose(None, false, true, nobody).unwrap(), Identity::Bare);
+        assert_eq!(choose(None, false, true, no_such_user).unwrap(), Identity::Bare);
         assert_eq!(chosen(None, false, false), Identity::Bare);
         assert_eq!(chosen(None, true, false), Identity::Kept);
         for (given, root) in [("other", false), ("gone", true)] {

@@ -21,7 +21,7 @@ use modelfs_mountd::{blocking, confine, control, error, handover, identity, path
 use cli::output;
 use error::{Failure, Kind};
 
-/// How long tasks that nobody waits for may take to end; the store is committed before that.
+/// How long background tasks may take to end; the store is committed before that.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Fewer workers than this and a single task that computes stops all others.
@@ -123,7 +123,7 @@ mod tests {
     /// Set for the process that is to die.
     const DIES: &str = "MODELFS_TEST_DIES";
 
-    /// In a process of its own: this same test, which then panics where somebody would catch it.
+    /// In a process of its own: this same test, which then panics on a thread whose end is awaited.
     #[test]
     fn a_panic_on_any_thread_ends_the_process_and_nothing_unwinds() {
         if std::env::var_os(DIES).is_some() {

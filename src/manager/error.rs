@@ -69,7 +69,7 @@ pub enum ManagerError {
         /// Similar names that it has.
         suggestions: Vec<String>,
     },
-    /// The last catalog does not have the version, and a newer one cannot be had.
+    /// The last catalog does not have the version, and the registry cannot be asked for a newer one.
     #[error("{version} is not in the catalog last seen of {registry}: {reason}")]
     NotInLastCatalog {
         /// Which version.

@@ -93,7 +93,7 @@ fn all_sources(manager: &Manager) -> Result<Vec<Arc<Source>>, ManagerError> {
     Ok(sources)
 }
 
-/// The catalog of a registry, if one can be had.
+/// The catalog of a registry, if one is known or the registry may be asked.
 pub async fn catalog(source: &Source, lookup: Lookup) -> Result<Arc<Catalog>, ManagerError> {
     match (lookup, source.catalog_now()) {
         (Lookup::Offline, Some(catalog)) => Ok(catalog),

@@ -10,7 +10,7 @@ const MOST: usize = 3;
 /// How like a name must be to be offered (0 to 1); below it, strangers begin to match.
 const LIKENESS: f64 = 0.6;
 
-/// What somebody who wrote `wanted` may have meant, best first, as `group/model@version`.
+/// References that are likely meant by `wanted`, best first, as `group/model@version`.
 pub fn nearest(catalog: &Catalog, wanted: &VersionRef) -> Vec<String> {
     let (group, model) = (wanted.model.group.as_str(), wanted.model.model.as_str());
     if let Some(versions) = catalog.versions(group, model) {

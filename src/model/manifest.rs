@@ -266,7 +266,7 @@ impl ManifestBuilder {
         let mut files = HashSet::with_capacity(self.out.files.len());
         for (i, f) in self.out.files.iter().enumerate() {
             if !files.insert(f.path.as_str()) {
-                return Err(ManifestError::field(format!("files[{i}].path"), "stands there twice"));
+                return Err(ManifestError::field(format!("files[{i}].path"), "occurs twice"));
             }
         }
         let mut folders = HashSet::new();

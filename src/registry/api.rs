@@ -31,7 +31,7 @@ pub struct Capabilities {
     pub listable: bool,
     /// Whether a range of an object can be read without the rest.
     pub ranged_reads: bool,
-    /// Whether the digests of an object's leaves can be had without its bytes.
+    /// Whether the digests of an object's leaves are available without its bytes.
     pub leaves_in_advance: bool,
 }
 

@@ -99,7 +99,7 @@ impl RegistryError {
             Self::Busy { retry_after, .. } => Retry::Later { not_before: *retry_after },
             // A proxy may have garbled them.
             Self::WrongBytes { .. } => Retry::Once,
-            // A folder that is missing stays so until somebody does something about it.
+            // A folder that is missing stays missing until an administrator restores it.
             Self::NoFolder { .. }
             | Self::Missing { .. }
             | Self::Refused { .. }

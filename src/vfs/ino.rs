@@ -24,7 +24,7 @@ pub(super) enum Place {
     /// A file or folder within a version.
     Inside(NodeId, Position),
     /// `.modelfs` of a version.
-    Own(NodeId),
+    MetaFolder(NodeId),
     /// `.modelfs/manifest.json` of a version.
     Document(NodeId),
 }
@@ -40,7 +40,7 @@ impl Place {
         match (row, position) {
             (0, _) => None,
             (_, 0) => Some(Self::Node(node)),
-            (_, OWN) => Some(Self::Own(node)),
+            (_, OWN) => Some(Self::MetaFolder(node)),
             (_, DOCUMENT) => Some(Self::Document(node)),
             (_, at) => Some(Self::Inside(node, Position(at))),
         }
@@ -53,7 +53,7 @@ impl Place {
             Self::Root => Ino::ROOT,
             Self::Node(node) => at(node, 0),
             Self::Inside(node, position) => at(node, position.0),
-            Self::Own(node) => at(node, OWN),
+            Self::MetaFolder(node) => at(node, OWN),
             Self::Document(node) => at(node, DOCUMENT),
         }
     }
@@ -72,7 +72,7 @@ mod tests {
                 Place::Node(node),
                 Place::Inside(node, Position(1)),
                 Place::Inside(node, Position(64_000_000)),
-                Place::Own(node),
+                Place::MetaFolder(node),
                 Place::Document(node),
             ] {
                 assert_eq!(Place::decode(place.encode()), Some(place));

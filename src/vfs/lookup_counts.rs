@@ -33,7 +33,9 @@ struct Inner {
 fn node_of(ino: Ino) -> Option<NodeId> {
     match Place::decode(ino)? {
         Place::Root => None,
-        Place::Node(id) | Place::Inside(id, _) | Place::Own(id) | Place::Document(id) => Some(id),
+        Place::Node(id) | Place::Inside(id, _) | Place::MetaFolder(id) | Place::Document(id) => {
+            Some(id)
+        }
     }
 }
 

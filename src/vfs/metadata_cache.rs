@@ -103,7 +103,7 @@ impl MetadataCache {
             Err(error) => {
                 let error = of_fetch(&error);
                 if self.failures.failed(hash, FileRange::new(0, u64::MAX), &error) {
-                    tracing::warn!(manifest = %hash, %error, "a version cannot be had");
+                    tracing::warn!(manifest = %hash, %error, "the manifest of a version could not be fetched");
                 }
                 Err(error)
             }
@@ -139,7 +139,7 @@ impl MetadataCache {
             None => VfsError::NotFound,
             Some(why) => VfsError::Unavailable {
                 reason: format!(
-                    "not in the catalog last seen, and no newer one is to be had: {why}"
+                    "not in the catalog last seen, and the registry cannot be asked for a newer one: {why}"
                 ),
             },
         };

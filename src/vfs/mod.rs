@@ -193,7 +193,7 @@ impl Vfs {
 
     /// Counts a lookup by the kernel. Until the kernel has forgotten the inode as often, the index keeps
     /// its number.
-    pub fn told(&self, ino: Ino) {
+    pub fn looked_up(&self, ino: Ino) {
         self.lookup_counts.looked_up(ino);
     }
 
@@ -272,7 +272,9 @@ impl Vfs {
         match self.fetcher.store().last_node() {
             Ok(last) => self.lookup_counts.inherit(last),
             // An index that cannot be read is not collected either.
-            Err(error) => tracing::warn!(%error, "what the kernel knows cannot be told"),
+            Err(error) => {
+                tracing::warn!(%error, "the last inode number cannot be read; every name is kept until the kernel forgets it")
+            }
         }
         self.poke.tell_all();
     }

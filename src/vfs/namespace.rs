@@ -86,8 +86,10 @@ impl Namespace {
                 let key = self.nodes.key(id)?;
                 return self.lookup_inside(version_of(id, &key)?, at, name);
             }
-            Place::Own(id) if name == DOCUMENT => return self.attr(Place::Document(id).encode()),
-            Place::Own(_) => return Err(VfsError::NotFound.into()),
+            Place::MetaFolder(id) if name == DOCUMENT => {
+                return self.attr(Place::Document(id).encode());
+            }
+            Place::MetaFolder(_) => return Err(VfsError::NotFound.into()),
             Place::Document(_) => return Err(VfsError::NotFolder.into()),
         };
         self.attr(Place::Node(id).encode())
@@ -95,7 +97,7 @@ impl Namespace {
 
     fn lookup_inside(&self, v: Version<'_>, at: Position, name: &str) -> Ready<Attr> {
         if at == Position::TOP && name == OWN {
-            return self.attr(Place::Own(v.id).encode());
+            return self.attr(Place::MetaFolder(v.id).encode());
         }
         let tree = self.metadata.tree(v.hash)?;
         check_position(&tree, at)?;
@@ -112,7 +114,10 @@ impl Namespace {
         let place = Place::decode(ino).ok_or(VfsError::Stale)?;
         let id = match place {
             Place::Root => return Ok(folder(links(self.metadata.catalog()?.groups().len()))),
-            Place::Node(id) | Place::Inside(id, _) | Place::Own(id) | Place::Document(id) => id,
+            Place::Node(id)
+            | Place::Inside(id, _)
+            | Place::MetaFolder(id)
+            | Place::Document(id) => id,
         };
         let key = self.nodes.key(id)?;
         match (place, &*key) {
@@ -122,7 +127,7 @@ impl Namespace {
                 let mtime = self.published(v);
                 match place {
                     Place::Root | Place::Node(_) => Ok(Attr { mtime, ..folder(1) }),
-                    Place::Own(_) => Ok(Attr { mtime, ..folder(2) }),
+                    Place::MetaFolder(_) => Ok(Attr { mtime, ..folder(2) }),
                     Place::Document(_) => {
                         let size = self.metadata.document(v.hash)?.len() as u64;
                         Ok(Attr { ino, kind: Kind::File, size, mtime, links: 1 })
@@ -167,7 +172,10 @@ impl Namespace {
                 let names = catalog.groups().map(|g| g.as_str());
                 return self.list_nodes(names, |group| NodeKey::Group { group: group.into() });
             }
-            Place::Node(id) | Place::Inside(id, _) | Place::Own(id) | Place::Document(id) => id,
+            Place::Node(id)
+            | Place::Inside(id, _)
+            | Place::MetaFolder(id)
+            | Place::Document(id) => id,
         };
         let key = self.nodes.key(id)?;
         match (place, &*key) {
@@ -192,7 +200,7 @@ impl Namespace {
                 })
             }
             (Place::Document(_), _) => Err(VfsError::NotFolder.into()),
-            (Place::Own(_), _) => {
+            (Place::MetaFolder(_), _) => {
                 let attr = self.attr(Place::Document(id).encode())?;
                 Ok([Entry { name: DOCUMENT.into(), attr }].into())
             }
@@ -234,8 +242,8 @@ impl Namespace {
             let place = Place::decode(ino).ok_or(VfsError::Stale)?;
             Ok(match place {
                 Place::Root => Ino::ROOT,
-                Place::Own(id) => Place::Node(id).encode(),
-                Place::Document(id) => Place::Own(id).encode(),
+                Place::MetaFolder(id) => Place::Node(id).encode(),
+                Place::Document(id) => Place::MetaFolder(id).encode(),
                 Place::Inside(id, at) => {
                     let key = self.nodes.key(id)?;
                     let tree = self.metadata.tree(version_of(id, &key)?.hash)?;
@@ -264,7 +272,7 @@ impl Namespace {
     /// What a file consists of.
     pub(super) fn content(&self, ino: Ino) -> Ready<Content> {
         match Place::decode(ino).ok_or(VfsError::Stale)? {
-            Place::Root | Place::Node(_) | Place::Own(_) => Err(VfsError::IsFolder.into()),
+            Place::Root | Place::Node(_) | Place::MetaFolder(_) => Err(VfsError::IsFolder.into()),
             Place::Document(id) => {
                 let key = self.nodes.key(id)?;
                 Ok(Content::Document(self.metadata.document(version_of(id, &key)?.hash)?))

@@ -41,7 +41,7 @@ pub(super) async fn watch(
     tell: mpsc::UnboundedSender<Invalidation>,
 ) {
     // The kernel may still hold names from the catalog that an earlier run last saw.
-    let mut told = source.take_catalog_at_start().or_else(|| source.catalog_now());
+    let mut announced = source.take_catalog_at_start().or_else(|| source.catalog_now());
     let (ttl, mut first) = (source.catalog_ttl(), true);
     // At once if the registry was not asked yet. The loop continues while the registry is slow.
     let wait = source.asked().map_or(Duration::ZERO, |_| ttl);
@@ -54,10 +54,10 @@ pub(super) async fn watch(
             () = source.changed() => {}
         }
         if poke.all.swap(false, Ordering::Relaxed) {
-            told = None;
+            announced = None;
         }
         let Some(now) = source.catalog_now() else { continue };
-        let before = told.clone().unwrap_or_default();
+        let before = announced.clone().unwrap_or_default();
         if Arc::ptr_eq(&before, &now) {
             continue;
         }
@@ -69,7 +69,7 @@ pub(super) async fn watch(
                 if list.into_iter().any(|change| tell.send(change).is_err()) {
                     return;
                 }
-                told = Some(now);
+                announced = Some(now);
             }
             Err(error) => tracing::warn!(%error, "the catalog's changes wait for the index"),
         }

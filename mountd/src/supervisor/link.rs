@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(rustix::io::read(&read, &mut [0; 4]).unwrap(), 1);
         assert_eq!(ours.receive::<(String, u8)>().unwrap().unwrap().0.1, 2);
         assert!(ours.receive::<(String, u8)>().unwrap().is_none());
-        assert!(ours.send(&1, &[]).is_err(), "nobody is there, and no signal ends us");
+        assert!(ours.send(&1, &[]).is_err(), "the peer is gone, and no signal ends us");
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Filesystem for Adapter {
             reply,
             move |found, reply| match found {
                 Ok(found) => {
-                    vfs.told(found.ino);
+                    vfs.looked_up(found.ino);
                     reply.entry(&KEPT, &attr(&found, owner), GENERATION);
                 }
                 // No entry at all: the kernel must not cache a "not found" that nothing would
@@ -233,8 +233,8 @@ impl Filesystem for Adapter {
         let (owner, parent, vfs) = (self.owner, self.vfs.parent(ino), Arc::clone(&self.vfs));
         self.respond(self.vfs.list(ino, place), reply, move |list, mut reply| match list {
             Ok(list) => {
-                let told = lists::fill_plus(&mut reply, place, ino, parent, &list, owner);
-                told.into_iter().for_each(|ino| vfs.told(ino));
+                let returned = lists::fill_plus(&mut reply, place, ino, parent, &list, owner);
+                returned.into_iter().for_each(|ino| vfs.looked_up(ino));
                 reply.ok();
             }
             Err(error) => reply.error(error),

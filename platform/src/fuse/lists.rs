@@ -50,7 +50,7 @@ pub(super) fn fill_plus(
     list: &Listing,
     owner: Owner,
 ) -> Vec<Ino> {
-    let mut told = Vec::new();
+    let mut returned = Vec::new();
     for (next, ino, name, entry) in from(place, ino, parent, list) {
         let dot = Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links: 2 };
         let attr = attr(entry.map_or(&dot, |e| &e.attr), owner);
@@ -58,9 +58,9 @@ pub(super) fn fill_plus(
             break;
         }
         // The kernel counts no lookup for `.` and `..`.
-        told.extend(entry.map(|_| ino));
+        returned.extend(entry.map(|_| ino));
     }
-    told
+    returned
 }
 
 #[cfg(test)]

@@ -106,11 +106,11 @@ fn steps(folder: PathBuf) -> Vec<Step> {
 
 /// The same with all links resolved, unless that takes too long.
 fn steps_in_time(folder: &Path) -> Vec<Step> {
-    let (tell, told) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
     let path = folder.to_owned();
-    let look = move || tell.send(steps(resolved(&path)));
+    let look = move || answer.send(steps(resolved(&path)));
     let looking = std::thread::Builder::new().name("mount-point".into()).spawn(look);
-    let found = looking.ok().and_then(|_| told.recv_timeout(ANSWERS).ok());
+    let found = looking.ok().and_then(|_| answered.recv_timeout(ANSWERS).ok());
     found.unwrap_or_else(|| {
         let by_name = |path: &Path| Step { path: path.to_owned(), id: None };
         folder.ancestors().map(by_name).collect()

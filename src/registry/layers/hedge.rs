@@ -23,7 +23,7 @@ use crate::registry::error::RegistryError;
 
 /// Number of answers needed to know how long they usually take.
 const MIN_ANSWERS: u32 = 16;
-/// Minimum delay of a second request: nobody notices a shorter one, and a busy machine causes it by
+/// Minimum delay of a second request: a shorter one goes unnoticed, and a busy machine causes it by
 /// itself.
 const MIN_DELAY: Duration = Duration::from_millis(250);
 /// The share of a second request that each answer earns.
@@ -33,7 +33,7 @@ const MAX_SAVED: f64 = 4.0;
 /// Maximum number of second requests at once; they come on top of the limit on connections.
 const MAX_HEDGES: usize = 4;
 /// Maximum number of leaves whose digests (256 KiB) arrive all at once when they begin to. Of a longer
-/// list nobody can tell whether it is late or long.
+/// list of unknown length it is unclear whether it is late or long.
 const MAX_LEAVES: u64 = 8 << 10;
 
 /// How long answers have taken to begin lately, and how many second requests that allows.

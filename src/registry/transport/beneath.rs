@@ -160,7 +160,7 @@ mod with_descriptors {
             match opened {
                 Ok(file) => Ok(regular(File::from(file))?.0),
                 Err(e) => match self.look(name) {
-                    // Such as a fifo, which cannot be opened for writing while nobody reads it.
+                    // Such as a fifo, which cannot be opened for writing while no process reads it.
                     Ok(found) if !found.is_file => match self.refused(name, e.into()) {
                         BeneathError::Link => Err(BeneathError::Link),
                         _ => Err(BeneathError::NotFile),

@@ -345,7 +345,7 @@ mod tests {
         invalid(&r.document(&secret, 9).await.unwrap_err());
         let range = ObjectRange::new(0, 6);
         invalid(&r.read(&object(&secret, 6), range).await.err().unwrap());
-        // The length of what lies outside is nobody's business either.
+        // The length of a file outside is not disclosed either.
         invalid(&r.read(&object(&secret, 7), range).await.err().unwrap());
         for name in ["data", CATALOG] {
             let away = outside.path().join(name);

@@ -25,7 +25,7 @@ pub struct Request {
     pub path: String,
     /// The range, if one was asked for.
     pub range: Option<ObjectRange>,
-    /// The bytes that were sent; what nobody read of a body is counted too.
+    /// The bytes that were sent; unread parts of a body are counted too.
     pub bytes: u64,
 }
 

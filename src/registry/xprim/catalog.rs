@@ -39,9 +39,9 @@ pub fn parse(body: &[u8]) -> Result<Catalog, RegistryError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     json.deserialize_map(Groups(&mut sink)).map_err(invalid)?;
     json.end().map_err(invalid)?;
-    sink.out.build().map_err(|twice| {
-        invalid(format_args!("the name {} stands there twice", shown(twice.as_str())))
-    })
+    sink.out
+        .build()
+        .map_err(|twice| invalid(format_args!("the name {} occurs twice", shown(twice.as_str()))))
 }
 
 struct Sink {
@@ -372,12 +372,9 @@ mod tests {
     #[test]
     fn nothing_stands_there_twice() {
         let v = format!(r#"{{"hash":"{HASH}"}}"#);
-        refused(r#"{"g":{},"g":{}}"#, "\"g\" stands there twice");
-        refused(r#"{"g":{"m":{},"m":{}}}"#, "\"m\" stands there twice");
-        refused(
-            &format!(r#"{{"g":{{"m":{{"v":{v},"\u0076":{v}}}}}}}"#),
-            "\"v\" stands there twice",
-        );
+        refused(r#"{"g":{},"g":{}}"#, "\"g\" occurs twice");
+        refused(r#"{"g":{"m":{},"m":{}}}"#, "\"m\" occurs twice");
+        refused(&format!(r#"{{"g":{{"m":{{"v":{v},"\u0076":{v}}}}}}}"#), "\"v\" occurs twice");
     }
 
     #[test]

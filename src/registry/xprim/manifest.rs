@@ -215,7 +215,7 @@ impl<'de> Visitor<'de> for Doc {
             let value = value.map_err(|e| E::custom(format!("{key}: {e}")))?;
             match slot.replace(value) {
                 None => Ok(()),
-                Some(_) => Err(E::custom(format!("{key} stands there twice"))),
+                Some(_) => Err(E::custom(format!("{key} occurs twice"))),
             }
         }
         let (mut total_size, mut chunk_size, mut chunks, mut files) = (None, None, None, None);

@@ -103,7 +103,7 @@ fn what_is_not_a_manifest() {
         ("", "EOF"),
         ("[]", "a manifest object"),
         ("{}", "total_size"),
-        ("{\"total_size\":0,\"total_size\":0}", "total_size stands there twice"),
+        ("{\"total_size\":0,\"total_size\":0}", "total_size occurs twice"),
     ] {
         let error = parse(d(0), body.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
@@ -214,7 +214,7 @@ fn paths_are_checked() {
         refused(&path(bad), "files[2].path ");
     }
     refused(&path(&["d"; 65].join("/")), "files[2].path is too long or too deep");
-    refused(&path("a"), "files[2].path: stands there twice");
+    refused(&path("a"), "files[2].path: occurs twice");
     refused(&path("a/b"), "files[2].path: has another file of the version as a folder");
     refused(&path("b"), "files[1].path: has another file");
 }

@@ -28,7 +28,7 @@ pub struct Counts {
     pub documents: u64,
     /// Requests for objects: digest and range, in order.
     pub objects: Vec<(Digest, ObjectRange)>,
-    /// Bytes of documents and of objects' ranges; what nobody read of a body is counted too.
+    /// Bytes of documents and of objects' ranges; unread parts of a body are counted too.
     pub bytes: u64,
 }
 
