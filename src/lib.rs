@@ -4,10 +4,11 @@
 //! only those below it (`docs/architecture.md` has the picture):
 //!
 //! `vfs` → `fetch` → `registry` | `store` → `model`, `base`; `publish` writes what `registry` reads;
-//! `manager` is what commands do with all of it.
+//! `manager` is what commands do with all of it; `config` is what a user may set.
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod config;
 pub mod fetch;
 pub mod manager;
 pub mod model;

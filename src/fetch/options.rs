@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::units::ByteSize;
+use crate::config::defaults;
 
 /// Options of fetching.
 #[derive(Debug, Clone)]
@@ -20,8 +21,8 @@ pub struct FetchOptions {
 impl Default for FetchOptions {
     fn default() -> Self {
         Self {
-            read_deadline: Duration::from_secs(60),
-            catalog_ttl: Duration::from_secs(60),
+            read_deadline: defaults::READ_DEADLINE,
+            catalog_ttl: defaults::CATALOG_TTL,
             // A few batches for each concurrent request; a readahead window is filled step by step.
             memory: ByteSize::mib(48),
             connections: 16,

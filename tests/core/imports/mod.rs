@@ -18,10 +18,11 @@ const LAYERS: &Rules = &[
     (FACE, &[]),
     ("base", &[]),
     ("model", &["base"]),
+    ("config", &["model", "base"]),
     ("store", &["model", "base"]),
     ("registry", &["model", "base"]),
     ("publish", &["registry", "model", "base"]),
-    ("fetch", &["registry", "store", "model", "base"]),
+    ("fetch", &["registry", "store", "config", "model", "base"]),
     ("vfs", &["fetch", "registry", "store", "model", "base"]),
     ("manager", &["vfs", "fetch", "registry", "store", "model", "base"]),
 ];
