@@ -4,6 +4,7 @@
 //! library error becomes a failure here, in one place; the daemon's failures reach the command line
 //! unchanged. Plain values.
 
+use modelfs::config::ConfigError;
 use modelfs::fetch::FetchError;
 use modelfs::manager::{ErrorKind, ManagerError};
 use modelfs::model::ReferenceError;
@@ -147,6 +148,12 @@ fn advice(error: &ManagerError) -> Option<String> {
         }
         other => other.store_error()?.next_step()?.to_owned(),
     })
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string()).hint(error.next_step())
+    }
 }
 
 impl From<ReferenceError> for Failure {

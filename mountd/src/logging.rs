@@ -12,6 +12,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use modelfs::config::{Origin, Setting};
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -33,9 +34,18 @@ fn may_be_logged(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || event.target().starts_with("modelfs")
 }
 
+/// What the flags ask of the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Verbosity {
+    /// Errors only.
+    pub quiet: bool,
+    /// How much more than usual.
+    pub verbose: u8,
+}
+
 /// The level that the flags request.
-fn level(quiet: bool, verbose: u8, daemon: bool) -> &'static str {
-    match (quiet, verbose) {
+fn level(asked: Verbosity, daemon: bool) -> &'static str {
+    match (asked.quiet, asked.verbose) {
         (true, _) => "error",
         (_, 0) if daemon => "info",
         (_, 0) => "warn",
@@ -170,29 +180,82 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// Starts logging.
-pub fn start(quiet: bool, verbose: u8, daemon: bool) {
-    let asked = std::env::var(VARIABLE).ok().filter(|v| !v.is_empty());
-    let parsed = asked.map(|text| EnvFilter::try_new(&text).map_err(|e| (text, e)));
-    let (filter, wrong) = match parsed {
-        Some(Ok(filter)) => (filter, None),
-        Some(Err(wrong)) => (EnvFilter::new(level(quiet, verbose, daemon)), Some(wrong)),
-        None => (EnvFilter::new(level(quiet, verbose, daemon)), None),
+/// What a daemon logs: the variable overrides the flags, and these a file.
+pub fn filter(configured: Option<&Setting<String>>, asked: Verbosity) -> Setting<String> {
+    let by_flag = match asked {
+        Verbosity { quiet: true, .. } => Some("--quiet"),
+        Verbosity { verbose: 0, .. } => None,
+        Verbosity { .. } => Some("--verbose"),
     };
-    let terminal = std::io::stderr().is_terminal();
-    let colours = terminal && std::env::var_os("NO_COLOR").is_none();
+    match (configured, by_flag) {
+        (Some(given @ Setting { origin: Origin::Environment { .. }, .. }), _)
+        | (Some(given), None) => given.clone(),
+        (_, Some(flag)) => Setting::argument(flag, level(asked, true).to_owned()),
+        (None, None) => Setting::default(level(asked, true).to_owned()),
+    }
+}
+
+/// Starts the log of a command.
+pub fn start_command(asked: Verbosity) {
+    let variable = std::env::var(VARIABLE).ok().filter(|v| !v.is_empty());
+    let (filter, wrong) = match &variable {
+        Some(text) => parsed(text, VARIABLE, level(asked, false)),
+        None => (EnvFilter::new(level(asked, false)), None),
+    };
+    let (colours, log) = (colours(), tracing_subscriber::fmt());
+    log.with_env_filter(filter)
+        .with_writer(Log { colours, limits: Limits::default() })
+        .with_ansi(colours)
+        .with_target(asked.verbose > 0)
+        .event_format(Messages)
+        .finish()
+        .with(filter_fn(may_be_logged))
+        .init();
+    warn_of(wrong);
+}
+
+/// Starts the log of a daemon; `filter`: what [`filter`] returned.
+pub fn start_daemon(filter: Option<&Setting<String>>) {
+    let usual = level(Verbosity { quiet: false, verbose: 0 }, true);
+    let (filter, wrong, plain) = match filter {
+        Some(Setting { value, origin }) => {
+            let (filter, wrong) = parsed(value, &origin.to_string(), usual);
+            (filter, wrong, value == usual || value == "error")
+        }
+        None => (EnvFilter::new(usual), None, true),
+    };
+    let colours = colours();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Log { colours, limits: Limits::default() })
         .with_ansi(colours)
-        .with_target(verbose > 0);
-    match (daemon, terminal) {
-        (false, _) => log.event_format(Messages).finish().with(filter_fn(may_be_logged)).init(),
-        (true, true) => log.without_time().finish().with(filter_fn(may_be_logged)).init(),
-        (true, false) => log.finish().with(filter_fn(may_be_logged)).init(),
+        // Who asks for more than usual wants to know where it comes from.
+        .with_target(!plain);
+    match std::io::stderr().is_terminal() {
+        true => log.without_time().finish().with(filter_fn(may_be_logged)).init(),
+        false => log.finish().with(filter_fn(may_be_logged)).init(),
     }
-    if let Some((text, error)) = wrong {
-        tracing::warn!("{VARIABLE}={text} is not understood and ignored: {error}");
+    warn_of(wrong);
+}
+
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// The filter that a text means, else the usual one and what to say about it.
+fn parsed(text: &str, origin: &str, usual: &str) -> (EnvFilter, Option<String>) {
+    match EnvFilter::try_new(text) {
+        Ok(filter) => (filter, None),
+        Err(error) => {
+            let wrong = format!("{origin}: '{text}' is not understood and ignored: {error}");
+            (EnvFilter::new(usual), Some(wrong))
+        }
+    }
+}
+
+fn warn_of(wrong: Option<String>) {
+    if let Some(wrong) = wrong {
+        tracing::warn!("{wrong}");
     }
 }
 
@@ -239,9 +302,24 @@ mod tests {
     fn every_level_is_understood_and_quiet_wins() {
         for verbose in 0..5 {
             for daemon in [false, true] {
-                assert!(EnvFilter::try_new(level(false, verbose, daemon)).is_ok());
-                assert_eq!(level(true, verbose, daemon), "error");
+                let loud = Verbosity { quiet: false, verbose };
+                assert!(EnvFilter::try_new(level(loud, daemon)).is_ok());
+                assert_eq!(level(Verbosity { quiet: true, ..loud }, daemon), "error");
             }
         }
+    }
+
+    #[test]
+    fn the_variable_overrides_the_flags_and_these_a_file() {
+        let given = |origin| Setting { value: "trace".to_owned(), origin };
+        let variable = given(Origin::Environment { variable: VARIABLE.to_owned() });
+        let file = given(Origin::Other);
+        let [plain, loud, quiet] = [(false, 0), (false, 2), (true, 0)]
+            .map(|(quiet, verbose)| Verbosity { quiet, verbose });
+        assert_eq!(filter(Some(&variable), quiet), variable);
+        assert_eq!(filter(Some(&file), plain), file);
+        assert_eq!(filter(Some(&file), quiet), Setting::argument("--quiet", "error".to_owned()));
+        assert_eq!(filter(None, loud).origin.to_string(), "--verbose");
+        assert_eq!(filter(None, plain), Setting::default("info".to_owned()));
     }
 }

@@ -16,10 +16,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use modelfs::config::{Config, Setting};
 use modelfs_mountd::{blocking, confine, control, error, handover, identity, paths, reach, wiring};
 
 use cli::output;
 use error::{Failure, Kind};
+use supervisor::messages::Locations;
 
 /// How long background tasks may take to end; the store is committed before that.
 const LINGER: Duration = Duration::from_secs(1);
@@ -37,15 +39,18 @@ fn main() -> ExitCode {
     }
     // Before anything is opened. Whatever becomes of it: dropping it takes a former mount away.
     let inherited = supervisor::Inheritance::take();
+    if supervisor_link::is_worker() {
+        return work();
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::wrong_arguments(&error),
     };
-    logging::start(cli.quiet, cli.verbose, matches!(cli.command, cli::Command::Mount(_)));
-    let json = cli.json;
-    if supervisor_link::is_worker() {
-        return work(cli);
+    // A daemon's log is a setting.
+    if !matches!(cli.command, cli::Command::Mount(_)) {
+        logging::start_command(cli.verbosity());
     }
+    let json = cli.json;
     match run(cli, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => output::failed(&failure, json),
@@ -53,32 +58,31 @@ fn main() -> ExitCode {
 }
 
 /// A worker's life. What goes wrong is said to the supervisor, who says it to the user.
-fn work(cli: cli::Cli) -> ExitCode {
-    let cli::Command::Mount(args) = cli.command else { return ExitCode::FAILURE };
+fn work() -> ExitCode {
     die_of_panics();
     // It may have been started by another name than its own.
     if let Err(error) = rustix::thread::set_name(c"modelfs") {
         tracing::debug!(%error, "the worker has no name");
     }
     let outcome = (|| {
-        let (joined, locations) = supervisor_link::join(|| {
-            cli::mount::locations(&args).inspect_err(supervisor_link::cannot)
-        })?;
-        let options = cli::mount::worker_options(&args, locations);
-        let confinement = match args.keep_privileges {
+        let (joined, config) =
+            supervisor_link::join(from_arguments).inspect_err(supervisor_link::cannot)?;
+        logging::start_daemon(config.log.as_ref());
+        let confinement = match config.keep_privileges.value {
             true => confine::unconfined(),
             false => {
-                let registry = wiring::registry_folder(&options.registry)
+                let places = wiring::places(&config).inspect_err(supervisor_link::cannot)?;
+                let registry = wiring::registry_folder(&places.registry)
                     .filter(|_| !joined.welcome.registry_hangs);
                 confine::confine(
-                    &[&options.root],
+                    &[&places.cache],
                     &registry.as_deref().into_iter().collect::<Vec<_>>(),
                     joined.welcome.user.as_ref(),
                 )
                 .inspect_err(supervisor_link::cannot)?
             }
         };
-        runtime()?.block_on(worker::run(options, joined, confinement))
+        runtime()?.block_on(worker::run(&config, joined, confinement))
     })();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +91,23 @@ fn work(cli: cli::Cli) -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// The configuration of a worker whose supervisor's program is too old to send it: that of the arguments,
+/// with the places that the supervisor has resolved. A restart may have such a supervisor start us.
+fn from_arguments(resolved: Option<Locations>) -> Result<Config, Failure> {
+    let cli = cli::Cli::try_parse().map_err(|error| Failure::usage(error.to_string()))?;
+    let verbosity = cli.verbosity();
+    let cli::Command::Mount(args) = cli.command else {
+        return Err(Failure::usage("a worker's arguments are those of mount"));
+    };
+    let mut config = cli::mount::settle(&args, verbosity)?;
+    if let Some(Locations { mountpoint, cache, registry, .. }) = resolved {
+        config.mountpoint = Some(Setting::argument("MOUNTPOINT", mountpoint));
+        config.cache_dir = Some(Setting::argument("--cache-dir", cache));
+        config.registry = Some(Setting::argument("--registry", registry));
+    }
+    Ok(config)
 }
 
 /// A panic must not unwind: requests that are dropped on the way would be answered with errors, where

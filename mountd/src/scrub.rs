@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use modelfs::base::units::ByteSize;
 use modelfs::store::Store;
 
-/// The default rate: a terabyte in a day and a half, a few percent of a disk's bandwidth.
-pub const RATE: ByteSize = ByteSize::mib(8);
 /// The pause between two passes: disks decay in months, not in hours.
 const REST: Duration = Duration::from_secs(24 * 3600);
 
@@ -87,6 +85,7 @@ fn sleep(stop: &Stop, time: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use modelfs::config::defaults;
 
     #[test]
     fn it_keeps_to_its_rate() {
@@ -100,7 +99,7 @@ mod tests {
     fn it_stops_in_the_middle_of_its_rest() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(modelfs::store::StoreOptions::at(folder.path())).unwrap();
-        let scrub = Scrub::start(store.clone(), RATE).unwrap().unwrap();
+        let scrub = Scrub::start(store.clone(), defaults::SCRUB_RATE).unwrap().unwrap();
         let started = Instant::now();
         drop(scrub);
         assert!(started.elapsed() < REST / 100);

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use modelfs::config::Config;
 use modelfs::store::StoreLock;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, MountBroker, Open};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use crate::error::{Failure, Kind};
 use crate::supervisor::link::Link;
 use crate::supervisor::messages::{FromWorker, Locations, PROTOCOL, ToWorker, Welcome};
+use crate::wiring;
 
 /// Environment variable that is set for a worker; its standard input is the link.
 pub const VARIABLE: &str = "MODELFS_WORKER";
@@ -99,11 +101,11 @@ pub struct Told {
 /// supervisor answers at once.
 const ANSWERS: Duration = Duration::from_secs(1);
 
-/// Introduces this worker and waits for the supervisor's welcome; also returns where things are. `locations`
-/// resolves that from this process's arguments, for a supervisor that does not say it.
+/// Introduces this worker and waits for the supervisor's welcome; also returns the configuration.
+/// `from_arguments` makes it of this process's arguments, for an older supervisor that does not send it.
 pub fn join(
-    locations: impl FnOnce() -> Result<Locations, Failure>,
-) -> Result<(Joined, Locations), Failure> {
+    from_arguments: impl FnOnce(Option<Locations>) -> Result<Config, Failure>,
+) -> Result<(Joined, Config), Failure> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|e| broken(&e))?;
     let link = Link::of(stdin);
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -117,10 +119,18 @@ pub fn join(
     else {
         return Err(Failure::new(Kind::General, "the supervisor does not begin with a welcome"));
     };
-    let locations = welcome.locations.take().map_or_else(locations, Ok)?;
+    let config = match welcome.config.take() {
+        Some(config) => config,
+        None => {
+            let locations = welcome.locations.take();
+            welcome.log_file = locations.as_ref().and_then(|l| l.log.clone());
+            from_arguments(locations)?
+        }
+    };
+    let cache = wiring::places(&config)?.cache;
     let joined = Joined {
-        welcome,
-        lock: StoreLock::inherit(&locations.cache, File::from(lock)),
+        welcome: *welcome,
+        lock: StoreLock::inherit(&cache, File::from(lock)),
         listener: UnixListener::from(listener),
         supervisor: Arc::new(Supervisor {
             link,
@@ -129,7 +139,7 @@ pub fn join(
         }),
         owner,
     };
-    Ok((joined, locations))
+    Ok((joined, config))
 }
 
 /// Reports why this worker cannot join.

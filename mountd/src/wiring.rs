@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
+use modelfs::config::Config;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::model::{Digest, VersionId};
 use modelfs::registry::{Registry, RegistryError};
 use modelfs::store::{Store, StoreOptions};
+use modelfs_platform::{MountOptions, Protected};
 
 use crate::error::{Failure, Kind};
 
@@ -27,6 +29,56 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// The longest that [`first_catalog`] may take: by then the plain attempt has not connected for 10 s or has
 /// received nothing for 15.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(FIRST_ANSWER.as_secs() + 10 + 15);
+
+/// Where a mount has its parts. All paths are absolute.
+pub struct Places {
+    /// The mount point.
+    pub mountpoint: PathBuf,
+    /// The cache folder.
+    pub cache: PathBuf,
+    /// The registry: a URL, or a folder. It may hold credentials.
+    pub registry: String,
+}
+
+/// Where a mount with this configuration has its parts.
+pub fn places(config: &Config) -> Result<Places, Failure> {
+    let missing = |what: &str| Failure::usage(format!("no {what} is given"));
+    let mountpoint = config.mountpoint.as_ref().ok_or_else(|| {
+        missing("mount point").hint("give one: modelfs mount MOUNTPOINT, or set MODELFS_MOUNTPOINT")
+    })?;
+    let cache = config.cache_dir.as_ref().ok_or_else(|| missing("cache folder"))?;
+    let registry = config.registry.as_ref().ok_or_else(|| Failure::no_registry("mount"))?;
+    Ok(Places {
+        mountpoint: mountpoint.value.clone(),
+        cache: cache.value.clone(),
+        registry: registry.value.0.clone(),
+    })
+}
+
+/// How to mount at `mountpoint`.
+pub fn mount_options(
+    config: &Config,
+    mountpoint: PathBuf,
+    protected: Vec<Protected>,
+) -> MountOptions {
+    MountOptions {
+        mountpoint,
+        allow_other: config.allow_other.value,
+        allow_non_empty: config.allow_non_empty.value,
+        protected,
+        threads: config.threads.value.into(),
+        passthrough: !config.no_passthrough.value,
+    }
+}
+
+/// How to fetch.
+pub fn fetch_options(config: &Config) -> FetchOptions {
+    FetchOptions {
+        read_deadline: config.read_deadline.value,
+        catalog_ttl: config.catalog_ttl.value,
+        ..FetchOptions::default()
+    }
+}
 
 /// Options of a store at `root`; without a limit it keeps the one it had.
 pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {

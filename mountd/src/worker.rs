@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use modelfs::base::clock::rfc3339;
 use modelfs::base::units::ByteSize;
+use modelfs::config::Config;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, Manager};
 use modelfs::registry::{Registry, Timeouts, Unavailable};
@@ -36,21 +37,32 @@ use crate::wiring;
 const REPORT_AFTER: Duration = Duration::from_secs(2);
 
 /// What to serve, and how. All paths are absolute.
-pub struct Options {
-    /// How to mount.
-    pub mount: MountOptions,
+struct Options {
+    mount: MountOptions,
     /// The cache folder.
-    pub root: PathBuf,
+    root: PathBuf,
     /// The registry, as given: may hold credentials.
-    pub registry: String,
+    registry: String,
     /// The cache's limit; none: unchanged.
-    pub limit: Option<ByteSize>,
+    limit: Option<ByteSize>,
     /// Bytes per second that the scrub reads; 0: never.
-    pub scrub_rate: ByteSize,
-    /// How to fetch.
-    pub fetch: FetchOptions,
-    /// The log file, if there is one.
-    pub log: Option<PathBuf>,
+    scrub_rate: ByteSize,
+    fetch: FetchOptions,
+}
+
+impl Options {
+    fn of(config: &Config) -> Result<Self, Failure> {
+        let places = wiring::places(config)?;
+        Ok(Self {
+            // The supervisor mounts, and has checked the mount point.
+            mount: wiring::mount_options(config, places.mountpoint, Vec::new()),
+            root: places.cache,
+            registry: places.registry,
+            limit: config.cache_size.as_ref().map(|limit| limit.value),
+            scrub_rate: config.scrub_rate.value,
+            fetch: wiring::fetch_options(config),
+        })
+    }
 }
 
 /// Where commands arrive.
@@ -68,11 +80,7 @@ struct Parts {
 }
 
 /// Serves what the supervisor assigns until the connection ends or the supervisor wants it.
-pub async fn run(
-    options: Options,
-    joined: Joined,
-    confinement: Confinement,
-) -> Result<(), Failure> {
+pub async fn run(config: &Config, joined: Joined, confinement: Confinement) -> Result<(), Failure> {
     // Signals are for the supervisor; a service manager sends them to every process.
     let mut signals = Signals::new(true)?;
     tokio::spawn(async move {
@@ -81,7 +89,10 @@ pub async fn run(
         }
     });
     let supervisor = Arc::clone(&joined.supervisor);
-    let served = serve(&options, joined, confinement).await;
+    let served = match Options::of(config) {
+        Ok(options) => serve(&options, joined, confinement).await,
+        Err(failure) => Err(failure),
+    };
     match &served {
         Ok(()) => supervisor.say(&FromWorker::Ended),
         Err(failure) => {
@@ -141,7 +152,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
         max_read: agreed.max_read,
         confinement,
         failed_restart: welcome.failed_restart,
-        log: options.log.clone(),
+        log: welcome.log_file,
     };
     let listener = Listener { socket: listener, owner };
     live(options, parts, status, serving, listener, supervisor, &mut wishes).await

@@ -8,6 +8,7 @@ mod cli_answers;
 mod cli_looking;
 mod cli_outage;
 mod clock;
+mod configuration;
 mod control_socket;
 mod daemon;
 mod disk;

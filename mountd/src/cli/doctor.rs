@@ -58,7 +58,7 @@ pub struct Doctor {
 
 /// Runs the command.
 pub async fn run(out: Out, args: Doctor) -> Result<(), Failure> {
-    let root = paths::cache_root(args.cache.cache_dir.as_deref())?;
+    let root = args.cache.root()?;
     let mut findings = vec![
         kernel(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
         device(std::fs::metadata("/dev/fuse").is_ok()),

@@ -29,6 +29,7 @@ mod verify;
 use clap::{Parser, Subcommand};
 
 use crate::error::Failure;
+use crate::logging::Verbosity;
 use crate::supervisor::Inheritance;
 use output::Out;
 
@@ -48,6 +49,13 @@ pub struct Cli {
     pub verbose: u8,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What the flags ask of the log.
+    pub fn verbosity(&self) -> Verbosity {
+        Verbosity { quiet: self.quiet, verbose: self.verbose }
+    }
 }
 
 const ABOUT: &str = "\
@@ -91,8 +99,9 @@ pub enum Command {
 /// Runs the command.
 pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
     let out = Out { json: cli.json, quiet: cli.quiet };
+    let verbosity = cli.verbosity();
     match cli.command {
-        Command::Mount(args) => mount::run(out, args, inherited).await,
+        Command::Mount(args) => mount::run(out, args, verbosity, inherited).await,
         Command::Doctor(args) => doctor::run(out, args).await,
         Command::Restart(args) => restart::run(out, args).await,
         Command::Unmount(args) => unmount::run(out, args).await,

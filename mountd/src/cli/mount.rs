@@ -1,6 +1,6 @@
 //! `modelfs mount`: mount a registry and serve it until the end.
 //!
-//! Invariant: the supervisor resolves where things are once; a worker is told. Nothing is shared.
+//! Invariant: the configuration is resolved once, by the supervisor; a worker is told. Nothing is shared.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,18 @@ use std::time::Duration;
 
 use clap::Args;
 use modelfs::base::units::{ByteSize, parse_duration};
-use modelfs::fetch::FetchOptions;
-use modelfs_platform::{MountOptions, Protected};
+use modelfs::config::{self, Address, Config, Layer, Setting};
+use modelfs_platform::Protected;
 
-use super::args::Places;
+use super::args::{self, Places};
 use super::output::{Out, printable};
 use crate::blocking::blocking;
 use crate::control::event::Event;
 use crate::error::Failure;
 use crate::identity::{self, Identity};
+use crate::logging::Verbosity;
 use crate::ready::Ready;
-use crate::supervisor::messages::Locations;
-use crate::{background, paths, scrub, supervisor, wiring, worker};
-
-/// Threads that take requests from the kernel: more than four gain nothing where the data comes
-/// from the page cache, and each may wait for a disk.
-const THREADS: u16 = 4;
-
-/// With the pauses between them, some ten seconds: enough for a passing failure, not for a lasting one.
-const MAX_RESTARTS: u32 = 8;
+use crate::{background, logging, paths, supervisor, wiring};
 
 /// Mount a registry as a folder
 #[derive(Debug, Args)]
@@ -36,22 +29,25 @@ Examples:
   modelfs mount ~/models --registry /srv/models --cache-size 200GiB
 
 Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a second signal closes \
-open files at once. Other users of the machine can read command lines: pass a registry URL that contains \
-credentials in MODELFS_REGISTRY.")]
+open files at once. Every flag but --background has a variable: MODELFS_CACHE_SIZE stands for --cache-size. \
+Other users of the machine can read command lines: pass a registry URL that contains credentials in \
+MODELFS_REGISTRY.")]
 pub struct Mount {
-    /// Folder to mount at
-    mountpoint: PathBuf,
+    /// Folder to mount at [env: MODELFS_MOUNTPOINT]
+    mountpoint: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
     /// Maximum size of the cache on disk [default: as before, at first 50GiB]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
     /// Let other users read the mount
-    #[arg(long)]
-    allow_other: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    allow_other: Option<bool>,
     /// Mount even if the folder is not empty: its content is hidden until the unmount
-    #[arg(long)]
-    allow_non_empty: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    allow_non_empty: Option<bool>,
     /// Return when the mount is ready, and serve in the background
     #[arg(long)]
     background: bool,
@@ -66,52 +62,88 @@ pub struct Mount {
     #[arg(long, value_name = "SIZE")]
     scrub_rate: Option<ByteSize>,
     /// Read cached files through the daemon, never by the kernel itself
-    #[arg(long)]
-    no_passthrough: bool,
-    /// Threads that take requests from the kernel
-    #[arg(long, value_name = "N", default_value_t = THREADS,
-        value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: u16,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    no_passthrough: Option<bool>,
+    /// Threads that take requests from the kernel [default: 4]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<u16>,
     /// How many times in a row the worker may die before it has served anything; then reads fail. 0:
-    /// no limit
-    #[arg(long, value_name = "N", default_value_t = MAX_RESTARTS)]
-    max_restarts: u32,
-    /// Replace the worker if it hangs for this long, also at its start; 0: never
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
-    hang_timeout: Duration,
+    /// no limit [default: 8]
+    #[arg(long, value_name = "N")]
+    max_restarts: Option<u32>,
+    /// Replace the worker if it hangs for this long, also at its start; 0: never [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    hang_timeout: Option<Duration>,
     /// As root: user that the worker becomes and that will own the cache folder [default: modelfs, if
     /// that user exists]
-    #[arg(long, value_name = "NAME|UID", conflicts_with = "keep_privileges")]
+    #[arg(long, value_name = "NAME|UID")]
     worker_user: Option<String>,
     /// Let the worker keep its user, its capabilities and access to all files of that user
-    #[arg(long)]
-    pub keep_privileges: bool,
-    /// The systemd unit that this runs as: the mount survives a restart of the unit
-    #[arg(long, value_name = "UNIT", env = "MODELFS_UNIT")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    keep_privileges: Option<bool>,
+    /// The systemd unit that this runs as: the mount survives a restart of the unit [env: MODELFS_UNIT]
+    #[arg(long, value_name = "UNIT")]
     unit: Option<String>,
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
-    match parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be longer than zero, or every read would fail".to_owned()),
-        other => other.map_err(|e| e.to_string()),
+    config::positive_duration(parse_duration(text).map_err(|e| e.to_string())?)
+}
+
+fn threads(text: &str) -> Result<u16, String> {
+    config::threads(config::ConfigValue::parse(text)?)
+}
+
+impl Mount {
+    /// What the command line gives.
+    fn layer(&self) -> Layer {
+        fn given<T: Clone>(name: &str, value: &Option<T>) -> Option<Setting<T>> {
+            value.clone().map(|value| Setting::argument(name, value))
+        }
+        Layer {
+            mountpoint: given("MOUNTPOINT", &self.mountpoint),
+            cache_size: given("--cache-size", &self.cache_size),
+            allow_other: given("--allow-other", &self.allow_other),
+            allow_non_empty: given("--allow-non-empty", &self.allow_non_empty),
+            catalog_ttl: given("--catalog-ttl", &self.catalog_ttl),
+            read_deadline: given("--read-deadline", &self.read_deadline),
+            scrub_rate: given("--scrub-rate", &self.scrub_rate),
+            no_passthrough: given("--no-passthrough", &self.no_passthrough),
+            threads: given("--threads", &self.threads),
+            max_restarts: given("--max-restarts", &self.max_restarts),
+            hang_timeout: given("--hang-timeout", &self.hang_timeout),
+            worker_user: given("--worker-user", &self.worker_user),
+            keep_privileges: given("--keep-privileges", &self.keep_privileges),
+            unit: given("--unit", &self.unit),
+            ..self.places.layer()
+        }
     }
 }
 
 /// Runs the command.
-pub async fn run(out: Out, args: Mount, inherited: supervisor::Inheritance) -> Result<(), Failure> {
+pub async fn run(
+    out: Out,
+    args: Mount,
+    verbosity: Verbosity,
+    inherited: supervisor::Inheritance,
+) -> Result<(), Failure> {
+    let config = settle(&args, verbosity);
+    logging::start_daemon(config.as_ref().ok().and_then(|config| config.log.as_ref()));
     if !background::is_child() {
-        let in_background = args.background;
-        let plan = plan(args)?;
-        if !in_background {
+        let config = config?;
+        if !args.background {
+            let plan = plan(config, false)?;
             return supervisor::run(plan, inherited, |ready| out.say(ready, ready_text)).await;
         }
-        let ready = blocking(move || background::start(&plan.root)).await?;
+        let root = plan(config, true)?.root;
+        let ready = blocking(move || background::start(&root)).await?;
         return out.say(&ready, ready_text);
     }
     let mut told = false;
     let serve = async || {
-        let plan = plan(args)?;
+        let plan = plan(config?, true)?;
         background::detach();
         supervisor::run(plan, inherited, |ready| {
             told = true;
@@ -130,27 +162,22 @@ pub async fn run(out: Out, args: Mount, inherited: supervisor::Inheritance) -> R
     }
 }
 
-fn mount_options(args: &Mount, mountpoint: PathBuf, protected: Vec<Protected>) -> MountOptions {
-    MountOptions {
-        mountpoint,
-        allow_other: args.allow_other,
-        allow_non_empty: args.allow_non_empty,
-        protected,
-        threads: args.threads.into(),
-        passthrough: !args.no_passthrough,
+/// The configuration of a mount: complete, and every path in it absolute. Relative paths are relative to
+/// this process's working directory.
+pub fn settle(args: &Mount, verbosity: Verbosity) -> Result<Config, Failure> {
+    let mut config = args::resolve(args.layer())?;
+    config.log = Some(logging::filter(config.log.as_ref(), verbosity));
+    let registry = args::registry(&config)?.ok_or_else(|| Failure::no_registry("mount"))?;
+    let cache = args::cache_root(&config)?;
+    if let Some(given) = &mut config.registry {
+        given.value = Address(registry);
     }
-}
-
-/// Where things are. Arguments may be relative to this process's working directory.
-pub fn locations(args: &Mount) -> Result<Locations, Failure> {
-    let registry = args.places.registry()?.ok_or_else(|| Failure::no_registry("mount"))?;
-    let cache = paths::cache_root(args.places.cache.cache_dir.as_deref())?;
-    Ok(Locations {
-        mountpoint: paths::absolute(&args.mountpoint)?,
-        log: args.background.then(|| paths::log_file(&cache)).transpose()?,
-        cache,
-        registry,
-    })
+    if let Some(given) = &mut config.mountpoint {
+        given.value = paths::absolute(&given.value)?;
+    }
+    let origin = config.cache_dir.map(|given| given.origin).unwrap_or_default();
+    config.cache_dir = Some(Setting { value: cache, origin });
+    Ok(config)
 }
 
 /// What no mount may hide. A home folder may contain the mount point; the cache and the registry may not be
@@ -169,45 +196,24 @@ fn protected(cache: &Path, registry: Option<&Path>) -> Vec<Protected> {
 }
 
 /// What the supervisor keeps up. The worker checks and reports the rest.
-fn plan(args: Mount) -> Result<supervisor::Plan, Failure> {
-    let Locations { mountpoint, cache, registry, log } = locations(&args)?;
-    wiring::check_registry(&registry)?;
-    let registry_folder = wiring::registry_folder(&registry);
-    let protected = protected(&cache, registry_folder.as_deref());
+fn plan(config: Config, in_background: bool) -> Result<supervisor::Plan, Failure> {
+    let places = wiring::places(&config)?;
+    wiring::check_registry(&places.registry)?;
+    let registry_folder = wiring::registry_folder(&places.registry);
+    let protected = protected(&places.cache, registry_folder.as_deref());
+    let worker_user = config.worker_user.as_ref().map(|user| user.value.as_str());
     Ok(supervisor::Plan {
-        mount: mount_options(&args, mountpoint, protected),
-        root: cache,
+        mount: wiring::mount_options(&config, places.mountpoint, protected),
         registry_folder,
-        registry,
-        log,
-        identity: Identity::of_worker(args.worker_user.as_deref(), args.keep_privileges)?,
-        quick_deaths: args.max_restarts,
-        hang_timeout: args.hang_timeout,
-        ends_with_terminal: !args.background && std::io::stderr().is_terminal(),
-        unit: args.unit.map(supervisor::Unit::new),
+        log_file: in_background.then(|| paths::log_file(&places.cache)).transpose()?,
+        identity: Identity::of_worker(worker_user, config.keep_privileges.value)?,
+        quick_deaths: config.max_restarts.value,
+        hang_timeout: config.hang_timeout.value,
+        ends_with_terminal: !in_background && std::io::stderr().is_terminal(),
+        unit: config.unit.as_ref().map(|unit| supervisor::Unit::new(unit.value.clone())),
+        root: places.cache,
+        config,
     })
-}
-
-/// What a worker serves, and how.
-pub fn worker_options(args: &Mount, locations: Locations) -> worker::Options {
-    let Locations { mountpoint, cache, registry, log } = locations;
-    let usual = FetchOptions::default();
-    let (read_deadline, catalog_ttl) = (args.read_deadline, args.catalog_ttl);
-    let fetch = FetchOptions {
-        read_deadline: read_deadline.unwrap_or(usual.read_deadline),
-        catalog_ttl: catalog_ttl.unwrap_or(usual.catalog_ttl),
-        ..usual
-    };
-    worker::Options {
-        // The supervisor mounts, and has checked the mount point.
-        mount: mount_options(args, mountpoint, Vec::new()),
-        root: cache,
-        registry,
-        limit: args.cache_size,
-        scrub_rate: args.scrub_rate.unwrap_or(scrub::RATE),
-        fetch,
-        log,
-    }
 }
 
 fn ready_text(ready: &Ready) -> String {

@@ -16,7 +16,6 @@ use crate::control::backend;
 use crate::control::client::Client;
 use crate::control::peer::Peer;
 use crate::error::{Failure, Kind};
-use crate::paths;
 
 /// How long a worker may take to make room before it is taken to hang.
 const HANGS: Duration = Duration::from_secs(8);
@@ -48,7 +47,7 @@ struct Restarted {
 
 /// Runs the command.
 pub async fn run(out: Out, args: Restart) -> Result<(), Failure> {
-    let root = paths::cache_root(args.cache.cache_dir.as_deref())?;
+    let root = args.cache.root()?;
     let nothing = || Failure::new(Kind::NotCached, "nothing is mounted");
     let holder = backend::holder(&root).await?.ok_or_else(nothing)?;
     let socket = holder.socket.ok_or_else(nothing)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use modelfs::manager::{Lookup, MountedPath, ProgressSink, Ref, no_progress};
 use modelfs::model::VersionRef;
 
-use super::args::Places;
+use super::args::{self, Places};
 use super::output::Out;
 use super::progress::Meter;
 use crate::control::backend::{self, Backend, IfAbsent};
@@ -30,10 +30,9 @@ pub struct Session {
 }
 
 impl Places {
-    /// The registry, if one was given; an empty variable counts as none.
-    pub fn registry(&self) -> Result<Option<String>, Failure> {
-        let given = self.registry.as_deref().filter(|r| !r.is_empty());
-        given.map(paths::registry).transpose()
+    /// The registry, if one was given.
+    fn registry(&self) -> Result<Option<String>, Failure> {
+        args::registry(&self.config()?)
     }
 
     /// The name of that registry in answers, without credentials.
@@ -61,8 +60,9 @@ impl Places {
         lookup: Lookup,
         if_absent: IfAbsent,
     ) -> Result<Session, Failure> {
-        let root = paths::cache_root(self.cache.cache_dir.as_deref())?;
-        let backend = Backend::open(&root, self.registry()?.as_deref(), lookup, if_absent).await?;
+        let config = self.config()?;
+        let (root, registry) = (args::cache_root(&config)?, args::registry(&config)?);
+        let backend = Backend::open(&root, registry.as_deref(), lookup, if_absent).await?;
         let mounted = match &backend {
             Backend::Local(_) => None,
             Backend::Daemon(_) => backend::holder(&root).await?.and_then(|h| h.mountpoint),

@@ -49,7 +49,7 @@ struct Unmounted {
 /// Runs the command.
 pub async fn run(out: Out, args: Unmount) -> Result<(), Failure> {
     let wanted = args.mountpoint.as_deref().map(paths::absolute).transpose()?;
-    let root = paths::cache_root(args.cache.cache_dir.as_deref())?;
+    let root = args.cache.root()?;
     let mountpoint = match (find(&root, wanted.as_deref()).await?, wanted) {
         (Some(socket), _) => end(&socket).await?,
         // The mount of a daemon that died or does not listen.

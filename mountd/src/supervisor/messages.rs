@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use modelfs::config::{Address, Config};
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Open, RequestNumber};
 use serde::{Deserialize, Serialize};
@@ -90,7 +91,7 @@ pub enum FromWorker {
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker {
     /// The mount's parameters. Attached: the store's lock, the control socket.
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     /// The store is free; take it.
     Begin,
     /// Open files, in as many messages as needed.
@@ -109,16 +110,15 @@ pub enum ToWorker {
     Retire,
 }
 
-/// The locations that the supervisor has resolved once; they mean the same to every worker, whatever
-/// its working directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a supervisor sends whose program is older than [`Welcome::config`]; the rest is in the arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Locations {
     /// The mount point.
     pub mountpoint: PathBuf,
     /// The cache folder.
     pub cache: PathBuf,
     /// The registry: a URL, or an absolute folder. It may hold credentials.
-    pub registry: String,
+    pub registry: Address,
     /// The log file, if any.
     pub log: Option<PathBuf>,
 }
@@ -137,8 +137,15 @@ pub struct Welcome {
     /// The user to switch to; none: stay the same user.
     #[serde(default)]
     pub user: Option<User>,
-    /// The locations; none: the supervisor's program does not send them, and the arguments apply.
+    /// The configuration, every path absolute; none: the supervisor's program is older, and the arguments
+    /// apply. It may hold credentials.
     #[serde(default)]
+    pub config: Option<Config>,
+    /// The log file, if any.
+    #[serde(default)]
+    pub log_file: Option<PathBuf>,
+    /// Of an older supervisor instead of `config`; never sent.
+    #[serde(default, skip_serializing)]
     pub locations: Option<Locations>,
     /// The registry's folder does not answer: a thread that looks at it may block for ever.
     #[serde(default)]

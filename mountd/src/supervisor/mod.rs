@@ -111,7 +111,7 @@ where
         since,
         ready: Some(ready),
         said_ready: None,
-        plan: Plan { root, ..plan },
+        plan: plan.with_root(root),
     };
     let end = this.watch(&mut signals, &mut inbox).await;
     if let Some(next) = this.machine.stop_replacing() {
@@ -258,14 +258,16 @@ where
                 Identity::Other(user) => Some(user.clone()),
                 Identity::Kept | Identity::Bare => None,
             },
-            locations: Some(self.plan.locations()),
+            config: Some(self.plan.config.clone()),
+            log_file: self.plan.log_file.clone(),
+            locations: None,
             registry_hangs,
             failed_restart: self.machine.failed_restart().map(str::to_owned),
         };
         match self.lock.share() {
             Ok(lock) => {
                 let beside = [lock.as_fd(), self.bound.listener()];
-                self.workers.send(worker, &ToWorker::Welcome(welcome), &beside);
+                self.workers.send(worker, &ToWorker::Welcome(Box::new(welcome)), &beside);
                 Event::Welcomed { lacks_registry: registry_hangs }
             }
             Err(error) => {

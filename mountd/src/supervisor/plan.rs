@@ -1,27 +1,27 @@
-//! A supervisor's configuration from the command line. Plain values, any thread; every path is
+//! What a supervisor keeps up, made of the configuration. Plain values, any thread; every path is
 //! absolute.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use modelfs::config::{Config, Setting};
 use modelfs_platform::MountOptions;
 
-use super::messages::Locations;
 use super::unit::Unit;
 use crate::identity::Identity;
 
 /// The mount to supervise.
 pub struct Plan {
+    /// The whole configuration, for workers.
+    pub config: Config,
     /// The mount options.
     pub mount: MountOptions,
     /// The cache folder.
     pub root: PathBuf,
-    /// The registry: a URL, or an absolute folder.
-    pub registry: String,
     /// The registry's folder, if it is one.
     pub registry_folder: Option<PathBuf>,
     /// The log file, if any.
-    pub log: Option<PathBuf>,
+    pub log_file: Option<PathBuf>,
     /// The identity of workers.
     pub identity: Identity,
     /// Number of quick deaths in a row after which reads fail; 0: no limit.
@@ -35,13 +35,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The locations, for a worker.
-    pub fn locations(&self) -> Locations {
-        Locations {
-            mountpoint: self.mount.mountpoint.clone(),
-            cache: self.root.clone(),
-            registry: self.registry.clone(),
-            log: self.log.clone(),
-        }
+    /// The same with the cache folder by another name: it may be found under a link once it exists.
+    pub fn with_root(mut self, root: PathBuf) -> Self {
+        let origin = self.config.cache_dir.map(|given| given.origin).unwrap_or_default();
+        self.config.cache_dir = Some(Setting { value: root.clone(), origin });
+        Self { root, ..self }
     }
 }

@@ -65,7 +65,8 @@ impl Program {
         self.proven.clone_from(&worker.program);
     }
 
-    /// Starts a worker with our own arguments; its messages go to `heard`.
+    /// Starts a worker; its messages go to `heard`. It has no arguments: its configuration is in the
+    /// welcome.
     fn start(
         &self,
         which: WhichProgram,
@@ -89,7 +90,6 @@ impl Program {
         let link = link.bounded(SEND_TIMEOUT).map_err(|e| failed(&self.path, e))?;
         let child = Command::new(&at)
             .arg0(&self.path)
-            .args(std::env::args_os().skip(1))
             .env(supervisor_link::VARIABLE, "1")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
