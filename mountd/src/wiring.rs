@@ -9,9 +9,9 @@ use std::time::Duration;
 use modelfs::base::units::ByteSize;
 use modelfs::config::Config;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::model::{Digest, VersionId};
+use modelfs::model::{Digest, SourceName, VersionId};
 use modelfs::registry::{Registry, RegistryError};
-use modelfs::store::{Store, StoreOptions};
+use modelfs::store::{Store, StoreError, StoreOptions};
 use modelfs_platform::{MountOptions, Protected};
 
 use crate::error::{Failure, Kind};
@@ -29,6 +29,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// The longest that [`first_catalog`] may take: by then the plain attempt has not connected for 10 s or has
 /// received nothing for 15.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(FIRST_ANSWER.as_secs() + 10 + 15);
+
+/// The format of the documents of every registry so far, as the index records it.
+const FORMAT: &str = "xprim";
 
 /// Where a mount has its parts. All paths are absolute.
 pub struct Places {
@@ -112,10 +115,15 @@ pub fn check_registry(name: &str) -> Result<(), Failure> {
 }
 
 /// A fetcher from a registry into a store. Must be called within the tokio runtime.
-pub fn fetcher(registry: Arc<dyn Registry>, store: &Store, options: &FetchOptions) -> Arc<Fetcher> {
-    let name = registry.name().to_owned();
-    let source = Source::new(&name, Some(registry), store.clone(), options);
-    Fetcher::new(Arc::new(source), store.clone(), options.clone())
+pub fn fetcher(
+    registry: Arc<dyn Registry>,
+    store: &Store,
+    options: &FetchOptions,
+) -> Result<Arc<Fetcher>, StoreError> {
+    let name = SourceName::of_address(registry.name());
+    store.uses(&name, registry.name(), FORMAT)?;
+    let source = Source::new(name, Some(registry), store.clone(), options);
+    Ok(Fetcher::new(Arc::new(source), store.clone(), options.clone()))
 }
 
 /// Makes sure that there is a catalog: the registry's, else the one last seen. Retries bridge an outage for

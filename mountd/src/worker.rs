@@ -166,7 +166,7 @@ async fn prepare(
     store: Store,
     takes_over: bool,
 ) -> Result<Parts, Failure> {
-    let fetcher = wiring::fetcher(registry.clone(), &store, &options.fetch);
+    let fetcher = wiring::fetcher(registry.clone(), &store, &options.fetch)?;
     let how = VfsOptions { passthrough: options.mount.passthrough };
     let vfs = match takes_over {
         true => Vfs::resume(fetcher.clone(), how).await,
@@ -185,7 +185,8 @@ async fn prepare(
 async fn report_waiting(source: &Source) -> Infallible {
     tokio::time::sleep(REPORT_AFTER).await;
     if let Some(wait) = source.waiting() {
-        let (registry, left) = (source.name(), wait.left.min(wiring::FIRST_CONTACT).as_secs());
+        let (registry, left) =
+            (source.name().as_str(), wait.left.min(wiring::FIRST_CONTACT).as_secs());
         tracing::warn!("waiting for {registry}, for at most {left}s more: {}", wait.why);
     }
     std::future::pending().await
@@ -220,7 +221,7 @@ async fn live(
         |what: &str, e: std::io::Error| Failure::new(Kind::General, format!("{what}: {e}"));
     let ready = Ready {
         daemon: status.clone(),
-        registry: fetcher.source().name().to_owned(),
+        registry: fetcher.source().name().to_string(),
         trouble: fetcher.source().trouble(),
     };
     let daemon =

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
-use modelfs::model::{Digest, HashAlgorithm, VersionRef};
+use modelfs::model::{Digest, HashAlgorithm, SourceName, VersionRef};
 use modelfs::registry::{Cut, Memory};
 use modelfs::store::{Store, StoreOptions};
 use modelfs::vfs::{Vfs, VfsOptions};
@@ -86,7 +86,7 @@ impl Bench {
         };
         let (vfs, fetcher) = runtime.block_on(async {
             let source = Source::new(
-                "memory",
+                SourceName::of_address("memory"),
                 Some(Arc::clone(&registry) as Arc<dyn modelfs::registry::Registry>),
                 store.clone(),
                 &options,

@@ -180,7 +180,7 @@ impl Fetcher {
         priority: Priority,
     ) -> Vec<Claim> {
         let what = manifest.object(object);
-        let key = FlightKey { source: self.source.key(), object: ObjectKey::of(what) };
+        let key = FlightKey { source: self.source.name().clone(), object: ObjectKey::of(what) };
         let claims = self.transfers.table.claim(key, leaves, priority);
         for claim in claims.iter().filter(|r| r.new) {
             let (this, manifest, flight) = (self.clone(), manifest.clone(), claim.flight.clone());

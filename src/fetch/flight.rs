@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::dynamic_priority::{DynamicPriority, Priority};
 use super::error::FetchError;
-use crate::model::{Check, Digest, Object};
+use crate::model::{Check, Digest, Object, SourceName};
 
 /// Identity of an object to fetch: the digest that is checked, the kind of check, and the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ impl ObjectKey {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FlightKey {
     /// The name of the source.
-    pub source: Arc<str>,
+    pub source: SourceName,
     /// The object.
     pub object: ObjectKey,
 }
@@ -268,7 +268,7 @@ mod tests {
     fn flight(leaves: Range<u64>) -> Arc<Flight> {
         let digest = Digest::from_bytes([1; 32]);
         let object = ObjectKey::of(&Object::new(digest, 1000, Check::Whole));
-        let key = FlightKey { source: "a".into(), object };
+        let key = FlightKey { source: SourceName::of_address("a"), object };
         Arc::new(Flight::new(key, leaves, Priority::Prefetch))
     }
 

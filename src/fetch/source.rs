@@ -16,7 +16,7 @@ use super::options::FetchOptions;
 use super::rate_limit::RateLimit;
 use crate::base::weighted::Weighted;
 use crate::model::hash;
-use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest, VersionId};
+use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest, SourceName, VersionId};
 use crate::registry::{
     Listing, ManifestDocument, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait,
     Waits, read_catalog, read_manifest,
@@ -36,8 +36,7 @@ const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
 /// A configured registry.
 pub struct Source {
-    /// Shared with flight keys.
-    name: Arc<str>,
+    name: SourceName,
     registry: Option<Arc<dyn Registry>>,
     /// The registry with retries, for documents.
     patient: Option<Arc<dyn Registry>>,
@@ -88,7 +87,7 @@ pub type CatalogChange = (Arc<Catalog>, Arc<Catalog>);
 impl Source {
     /// `registry` = `None`: only what the index holds of the source called `name`.
     pub fn new(
-        name: &str,
+        name: SourceName,
         registry: Option<Arc<dyn Registry>>,
         store: Store,
         options: &FetchOptions,
@@ -98,9 +97,9 @@ impl Source {
             let retrying = Retrying::new(r, RetryPolicy::default(), options.read_deadline);
             Arc::new(retrying.listed_in(waits.clone())) as Arc<dyn Registry>
         });
-        store.uses(name, Formats { listed, blobs });
+        store.reads(&name, Formats { listed, blobs });
         Self {
-            name: name.into(),
+            name,
             registry,
             patient,
             store,
@@ -114,14 +113,9 @@ impl Source {
         }
     }
 
-    /// The registry's name, without credentials; its key in the index.
-    pub fn name(&self) -> &str {
+    /// Its name: its key in the index.
+    pub fn name(&self) -> &SourceName {
         &self.name
-    }
-
-    /// The shared name.
-    pub(super) fn key(&self) -> Arc<str> {
-        self.name.clone()
     }
 
     /// Maximum age of the catalog before the registry is asked again.
@@ -286,7 +280,7 @@ impl Source {
         if before.left_out() != catalog.left_out()
             && let Some(first) = catalog.left_out().first.first()
         {
-            let (registry, count) = (self.name(), catalog.left_out().count);
+            let (registry, count) = (self.name().as_str(), catalog.left_out().count);
             tracing::warn!(registry, count, first, "{LEFT_OUT}");
         }
         let change = (before != catalog).then_some((before, catalog));
@@ -319,7 +313,7 @@ impl Source {
         if let Some((catalog, validator)) = loaded {
             if let Some(first) = catalog.left_out().first.first() {
                 // Not new: logged by the daemon only, printed by no command.
-                let (registry, count) = (self.name(), catalog.left_out().count);
+                let (registry, count) = (self.name().as_str(), catalog.left_out().count);
                 tracing::info!(registry, count, first, "{LEFT_OUT}");
             }
             let mut state = self.state();

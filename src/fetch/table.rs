@@ -84,12 +84,12 @@ mod tests {
     use super::*;
     use crate::fetch::FetchError;
     use crate::fetch::flight::{LeafBytes, ObjectKey, Outcome};
-    use crate::model::{Check, Digest, Object};
+    use crate::model::{Check, Digest, Object, SourceName};
 
     fn key() -> FlightKey {
         let digest = Digest::from_bytes([1; 32]);
         let object = ObjectKey::of(&Object::new(digest, 1000, Check::Whole));
-        FlightKey { source: "a".into(), object }
+        FlightKey { source: SourceName::of_address("a"), object }
     }
 
     fn flight(table: &FlightTable, leaves: Range<u64>) -> Arc<Flight> {
@@ -115,7 +115,7 @@ mod tests {
     fn the_same_object_of_another_source_has_its_own_flight() {
         let table = FlightTable::default();
         let first = flight(&table, 0..4);
-        let other = FlightKey { source: "b".into(), ..key() };
+        let other = FlightKey { source: SourceName::of_address("b"), ..key() };
         let claims = table.claim(other, 0..4, Priority::Demand);
         assert!(claims.len() == 1 && claims[0].new);
         assert_eq!(first.urgency.get(), Priority::Prefetch, "not even hurried by it");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ManagerError;
 use super::lookup::{FoundVersion, ResolvedVersion};
 use super::reference::Ref;
-use crate::model::{Digest, VersionRef};
+use crate::model::{Digest, SourceName, VersionRef};
 use crate::store::Store;
 
 /// One version in a list.
@@ -37,7 +37,7 @@ pub struct ListedVersion {
 }
 
 /// Who pinned what: owners by registry and version.
-pub struct Owners(HashMap<(String, VersionRef), Vec<String>>);
+pub struct Owners(HashMap<(SourceName, VersionRef), Vec<String>>);
 
 impl Owners {
     /// Of all pins of a store.
@@ -63,10 +63,10 @@ impl ListedVersion {
     }
 
     fn new(found: &FoundVersion, size: Option<(u64, u64)>, owners: &Owners) -> Self {
-        let registry = found.source.name().to_owned();
+        let source = found.source.name();
         let (total, cached) = size.unzip();
         let alias = found.entry.as_ref().and_then(|e| e.alias_of.as_ref());
-        let pinned_by = owners.0.get(&(registry.clone(), found.version.clone()));
+        let pinned_by = owners.0.get(&(source.clone(), found.version.clone()));
         Self {
             reference: (&found.version).into(),
             hash: found.hash,
@@ -76,7 +76,7 @@ impl ListedVersion {
             offered: found.entry.is_some(),
             alias_of: alias.map(|n| n.as_str().to_owned()),
             pinned_by: pinned_by.cloned().unwrap_or_default(),
-            registry,
+            registry: source.to_string(),
         }
     }
 }

@@ -85,9 +85,9 @@ fn sources(manager: &Manager) -> Result<Vec<Arc<Source>>, ManagerError> {
 fn all_sources(manager: &Manager) -> Result<Vec<Arc<Source>>, ManagerError> {
     let mut sources: Vec<_> = manager.source().into_iter().cloned().collect();
     for name in manager.store().sources()? {
-        if sources.first().is_none_or(|s| s.name() != name) {
+        if sources.first().is_none_or(|s| *s.name() != name) {
             let (store, options) = (manager.store().clone(), manager.fetch_options());
-            sources.push(Arc::new(Source::new(&name, None, store, options)));
+            sources.push(Arc::new(Source::new(name, None, store, options)));
         }
     }
     Ok(sources)
@@ -162,8 +162,8 @@ pub async fn find(
         (Some(one), None) => Ok(one),
         (Some(a), Some(b)) => Err(ManagerError::Ambiguous {
             version: version.clone(),
-            first: a.source.name().to_owned(),
-            second: b.source.name().to_owned(),
+            first: a.source.name().to_string(),
+            second: b.source.name().to_string(),
         }),
         (None, _) => Err(not_found(manager, version, lookup, seen)),
     }
@@ -180,7 +180,7 @@ fn not_found(
     let suggestions = suggestions.unwrap_or_default();
     match (manager.source(), seen) {
         (Some(_), Some((source, _))) => {
-            let registry = source.name().to_owned();
+            let registry = source.name().to_string();
             match source.trouble() {
                 // It may have it by now.
                 Some(reason) if lookup == Lookup::Online => {

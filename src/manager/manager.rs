@@ -115,7 +115,7 @@ impl Manager {
     /// The request that is being waited for at this moment, and the registry that it went to.
     pub fn waiting(&self) -> Option<(String, Waiting)> {
         let source = self.source.as_ref()?;
-        Some((source.name().to_owned(), source.waiting()?.into()))
+        Some((source.name().to_string(), source.waiting()?.into()))
     }
 
     /// Makes everything durable that was done so far.

@@ -88,7 +88,7 @@ impl Command for Pin {
             remember(store, &version.found)?;
             let blobs = version.blobs();
             let pin = store::Pin {
-                source: version.found.source.name().to_owned(),
+                source: version.found.source.name().clone(),
                 version: reference,
                 hash: version.found.hash,
                 owner: self.owner.clone(),
@@ -119,7 +119,7 @@ impl Command for Unpin {
             // A pin remembers its registry, so none has to be asked.
             let configured = manager.source().map(|s| s.name());
             let ours = |p: &store::Pin| {
-                p.version == version && configured.is_none_or(|name| p.source == name)
+                p.version == version && configured.is_none_or(|name| p.source == *name)
             };
             let (mine, others): (Vec<_>, Vec<_>) =
                 store.pins()?.into_iter().filter(ours).partition(|p| p.owner == self.owner);

@@ -35,6 +35,6 @@ impl From<&Pin> for PinInfo {
 /// The pins of one version of one registry.
 pub fn pins_of(store: &Store, found: &FoundVersion) -> Result<Vec<PinInfo>, ManagerError> {
     let pins = store.pins()?.into_iter();
-    let ours = pins.filter(|p| p.source == found.source.name() && p.version == found.version);
+    let ours = pins.filter(|p| p.source == *found.source.name() && p.version == found.version);
     Ok(ours.map(|p| PinInfo::from(&p)).collect())
 }

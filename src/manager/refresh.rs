@@ -47,7 +47,7 @@ impl Command for Refresh {
         let catalog = source.catalog().await?;
         match source.trouble() {
             Some(reason) => Err(ManagerError::CatalogUnavailable { reason }),
-            None => Ok(difference(source.name(), &before.unwrap_or_default(), &catalog)),
+            None => Ok(difference(source.name().as_str(), &before.unwrap_or_default(), &catalog)),
         }
     }
 }

@@ -104,7 +104,7 @@ fn registry_status(manager: &Manager) -> Result<Option<RegistryStatus>, ManagerE
     let age = checked.and_then(|at| SystemTime::now().duration_since(at).ok());
     let catalog = source.catalog_now();
     Ok(Some(RegistryStatus {
-        name: source.name().to_owned(),
+        name: source.name().to_string(),
         versions: catalog.as_ref().map(|c| c.len()),
         left_out: catalog.and_then(|c| left_out(&c)),
         catalog_age_seconds: age.map(|a| a.as_secs()),

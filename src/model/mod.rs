@@ -12,6 +12,7 @@ mod manifest;
 mod name;
 mod object;
 mod reference;
+mod source_name;
 pub mod tensors;
 pub mod trace;
 
@@ -27,3 +28,4 @@ pub use manifest::{
 pub use name::{FilePath, Name, NameError};
 pub use object::{Check, Locator, MAX_LEAF, MIN_LEAF, Object};
 pub use reference::{ModelRef, ReferenceError, VersionRef, written};
+pub use source_name::{SourceName, SourceNameError};

@@ -15,8 +15,9 @@ use super::disk::{Disk, RealDisk};
 use super::engine::core::Core;
 use super::engine::index_growth::PER_DOCUMENT;
 use super::engine::reserve::{self, Reservation};
-use super::engine::{background, open, pins, verify};
+use super::engine::{background, open, pins, sources, verify};
 use super::error::StoreError;
+use super::index::sources as source_rows;
 use super::index::{Durability, garbage, names, rows};
 use super::local_copies;
 use super::state::collector::{Formats, NodesInUse};
@@ -25,7 +26,7 @@ use super::types::{
 };
 use crate::base::units::ByteSize;
 use crate::base::{Clock, ObjectRange, SystemClock};
-use crate::model::{BlobLayout, ContentKey, Digest, VersionRef};
+use crate::model::{BlobLayout, ContentKey, Digest, SourceName, VersionRef};
 
 /// Nodes made in one transaction: a large catalog's log stays small beside a small cache.
 const NODES: usize = 2048;
@@ -211,7 +212,7 @@ impl Store {
     /// Lets go. Returns whether the owner had pinned it (any hash) and who else still does.
     pub fn unpin(
         &self,
-        source: &str,
+        source: &SourceName,
         version: &VersionRef,
         owner: &str,
     ) -> Result<(bool, Vec<String>), StoreError> {
@@ -262,9 +263,15 @@ impl Store {
         Ok(out)
     }
 
-    /// A source is in use, and its documents are read so: before anything of the index is forgotten,
-    /// it is looked up in them whether something needs it.
-    pub fn uses(&self, source: &str, formats: Formats) {
+    /// A source is used, which is at this URL or folder now and has documents of this format. Before
+    /// anything else is asked of it: what was kept under its address alone becomes known under its name.
+    pub fn uses(&self, source: &SourceName, url: &str, format: &str) -> Result<(), StoreError> {
+        sources::uses(self.core(), source, url, format)
+    }
+
+    /// The documents of a source are read so: before anything of the index is forgotten, it is looked up
+    /// in them whether something needs it.
+    pub fn reads(&self, source: &SourceName, formats: Formats) {
         self.core().collector.lock().add_source(source, formats);
     }
 
@@ -284,24 +291,31 @@ impl Store {
     }
 
     /// A source's catalog as last seen.
-    pub fn saved_catalog(&self, source: &str) -> Result<Option<SavedCatalog>, StoreError> {
+    pub fn saved_catalog(&self, source: &SourceName) -> Result<Option<SavedCatalog>, StoreError> {
         self.core().index.read(|c| names::catalog(c, source))
     }
 
     /// When a source's catalog was last known to be right; none if there is none.
-    pub fn catalog_last_checked(&self, source: &str) -> Result<Option<SystemTime>, StoreError> {
+    pub fn catalog_last_checked(
+        &self,
+        source: &SourceName,
+    ) -> Result<Option<SystemTime>, StoreError> {
         self.core().index.read(|c| names::checked(c, source))
     }
 
     /// Keeps a source's catalog, in place of the one before.
-    pub fn save_catalog(&self, source: &str, catalog: &SavedCatalog) -> Result<(), StoreError> {
+    pub fn save_catalog(
+        &self,
+        source: &SourceName,
+        catalog: &SavedCatalog,
+    ) -> Result<(), StoreError> {
         let before = self.core().index.read(|c| names::catalog_len(c, source))?;
         let grows = (catalog.body.len() as u64 + PER_DOCUMENT).saturating_sub(before);
         self.save(grows, |tx| names::set_catalog(tx, source, catalog))
     }
 
     /// Notes that the saved catalog is still right.
-    pub fn catalog_checked(&self, source: &str, at: SystemTime) -> Result<(), StoreError> {
+    pub fn catalog_checked(&self, source: &SourceName, at: SystemTime) -> Result<(), StoreError> {
         self.core().write_index(Durability::Normal, |tx| names::set_checked(tx, source, at))
     }
 
@@ -349,7 +363,7 @@ impl Store {
     }
 
     /// The ids of these, in order; made if new, many in one transaction.
-    pub fn nodes(&self, source: &str, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
+    pub fn nodes(&self, source: &SourceName, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
         let mut out = Vec::with_capacity(keys.len());
         for keys in keys.chunks(NODES) {
             out.extend(self.some_nodes(source, keys)?);
@@ -357,7 +371,7 @@ impl Store {
         Ok(out)
     }
 
-    fn some_nodes(&self, source: &str, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
+    fn some_nodes(&self, source: &SourceName, keys: &[NodeKey]) -> Result<Vec<NodeId>, StoreError> {
         let find = |c: &rusqlite::Connection| {
             keys.iter().map(|k| names::find_node(c, source, k)).collect::<Result<Vec<_>, _>>()
         };
@@ -380,17 +394,20 @@ impl Store {
     }
 
     /// What an id stands for, and in which source.
-    pub fn node(&self, id: NodeId) -> Result<Option<(String, NodeKey)>, StoreError> {
+    pub fn node(&self, id: NodeId) -> Result<Option<(SourceName, NodeKey)>, StoreError> {
         self.core().index.read(|c| names::node(c, id))
     }
 
     /// The sources that the index knows anything of: a catalog, versions or pins. In order.
-    pub fn sources(&self) -> Result<Vec<String>, StoreError> {
-        self.core().index.read(names::sources)
+    pub fn sources(&self) -> Result<Vec<SourceName>, StoreError> {
+        self.core().index.read(source_rows::sources)
     }
 
     /// Versions of a source that the index has nodes for: what may be cached.
-    pub fn known_versions(&self, source: &str) -> Result<Vec<(VersionRef, Digest)>, StoreError> {
+    pub fn known_versions(
+        &self,
+        source: &SourceName,
+    ) -> Result<Vec<(VersionRef, Digest)>, StoreError> {
         self.core().index.read(|c| names::versions(c, source))
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::base::units::ByteSize;
-use crate::model::{ContentKey, Digest, VersionRef};
+use crate::model::{ContentKey, Digest, SourceName, VersionRef};
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ pub struct SavedCatalog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
     /// The source of the version.
-    pub source: String,
+    pub source: SourceName,
     /// What is pinned.
     pub version: VersionRef,
     /// The SHA-256 of its manifest when it was pinned.

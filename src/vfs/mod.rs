@@ -93,7 +93,7 @@ impl Vfs {
         let in_use: Arc<dyn NodesInUse> = lookup_counts.clone();
         store.asks(Arc::downgrade(&in_use));
         let metadata = Arc::new(MetadataCache::new(Arc::clone(&source), store.clone()));
-        let nodes = Nodes::new(store, source.name().to_owned());
+        let nodes = Nodes::new(store, source.name().clone());
         let names = Arc::new(Namespace::new(Arc::clone(&metadata), nodes));
         let (tell, listen) = mpsc::unbounded_channel();
         let poke = Arc::new(Poke::default());

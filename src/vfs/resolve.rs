@@ -12,6 +12,7 @@ use lru::LruCache;
 use super::errors::of_store;
 use super::sync::lock;
 use super::types::VfsError;
+use crate::model::SourceName;
 use crate::store::{NodeId, NodeKey, Store};
 
 /// Maximum number of rows in memory: those of a large catalog, about 200 bytes each, 13 MiB at most.
@@ -20,7 +21,7 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 /// The rows of one source.
 pub(super) struct Nodes {
     store: Store,
-    source: String,
+    source: SourceName,
     kept: Mutex<Kept>,
 }
 
@@ -33,7 +34,7 @@ struct Kept {
 
 impl Nodes {
     /// The rows of the source called `source`.
-    pub(super) fn new(store: Store, source: String) -> Self {
+    pub(super) fn new(store: Store, source: SourceName) -> Self {
         let (ids, keys) = (LruCache::new(KEPT), LruCache::new(KEPT));
         let kept = Kept { collections: store.collections(), ids, keys };
         Self { store, source, kept: Mutex::new(kept) }

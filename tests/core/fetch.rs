@@ -8,7 +8,7 @@ use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchError, Source};
 use modelfs::model::hash::sha256;
-use modelfs::model::{Digest, FileIx, HashAlgorithm};
+use modelfs::model::{Digest, FileIx, HashAlgorithm, SourceName};
 use modelfs::registry::{Call, Fault, Registry, RegistryError, When};
 use modelfs::store::{Pin, StoreError};
 use modelfs_test_support::bytes;
@@ -237,7 +237,7 @@ async fn with_everything_pinned_reads_go_through_memory() {
     let manifest = rig.manifest(&hash).await;
     rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
     let pin = Pin {
-        source: "memory://a".to_owned(),
+        source: SourceName::of_address("memory://a"),
         version: "org/net@v1".parse().expect("a reference"),
         hash,
         owner: "test".to_owned(),
@@ -287,7 +287,7 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
     assert!(source.trouble().is_some());
     // The next run starts without the registry, on what the index kept.
     let next = Source::new(
-        "memory://a",
+        SourceName::of_address("memory://a"),
         Some(rig.faulty.clone() as Arc<dyn Registry>),
         rig.store.clone(),
         &options(),
@@ -298,7 +298,8 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
     let manifest =
         Arc::new(next).manifest(&hash).await.expect("the manifest was kept too, or is asked for");
     assert_eq!(manifest.total(), 1000);
-    let nobody = Source::new("memory://b", None, rig.store.clone(), &options());
+    let nobody =
+        Source::new(SourceName::of_address("memory://b"), None, rig.store.clone(), &options());
     assert!(matches!(nobody.catalog().await, Err(FetchError::NotKnown { .. })));
 }
 

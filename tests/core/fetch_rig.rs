@@ -8,7 +8,7 @@ use modelfs::base::units::ByteSize;
 use modelfs::base::{FileRange, SystemClock};
 use modelfs::fetch::{CachedFile, FetchError, FetchOptions, Fetcher, Source};
 use modelfs::model::hash::sha256;
-use modelfs::model::{Digest, FileIx, HashAlgorithm, Manifest};
+use modelfs::model::{Digest, FileIx, HashAlgorithm, Manifest, SourceName};
 use modelfs::registry::{Faulty, Memory};
 use modelfs::store::{Disk, RealDisk, Store, StoreOptions};
 use tempfile::TempDir;
@@ -55,7 +55,12 @@ impl Rig {
     fn on(dir: TempDir, store: Store, name: &str, options: FetchOptions) -> Self {
         let memory = Arc::new(Memory::new(name));
         let faulty = Arc::new(Faulty::new(memory.clone()));
-        let source = Source::new(name, Some(faulty.clone()), store.clone(), &options);
+        let source = Source::new(
+            SourceName::of_address(name),
+            Some(faulty.clone()),
+            store.clone(),
+            &options,
+        );
         let fetcher = Fetcher::new(Arc::new(source), store.clone(), options);
         Self { dir, store, memory, faulty, fetcher }
     }

@@ -124,7 +124,7 @@ impl World {
         let keys = (0..manifest.files().len() as u32).map(FileIx);
         let keys = keys.filter(|f| manifest.file(*f).len > 0).map(|f| manifest.layout(f).key());
         let pin = Pin {
-            source: source.name().to_owned(),
+            source: source.name().clone(),
             version: reference,
             hash: manifest.hash(),
             owner: "test".to_owned(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::model::hash::sha256;
-use modelfs::model::{Check, Digest, FileIx, Manifest, Object, VersionId};
+use modelfs::model::{Check, Digest, FileIx, Manifest, Object, SourceName, VersionId};
 use modelfs::registry::transport::{Address, Folder, Http, MemoryTransport, Timeouts, Transport};
 use modelfs::registry::xprim::{CATALOG, Xprim};
 use modelfs::registry::{
@@ -375,7 +375,12 @@ async fn an_outage_is_bridged_by_asking_again() {
 /// The manifest of the published model, as a daemon with an empty cache learns of it.
 async fn learned(url: &str, cache: &Path) -> (Arc<Fetcher>, Arc<Manifest>) {
     let (options, store) = (FetchOptions::default(), Store::open(StoreOptions::at(cache)).unwrap());
-    let source = Arc::new(Source::new(url, Some(open(url).unwrap()), store.clone(), &options));
+    let source = Arc::new(Source::new(
+        SourceName::of_address(url),
+        Some(open(url).unwrap()),
+        store.clone(),
+        &options,
+    ));
     let catalog = source.catalog().await.unwrap();
     let hash = catalog.version("org", "net", "v1").unwrap().hash;
     let manifest = source.manifest(&hash).await.unwrap();

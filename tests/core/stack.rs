@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::model::SourceName;
 use modelfs::publish::{PublishRequest, publish};
 use modelfs::store::{Store, StoreOptions};
 use modelfs::vfs::{Answer, Attr, Handle, Ino, Kind, Vfs, VfsError, VfsOptions};
@@ -89,8 +90,8 @@ impl Stack {
             let registry =
                 modelfs::registry::open(folder.to_str().expect("UTF-8")).expect("a folder");
             let layers = self.runtime.block_on(async {
-                let name = registry.name().to_owned();
-                let source = Arc::new(Source::new(&name, Some(registry), store.clone(), &options));
+                let name = SourceName::of_address(registry.name());
+                let source = Arc::new(Source::new(name, Some(registry), store.clone(), &options));
                 let fetcher = Fetcher::new(source, store.clone(), options);
                 let vfs = Vfs::new(fetcher.clone(), VfsOptions { passthrough: true });
                 Layers { store, fetcher: fetcher.clone(), vfs: vfs.await.expect("a catalog") }

@@ -15,7 +15,7 @@ use modelfs::base::units::ByteSize;
 use modelfs::publish::{PublishRequest, publish};
 use modelfs_test_support::{FsKind, LoopFs, ModelDir, bytes};
 
-use crate::disk_power_rig::{Chance, Life, Power, Promise, Rig};
+use crate::disk_power_rig::{Chance, Life, Power, Promise, Rig, source};
 use crate::harness::Place;
 
 /// The longest time from the beginning of the work to the cut.
@@ -186,7 +186,7 @@ fn pin(rig: &Rig, life: &Life, power: &Power, mut chance: Chance) {
             }
         } else {
             set(n, None, false);
-            let gone = life.store.unpin("registry", &model.version, "me").map_err(Into::into);
+            let gone = life.store.unpin(&source(), &model.version, "me").map_err(Into::into);
             if power.fine(gone).is_none() {
                 return;
             }

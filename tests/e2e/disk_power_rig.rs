@@ -13,7 +13,7 @@ use std::time::Duration;
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Source};
-use modelfs::model::{ContentKey, FileIx, Manifest, VersionRef};
+use modelfs::model::{ContentKey, FileIx, Manifest, SourceName, VersionRef};
 use modelfs::store::{Pin, ReadState, Store, StoreError, StoreOptions};
 use modelfs_test_support::{ModelDir, TestRegistry, bytes};
 use tokio::runtime::Runtime;
@@ -63,6 +63,11 @@ pub struct Model {
     pub files: Vec<Vec<u8>>,
 }
 
+/// The source of every model.
+pub fn source() -> SourceName {
+    SourceName::of_address("registry")
+}
+
 impl Model {
     pub fn keys(&self) -> Vec<ContentKey> {
         self.indexes().map(|ix| self.manifest.layout(ix).key()).collect()
@@ -74,7 +79,7 @@ impl Model {
 
     pub fn pin(&self) -> Pin {
         Pin {
-            source: "registry".into(),
+            source: source(),
             version: self.version.clone(),
             hash: self.manifest.hash(),
             owner: "me".into(),
@@ -124,7 +129,7 @@ impl Life {
         let options = FetchOptions { read_deadline: Duration::from_secs(20), ..Default::default() };
         let registry = modelfs::registry::open(folder.to_str().expect("UTF-8")).expect("a folder");
         let _within = runtime.enter();
-        let source = Source::new("registry", Some(registry), store.clone(), &options);
+        let source = Source::new(source(), Some(registry), store.clone(), &options);
         let fetcher = Fetcher::new(Arc::new(source), store.clone(), options);
         drop(_within);
         Ok(Self { runtime: Some(runtime), fetcher, store })

@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use modelfs::model::{Digest, Name, SourceName, VersionRef};
+use modelfs::store::{NodeKey, Store, StoreOptions};
 use modelfs_test_support::Server;
 use serde_json::Value;
 
@@ -90,8 +92,18 @@ fn assert_cached_bytes(place: &Place, daemon: &Daemon<'_>, expected: &Value) {
 
 #[test]
 fn a_cache_of_an_earlier_program_is_taken_over_and_nothing_is_fetched_twice() {
+    taken_over("schema-2.tar.gz");
+}
+
+#[test]
+fn a_cache_of_the_program_before_sources_had_names_is_taken_over_and_nothing_is_fetched_twice() {
+    taken_over("schema-4.tar.gz");
+}
+
+/// Everything of the cache of an earlier program is used as it is.
+fn taken_over(archive: &str) {
     let place = Place::new();
-    let expected = unpack(&place, "schema-2.tar.gz");
+    let expected = unpack(&place, archive);
     let server = Server::start(&place.registry());
 
     server.go_away();
@@ -133,4 +145,48 @@ fn a_cache_of_an_earlier_program_is_taken_over_and_nothing_is_fetched_twice() {
     assert_same_inodes(&daemon, &expected);
     daemon.stop();
     assert!(place.ok(["verify"]).contains("no damage found"));
+}
+
+#[test]
+fn a_source_of_an_earlier_cache_that_gets_a_name_keeps_its_pins_and_inode_numbers() {
+    let place = Place::new();
+    let expected = unpack(&place, "schema-4.tar.gz");
+    let url = "http://models.test";
+    let hub = SourceName::configured("hub").expect("a name");
+    let store = Store::open(StoreOptions::at(place.path("cache"))).expect("opens");
+    let unnamed = SourceName::of_address(url);
+    assert_eq!(store.sources().expect("reads"), std::slice::from_ref(&unnamed));
+    let versions = store.known_versions(&unnamed).expect("reads");
+    let keys: Vec<NodeKey> =
+        versions.iter().map(|(version, hash)| node_key(version, *hash)).collect();
+    let numbers = store.nodes(&unnamed, &keys).expect("reads");
+    assert_eq!(versions.len(), 3);
+
+    store.uses(&hub, url, "xprim").expect("renames");
+    assert_eq!(store.sources().expect("reads"), std::slice::from_ref(&hub));
+    assert_eq!(store.known_versions(&hub).expect("reads"), versions);
+    assert_eq!(store.nodes(&hub, &keys).expect("reads"), numbers);
+    let pins = store.pins().expect("reads");
+    assert!(pins.iter().all(|pin| pin.source == hub));
+    let mut pins: Vec<Value> = pins
+        .iter()
+        .map(|pin| {
+            let VersionRef { model, version } = &pin.version;
+            let names = [model.group.as_str(), model.model.as_str(), version.as_str(), &pin.owner];
+            serde_json::json!(names)
+        })
+        .collect();
+    pins.sort_by_key(ToString::to_string);
+    assert_eq!(Value::from(pins), expected["pins"]);
+}
+
+fn node_key(version: &VersionRef, hash: Digest) -> NodeKey {
+    let VersionRef { model, version } = version;
+    let text = |name: &Name| name.as_str().into();
+    NodeKey::Version {
+        group: text(&model.group),
+        model: text(&model.model),
+        version: text(version),
+        hash,
+    }
 }

@@ -12,6 +12,7 @@ use modelfs::fetch::{FetchOptions, Source};
 use modelfs::manager::{
     AbsentCache, GetStatus, Lookup, Manager, ProgressSink, Waiting, no_progress,
 };
+use modelfs::model::SourceName;
 use modelfs::store::{Holder, Store, StoreError};
 
 use super::client::Client;
@@ -199,8 +200,9 @@ async fn local(
     Ok(match registry {
         None => manager,
         Some(registry) if lookup == Lookup::Offline => {
-            manager.with_source(Arc::new(Source::new(registry.name(), None, store, &options)))
+            let name = SourceName::of_address(registry.name());
+            manager.with_source(Arc::new(Source::new(name, None, store, &options)))
         }
-        Some(registry) => manager.with_fetcher(wiring::fetcher(registry, &store, &options)),
+        Some(registry) => manager.with_fetcher(wiring::fetcher(registry, &store, &options)?),
     })
 }

@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use super::core::Core;
 use super::index_growth::{PER_DOCUMENT, try_promise};
-use crate::model::Digest;
+use crate::model::{Digest, SourceName};
 use crate::store::error::StoreError;
-use crate::store::index::{Durability, garbage, names};
+use crate::store::index::{Durability, garbage, names, sources};
 use crate::store::state::collector::{Collector, NodesInUse};
 use crate::store::types::{NodeId, NodeKey};
 
@@ -32,18 +32,18 @@ struct Listed {
     names: HashSet<u64>,
     hashes: HashSet<Digest>,
     /// Sources whose catalog could not be read: all of theirs stays.
-    unread: HashSet<String>,
+    unread: HashSet<SourceName>,
 }
 
 impl Listed {
-    fn add(&mut self, source: &str, key: &NodeKey) {
+    fn add(&mut self, source: &SourceName, key: &NodeKey) {
         self.names.insert(self.state.hash_one((source, key)));
         if let NodeKey::Version { hash, .. } = key {
             self.hashes.insert(*hash);
         }
     }
 
-    fn has(&self, source: &str, key: &NodeKey) -> bool {
+    fn has(&self, source: &SourceName, key: &NodeKey) -> bool {
         self.unread.contains(source) || self.names.contains(&self.state.hash_one((source, key)))
     }
 }
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
                         NodeKey::Version { hash, .. } => {
                             there.contains(hash) || run.pinned.contains(hash)
                         }
-                        key => parents.contains(&(source.as_str(), key.clone())),
+                        key => parents.contains(&(source, key.clone())),
                     };
                 if !stays {
                     dead.push((*id, names::node_cost(source, key)));
@@ -168,10 +168,10 @@ impl<'a> Run<'a> {
                 }
                 if let NodeKey::Version { group, model, .. } = key {
                     let (group, model) = (group.clone(), model.clone());
-                    parents.insert((source.as_str(), NodeKey::Model { group, model }));
+                    parents.insert((source, NodeKey::Model { group, model }));
                 }
                 if let NodeKey::Version { group, .. } | NodeKey::Model { group, .. } = key {
-                    parents.insert((source.as_str(), NodeKey::Group { group: group.clone() }));
+                    parents.insert((source, NodeKey::Group { group: group.clone() }));
                 }
             }
             dead
@@ -204,7 +204,11 @@ impl<'a> Run<'a> {
         rest.retain(|(id, _)| !gone.contains(id));
         self.delete_nodes(&rest)?;
         self.delete_traces(&there)?;
-        if self.freed < goal { self.delete_catalogs() } else { Ok(()) }
+        if self.freed < goal {
+            self.delete_catalogs()?;
+        }
+        let in_use = |name: &SourceName| self.collector.has_source(name);
+        self.core.write_index(Durability::Normal, |tx| sources::forget_empty(tx, in_use))
     }
 
     fn delete_nodes(&mut self, dead: &[(NodeId, u64)]) -> Result<(), StoreError> {
@@ -272,7 +276,7 @@ impl<'a> Run<'a> {
 fn list(
     core: &Core,
     collector: &Collector,
-    source: &str,
+    source: &SourceName,
     tell: &mut dyn FnMut(NodeKey),
 ) -> Result<bool, StoreError> {
     let Some(saved) = core.index.read(|c| names::catalog(c, source))? else { return Ok(false) };

@@ -18,6 +18,7 @@ pub mod reader;
 pub mod recovery;
 pub mod removal;
 pub mod reserve;
+pub mod sources;
 pub mod trust;
 pub mod verify;
 pub mod writer;

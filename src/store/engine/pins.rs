@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::reserve;
-use crate::model::{ContentKey, VersionRef};
+use crate::model::{ContentKey, SourceName, VersionRef};
 use crate::store::error::StoreError;
 use crate::store::index::{Durability, names};
 use crate::store::types::Pin;
@@ -30,7 +30,7 @@ pub fn pin(core: &Arc<Core>, pin: &Pin, blobs: &[ContentKey]) -> Result<(), Stor
 /// Removes an owner's pin: whether there was one, and who else has one.
 pub fn unpin(
     core: &Arc<Core>,
-    source: &str,
+    source: &SourceName,
     version: &VersionRef,
     owner: &str,
 ) -> Result<(bool, Vec<String>), StoreError> {

@@ -4,8 +4,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::names::{forget_marks, key_at};
-use crate::model::Digest;
+use super::names::{forget_marks, key_at, source_at};
+use crate::model::{Digest, SourceName};
 use crate::store::types::{NodeId, NodeKey};
 
 /// A manifest as far as its going is concerned.
@@ -39,22 +39,22 @@ pub fn pinned(conn: &Connection) -> rusqlite::Result<Vec<Digest>> {
 }
 
 /// The sources that have a catalog, the one that was checked longest ago first.
-pub fn catalogs(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+pub fn catalogs(conn: &Connection) -> rusqlite::Result<Vec<SourceName>> {
     // When it was confirmed stands beside the row, unless an earlier program wrote it.
     let mut select = conn.prepare_cached(
         "SELECT source FROM catalogs LEFT JOIN meta ON key = 'checked ' || source
          ORDER BY coalesce(value, checked)",
     )?;
-    select.query_map([], |r| r.get(0))?.collect()
+    select.query_map([], source_at)?.collect()
 }
 
 /// All nodes, in the order of their names, so that neighbours go together.
-pub fn nodes(conn: &Connection) -> rusqlite::Result<Vec<(NodeId, String, NodeKey)>> {
+pub fn nodes(conn: &Connection) -> rusqlite::Result<Vec<(NodeId, SourceName, NodeKey)>> {
     conn.prepare_cached(
         "SELECT source, grp, model, version, hash, id FROM nodes
          ORDER BY source, grp, model, version, hash",
     )?
-    .query_map([], |r| Ok((NodeId(r.get(5)?), r.get(0)?, key_at(r, 1)?)))?
+    .query_map([], |r| Ok((NodeId(r.get(5)?), source_at(r)?, key_at(r, 1)?)))?
     .collect()
 }
 
@@ -74,9 +74,11 @@ pub fn forget_manifest(conn: &Connection, hash: &Digest) -> rusqlite::Result<()>
 }
 
 /// Forgets a catalog.
-pub fn forget_catalog(conn: &Connection, source: &str) -> rusqlite::Result<()> {
+pub fn forget_catalog(conn: &Connection, source: &SourceName) -> rusqlite::Result<()> {
     forget_marks(conn, source)?;
-    conn.prepare_cached("DELETE FROM catalogs WHERE source = ?1")?.execute([source]).map(drop)
+    conn.prepare_cached("DELETE FROM catalogs WHERE source = ?1")?
+        .execute([source.as_str()])
+        .map(drop)
 }
 
 /// The manifests that loads were recorded of.

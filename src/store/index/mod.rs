@@ -9,6 +9,7 @@ pub mod names;
 pub mod open;
 pub mod rows;
 mod schema;
+pub mod sources;
 
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};

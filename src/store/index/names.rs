@@ -10,7 +10,7 @@ use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::hash;
-use crate::model::{ContentKey, Digest, VersionRef};
+use crate::model::{ContentKey, Digest, SourceName, VersionRef};
 use crate::store::types::{NodeId, NodeKey, Pin, SavedCatalog};
 
 /// Milliseconds since 1970, as times are kept.
@@ -24,6 +24,11 @@ fn time(ms: i64) -> SystemTime {
 
 fn names(v: &VersionRef) -> (&str, &str, &str) {
     (v.model.group.as_str(), v.model.model.as_str(), v.version.as_str())
+}
+
+/// A source's name in the first column.
+pub fn source_at(r: &Row<'_>) -> rusqlite::Result<SourceName> {
+    r.get::<_, String>(0).map(SourceName::remembered)
 }
 
 /// A version from three columns from `at` on; `None` where a name is no name.
@@ -52,16 +57,16 @@ fn node_row(key: &NodeKey) -> (&str, &str, &str, &[u8]) {
 }
 
 /// What a node takes at most: its row, and as much again in the index, whose pages may be half empty.
-pub fn node_cost(source: &str, key: &NodeKey) -> u64 {
+pub fn node_cost(source: &SourceName, key: &NodeKey) -> u64 {
     let (group, model, version, hash) = node_row(key);
-    let bytes = source.len() + group.len() + model.len() + version.len() + hash.len();
+    let bytes = source.as_str().len() + group.len() + model.len() + version.len() + hash.len();
     3 * bytes as u64 + 96
 }
 
 /// The id of a node, if it has one.
 pub fn find_node(
     conn: &Connection,
-    source: &str,
+    source: &SourceName,
     key: &NodeKey,
 ) -> rusqlite::Result<Option<NodeId>> {
     let (group, model, version, hash) = node_row(key);
@@ -69,12 +74,16 @@ pub fn find_node(
         "SELECT id FROM nodes
          WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 AND hash = ?5",
     )?
-    .query_row(params![source, group, model, version, hash], |r| r.get(0).map(NodeId))
+    .query_row(params![source.as_str(), group, model, version, hash], |r| r.get(0).map(NodeId))
     .optional()
 }
 
 /// The id of a node, made if new. `None` when ids have run out: they fit 31 bits.
-pub fn node_id(conn: &Connection, source: &str, key: &NodeKey) -> rusqlite::Result<Option<NodeId>> {
+pub fn node_id(
+    conn: &Connection,
+    source: &SourceName,
+    key: &NodeKey,
+) -> rusqlite::Result<Option<NodeId>> {
     if let Some(id) = find_node(conn, source, key)? {
         return Ok(Some(id));
     }
@@ -82,14 +91,14 @@ pub fn node_id(conn: &Connection, source: &str, key: &NodeKey) -> rusqlite::Resu
     conn.prepare_cached(
         "INSERT INTO nodes (source, grp, model, version, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute(params![source, group, model, version, hash])?;
+    .execute(params![source.as_str(), group, model, version, hash])?;
     Ok(i32::try_from(conn.last_insert_rowid()).ok().map(|id| NodeId(id as u32)))
 }
 
 /// What an id stands for.
-pub fn node(conn: &Connection, id: NodeId) -> rusqlite::Result<Option<(String, NodeKey)>> {
+pub fn node(conn: &Connection, id: NodeId) -> rusqlite::Result<Option<(SourceName, NodeKey)>> {
     conn.prepare_cached("SELECT source, grp, model, version, hash FROM nodes WHERE id = ?1")?
-        .query_row([id.0], |r| Ok((r.get(0)?, key_at(r, 1)?)))
+        .query_row([id.0], |r| Ok((source_at(r)?, key_at(r, 1)?)))
         .optional()
 }
 
@@ -105,23 +114,17 @@ pub fn key_at(r: &Row<'_>, at: usize) -> rusqlite::Result<NodeKey> {
 }
 
 /// The versions of a source that have nodes.
-pub fn versions(conn: &Connection, source: &str) -> rusqlite::Result<Vec<(VersionRef, Digest)>> {
+pub fn versions(
+    conn: &Connection,
+    source: &SourceName,
+) -> rusqlite::Result<Vec<(VersionRef, Digest)>> {
     let mut select = conn.prepare_cached(
         "SELECT grp, model, version, hash FROM nodes WHERE source = ?1 AND version != '' ORDER BY id",
     )?;
-    let rows = select.query_map([source], |r| {
+    let rows = select.query_map([source.as_str()], |r| {
         Ok(version_at(r, 0)?.zip(Digest::from_slice(&r.get::<_, Vec<u8>>(3)?)))
     })?;
     rows.filter_map(Result::transpose).collect()
-}
-
-/// The sources that there is anything of.
-pub fn sources(conn: &Connection) -> rusqlite::Result<Vec<String>> {
-    conn.prepare_cached(
-        "SELECT source FROM catalogs UNION SELECT source FROM pins UNION SELECT source FROM nodes",
-    )?
-    .query_map([], |r| r.get(0))?
-    .collect()
 }
 
 /// Adds a pin and its blobs; no change where they are.
@@ -133,7 +136,7 @@ pub fn add_pin(conn: &Connection, pin: &Pin, blobs: &[ContentKey]) -> rusqlite::
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
-        pin.source,
+        pin.source.as_str(),
         group,
         model,
         version,
@@ -146,7 +149,9 @@ pub fn add_pin(conn: &Connection, pin: &Pin, blobs: &[ContentKey]) -> rusqlite::
             "SELECT id FROM pins WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4
              AND hash = ?5 AND owner = ?6",
         )?
-        .query_row(params![pin.source, group, model, version, hash, pin.owner], |r| r.get(0))?;
+        .query_row(params![pin.source.as_str(), group, model, version, hash, pin.owner], |r| {
+            r.get(0)
+        })?;
     let mut add = conn.prepare_cached("INSERT OR IGNORE INTO pin_blobs VALUES (?1, ?2)")?;
     for key in blobs {
         add.execute(params![id, key.digest().as_bytes()])?;
@@ -157,7 +162,7 @@ pub fn add_pin(conn: &Connection, pin: &Pin, blobs: &[ContentKey]) -> rusqlite::
 /// Removes an owner's pins of a version: how many, and who else has one.
 pub fn remove_pin(
     conn: &Connection,
-    source: &str,
+    source: &SourceName,
     version: &VersionRef,
     owner: &str,
 ) -> rusqlite::Result<(usize, Vec<String>)> {
@@ -166,26 +171,26 @@ pub fn remove_pin(
         "DELETE FROM pin_blobs WHERE pin IN (SELECT id FROM pins
          WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 AND owner = ?5)",
     )?
-    .execute(params![source, g, m, v, owner])?;
+    .execute(params![source.as_str(), g, m, v, owner])?;
     let removed = conn
         .prepare_cached(
             "DELETE FROM pins
              WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 AND owner = ?5",
         )?
-        .execute(params![source, g, m, v, owner])?;
+        .execute(params![source.as_str(), g, m, v, owner])?;
     let others = conn
         .prepare_cached(
             "SELECT DISTINCT owner FROM pins
              WHERE source = ?1 AND grp = ?2 AND model = ?3 AND version = ?4 ORDER BY owner",
         )?
-        .query_map(params![source, g, m, v], |r| r.get(0))?
+        .query_map(params![source.as_str(), g, m, v], |r| r.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok((removed, others))
 }
 
 fn pin_of(r: &Row<'_>) -> rusqlite::Result<Option<Pin>> {
     let hash = Digest::from_bytes(r.get(4)?);
-    let (source, owner, since) = (r.get(0)?, r.get(5)?, time(r.get(6)?));
+    let (source, owner, since) = (source_at(r)?, r.get(5)?, time(r.get(6)?));
     Ok(version_at(r, 1)?.map(|version| Pin { source, version, hash, owner, since }))
 }
 
@@ -219,14 +224,18 @@ pub fn owners(conn: &Connection, key: &ContentKey) -> rusqlite::Result<Vec<Strin
 /// builds a row in memory, with every column but those at its end that are empty, so that 256 MiB
 /// would be held twice there, and written anew with each confirmation. An index of an earlier program
 /// has it in the row.
-fn mark(what: &str, source: &str) -> String {
+fn mark(what: &str, source: &SourceName) -> String {
     format!("{what} {source}")
 }
 
 /// What such a mark begins with, where it is a text: the column would make a number of digits.
 const TEXT: char = '=';
 
-fn text_mark(conn: &Connection, what: &str, source: &str) -> rusqlite::Result<Option<String>> {
+fn text_mark(
+    conn: &Connection,
+    what: &str,
+    source: &SourceName,
+) -> rusqlite::Result<Option<String>> {
     let text: Option<String> = conn
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
         .query_row([mark(what, source)], |r| r.get(0))
@@ -237,7 +246,7 @@ fn text_mark(conn: &Connection, what: &str, source: &str) -> rusqlite::Result<Op
 fn set_text_mark(
     conn: &Connection,
     what: &str,
-    source: &str,
+    source: &SourceName,
     text: Option<&str>,
 ) -> rusqlite::Result<()> {
     let key = mark(what, source);
@@ -251,30 +260,30 @@ fn set_text_mark(
 }
 
 /// Forgets what is known of a source's catalog beside its row.
-pub fn forget_marks(conn: &Connection, source: &str) -> rusqlite::Result<()> {
+pub fn forget_marks(conn: &Connection, source: &SourceName) -> rusqlite::Result<()> {
     let keys = ["etag", "modified", "checked"].map(|what| mark(what, source));
     conn.prepare_cached("DELETE FROM meta WHERE key IN (?1, ?2, ?3)")?.execute(keys).map(drop)
 }
 
 /// When a catalog was last confirmed; none if there is no catalog.
-pub fn checked(conn: &Connection, source: &str) -> rusqlite::Result<Option<SystemTime>> {
+pub fn checked(conn: &Connection, source: &SourceName) -> rusqlite::Result<Option<SystemTime>> {
     let confirmed = conn
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
         .query_row([mark("checked", source)], |r| r.get(0))
         .optional()?;
     let saved = || {
         conn.prepare_cached("SELECT checked FROM catalogs WHERE source = ?1")?
-            .query_row([source], |r| r.get(0))
+            .query_row([source.as_str()], |r| r.get(0))
             .optional()
     };
     Ok(confirmed.map_or_else(saved, |at| Ok(Some(at)))?.map(time))
 }
 
 /// A catalog as last seen. Its body is read into place: a column's value would be held twice.
-pub fn catalog(conn: &Connection, source: &str) -> rusqlite::Result<Option<SavedCatalog>> {
+pub fn catalog(conn: &Connection, source: &SourceName) -> rusqlite::Result<Option<SavedCatalog>> {
     let row = conn
         .prepare_cached("SELECT rowid, etag, last_modified FROM catalogs WHERE source = ?1")?
-        .query_row([source], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .query_row([source.as_str()], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
         .optional()?;
     let Some((row, etag, last_modified)) = row else { return Ok(None) };
     let blob = conn.blob_open("main", "catalogs", "body", row, true)?;
@@ -289,10 +298,14 @@ pub fn catalog(conn: &Connection, source: &str) -> rusqlite::Result<Option<Saved
 }
 
 /// Keeps a catalog in place of the one before. Its body is written into place.
-pub fn set_catalog(conn: &Connection, source: &str, c: &SavedCatalog) -> rusqlite::Result<()> {
+pub fn set_catalog(
+    conn: &Connection,
+    source: &SourceName,
+    c: &SavedCatalog,
+) -> rusqlite::Result<()> {
     let len = ZeroBlob(c.body.len() as u64);
     conn.prepare_cached("INSERT OR REPLACE INTO catalogs VALUES (?1, ?2, NULL, NULL, 0)")?
-        .execute(params![source, len])?;
+        .execute(params![source.as_str(), len])?;
     let row = conn.last_insert_rowid();
     conn.blob_open("main", "catalogs", "body", row, false)?.write_all_at(&c.body, 0)?;
     set_text_mark(conn, "etag", source, c.etag.as_deref())?;
@@ -301,12 +314,12 @@ pub fn set_catalog(conn: &Connection, source: &str, c: &SavedCatalog) -> rusqlit
 }
 
 /// Notes that a catalog is still right.
-pub fn set_checked(conn: &Connection, source: &str, at: SystemTime) -> rusqlite::Result<()> {
+pub fn set_checked(conn: &Connection, source: &SourceName, at: SystemTime) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT OR REPLACE INTO meta SELECT ?2, ?3 WHERE EXISTS
          (SELECT 1 FROM catalogs WHERE source = ?1)",
     )?
-    .execute(params![source, mark("checked", source), millis(at)])
+    .execute(params![source.as_str(), mark("checked", source), millis(at)])
     .map(drop)
 }
 
@@ -368,9 +381,9 @@ pub fn set_manifest(conn: &Connection, hash: &Digest, body: &[u8]) -> rusqlite::
 }
 
 /// How many bytes a catalog (`source`) takes already.
-pub fn catalog_len(conn: &Connection, source: &str) -> rusqlite::Result<u64> {
+pub fn catalog_len(conn: &Connection, source: &SourceName) -> rusqlite::Result<u64> {
     conn.prepare_cached("SELECT length(body) FROM catalogs WHERE source = ?1")?
-        .query_row([source], |r| r.get(0))
+        .query_row([source.as_str()], |r| r.get(0))
         .optional()
         .map(|n: Option<i64>| n.map_or(0, |n| n as u64))
 }
@@ -397,7 +410,7 @@ pub fn salvage(old: &Connection, new: &Connection) -> [usize; 3] {
     })();
     let catalogs = (|| -> rusqlite::Result<usize> {
         let mut select = old.prepare("SELECT source FROM catalogs")?;
-        let sources = select.query_map([], |r| r.get::<_, String>(0))?;
+        let sources = select.query_map([], source_at)?;
         let mut n = 0;
         for source in sources.map_while(Result::ok) {
             if let Ok(Some(c)) = catalog(old, &source) {

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{
     Durability, Index, announce, configure, error_of, garbage, is_damage, names, rows, schema,
-    with_suffix,
+    sources, with_suffix,
 };
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
@@ -306,6 +306,7 @@ fn start_anew(root: &Path, disk: &dyn Disk, to: &Path) -> Result<(), StoreError>
         announce(disk, Durability::Full)?;
         let tx = new.transaction()?;
         let saved = names::salvage(&old, &tx);
+        sources::salvage(&old, &tx)?;
         tx.commit()?;
         new.close().map_err(|(_, e)| e)?;
         Ok(saved)

@@ -50,6 +50,12 @@ pub const MIGRATIONS: &[&str] = &[
     // 4. When a manifest was last used, in seconds. Beside the manifests, so that nobody who looks for
     // the oldest reads their bodies.
     "CREATE TABLE uses (hash BLOB PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;",
+    // 5. Where each source is. Rows are keyed by its name from here on: one that has no other is named by
+    // its URL or folder, and that is what earlier programs wrote.
+    "CREATE TABLE sources (
+         name TEXT PRIMARY KEY, url TEXT NOT NULL, format TEXT NOT NULL, used INTEGER) WITHOUT ROWID;
+     INSERT INTO sources SELECT source, source, 'xprim', NULL FROM
+         (SELECT source FROM catalogs UNION SELECT source FROM pins UNION SELECT source FROM nodes);",
 ];
 
 /// The version of an open index.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::model::{ContentKey, Digest};
+use crate::model::{ContentKey, Digest, SourceName};
 use crate::store::types::{NodeId, NodeKey};
 
 /// How soon it is tried again after nothing more could be deleted, unless names grew much since.
@@ -31,7 +31,7 @@ pub trait NodesInUse: Send + Sync {
 #[derive(Default)]
 pub struct Collector {
     /// By the name of each source that is in use.
-    sources: HashMap<String, Formats>,
+    sources: HashMap<SourceName, Formats>,
     holders: Vec<Weak<dyn NodesInUse>>,
     /// What names took when nothing more could be deleted, and when that was.
     futile: Option<(u64, Instant)>,
@@ -45,8 +45,8 @@ impl std::fmt::Debug for Collector {
 
 impl Collector {
     /// A source is in use; its documents are read so.
-    pub fn add_source(&mut self, source: &str, formats: Formats) {
-        self.sources.insert(source.to_owned(), formats);
+    pub fn add_source(&mut self, source: &SourceName, formats: Formats) {
+        self.sources.insert(source.clone(), formats);
     }
 
     /// Somebody knows nodes by their numbers.
@@ -61,12 +61,12 @@ impl Collector {
     }
 
     /// Whether this source is in use.
-    pub fn has_source(&self, source: &str) -> bool {
+    pub fn has_source(&self, source: &SourceName) -> bool {
         self.sources.contains_key(source)
     }
 
     /// All formats that may read a document of `source`, its own first.
-    pub fn formats_for(&self, source: &str) -> impl Iterator<Item = &Formats> {
+    pub fn formats_for(&self, source: &SourceName) -> impl Iterator<Item = &Formats> {
         self.sources.get(source).into_iter().chain(self.sources.values())
     }
 

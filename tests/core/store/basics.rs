@@ -13,7 +13,7 @@ const LEAF: u64 = 64 << 10;
 
 fn pin_of(owner: &str, version: &str) -> Pin {
     Pin {
-        source: "s".into(),
+        source: source("s"),
         version: format!("g/m@{version}").parse().unwrap(),
         hash: hash::sha256(version.as_bytes()),
         owner: owner.into(),
@@ -103,7 +103,11 @@ fn a_newer_index_is_refused_and_left_alone() {
     drop(db);
     let before = std::fs::read(dir.path().join("index.db")).unwrap();
     match Store::open(options(dir.path(), LIMIT)) {
-        Err(StoreError::Newer { found: 99, .. }) => {}
+        Err(error @ StoreError::Newer { found: 99, known, .. }) => {
+            let text = error.to_string();
+            let numbers = format!("has version 99, this modelfs knows up to {known}");
+            assert!(text.contains(&numbers) && text.contains("index.db"), "{text}");
+        }
         other => panic!("{other:?}"),
     }
     assert!(before == std::fs::read(dir.path().join("index.db")).unwrap());
@@ -252,13 +256,13 @@ fn pins_have_owners_and_keep_what_they_pin() {
     assert_eq!(store.pins().unwrap()[0], pin_of("me", "v1"));
     let done = store.evict(&[a.key(), b.key()], false).unwrap();
     assert_eq!((done.freed.0, done.kept_pinned.0), (0, 2 * LEAF));
-    assert_eq!(store.unpin("s", &version, "me").unwrap(), (true, vec!["you".to_owned()]));
-    assert_eq!(store.unpin("s", &version, "me").unwrap(), (false, vec!["you".to_owned()]));
-    assert_eq!(store.unpin("s", &version, "you").unwrap(), (true, vec![]));
+    assert_eq!(store.unpin(&source("s"), &version, "me").unwrap(), (true, vec!["you".to_owned()]));
+    assert_eq!(store.unpin(&source("s"), &version, "me").unwrap(), (false, vec!["you".to_owned()]));
+    assert_eq!(store.unpin(&source("s"), &version, "you").unwrap(), (true, vec![]));
     assert!(store.is_pinned(&a.key()), "the other version shares the file");
     assert!(store.evict(&[b.key()], true).unwrap().freed.0 >= LEAF);
     assert!(store.is_pinned(&b.key()), "evicted by force, pinned still");
-    store.unpin("s", &pin_of("", "v2").version, "you").unwrap();
+    store.unpin(&source("s"), &pin_of("", "v2").version, "you").unwrap();
     assert!(!store.is_pinned(&a.key()));
     assert!(store.evict(&[a.key()], false).unwrap().freed.0 >= LEAF);
 }
@@ -341,29 +345,31 @@ fn names_outlive_the_process() {
     };
     let ids = {
         let store = Store::open(options(dir.path(), LIMIT)).unwrap();
-        assert!(store.saved_catalog("s").unwrap().is_none());
-        store.save_catalog("s", &catalog).unwrap();
+        assert!(store.saved_catalog(&source("s")).unwrap().is_none());
+        store.save_catalog(&source("s"), &catalog).unwrap();
         store.save_manifest(&hash, b"m").unwrap();
         store.save_manifest(&hash, b"m").unwrap();
-        let ids = store.nodes("s", &keys).unwrap();
-        assert_ne!(ids, store.nodes("t", &keys).unwrap());
+        let ids = store.nodes(&source("s"), &keys).unwrap();
+        assert_ne!(ids, store.nodes(&source("t"), &keys).unwrap());
         ids
     };
     let store = Store::open(options(dir.path(), LIMIT)).unwrap();
-    assert_eq!(store.nodes("s", &keys).unwrap(), ids);
+    assert_eq!(store.nodes(&source("s"), &keys).unwrap(), ids);
     for (id, key) in ids.iter().zip(&keys) {
-        assert_eq!(store.node(*id).unwrap(), Some(("s".to_owned(), key.clone())));
+        assert_eq!(store.node(*id).unwrap(), Some((source("s"), key.clone())));
     }
-    assert_eq!(store.known_versions("s").unwrap(), [("g/m@v".parse().unwrap(), hash)]);
+    assert_eq!(store.known_versions(&source("s")).unwrap(), [("g/m@v".parse().unwrap(), hash)]);
     assert_eq!(store.saved_manifest(&hash).unwrap().unwrap(), b"m");
     let later = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
-    store.catalog_checked("s", later).unwrap();
-    let back = store.saved_catalog("s").unwrap().unwrap();
+    store.catalog_checked(&source("s"), later).unwrap();
+    let back = store.saved_catalog(&source("s")).unwrap().unwrap();
     assert_eq!((back.body, back.etag, back.checked), (catalog.body, catalog.etag, later));
     // saving the same again and again takes no more
     let used = store.usage().used;
     for _ in 0..20 {
-        store.save_catalog("s", &store.saved_catalog("s").unwrap().unwrap()).unwrap();
+        store
+            .save_catalog(&source("s"), &store.saved_catalog(&source("s")).unwrap().unwrap())
+            .unwrap();
     }
     assert!(store.usage().used.0 - used.0 < 1 << 20, "{} {}", used, store.usage().used);
 }

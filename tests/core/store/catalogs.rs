@@ -16,7 +16,7 @@ fn the_names_of_a_hundred_thousand_models_fit_a_small_cache() {
         .collect();
     let before = store.usage().used.0;
     let start = Instant::now();
-    let ids = store.nodes("https://models.example.org/all", &keys).unwrap();
+    let ids = store.nodes(&source("https://models.example.org/all"), &keys).unwrap();
     let made = start.elapsed();
     assert_eq!(ids.len(), keys.len());
     let usage = store.usage();
@@ -24,6 +24,6 @@ fn the_names_of_a_hundred_thousand_models_fit_a_small_cache() {
     let each = (usage.used.0 - before) / keys.len() as u64;
     assert!(each < 300, "{each} bytes a name");
     let start = Instant::now();
-    assert_eq!(store.nodes("https://models.example.org/all", &keys).unwrap(), ids);
+    assert_eq!(store.nodes(&source("https://models.example.org/all"), &keys).unwrap(), ids);
     println!("{each} bytes a name; made in {made:?}, found in {:?}", start.elapsed());
 }

@@ -72,7 +72,7 @@ fn changed_listings_push_no_data_out_and_no_number_is_used_again() {
     const LIMIT: ByteSize = ByteSize::mib(100);
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path(), LIMIT)).unwrap();
-    store.uses("s", FORMATS);
+    store.reads(&source("s"), FORMATS);
     let files: Vec<BlobLayout> = (0..40).map(|n| layout(n, 1 << 20, 64 << 10)).collect();
     for (n, file) in (0..).zip(&files) {
         put(&store, &store.blob(file.clone()).unwrap(), n, file.all_parts()).unwrap();
@@ -82,11 +82,15 @@ fn changed_listings_push_no_data_out_and_no_number_is_used_again() {
     let mut first = None;
     for round in 0..15 {
         let versions = listing(round, 20_000);
-        store.save_catalog("s", &catalog(&versions)).unwrap();
+        store.save_catalog(&source("s"), &catalog(&versions)).unwrap();
         let keys: Vec<NodeKey> = versions.iter().map(|(name, hash)| version(name, *hash)).collect();
-        let ids = store.nodes("s", &keys).unwrap();
+        let ids = store.nodes(&source("s"), &keys).unwrap();
         assert!(ids.iter().all(|id| seen.insert(*id)), "a number was used again");
-        assert_eq!(store.nodes("s", &keys).unwrap(), ids, "what is listed keeps its number");
+        assert_eq!(
+            store.nodes(&source("s"), &keys).unwrap(),
+            ids,
+            "what is listed keeps its number"
+        );
         first.get_or_insert(ids[0]);
         assert!(store.usage().used <= LIMIT && du(dir.path()) <= LIMIT.0, "{:?}", store.usage());
     }
@@ -100,10 +104,10 @@ fn changed_listings_push_no_data_out_and_no_number_is_used_again() {
     eventually("the space goes back to the disk", || index() < 24 << 20);
     let last = listing(14, 20_000);
     let keys: Vec<NodeKey> = last.iter().map(|(name, hash)| version(name, *hash)).collect();
-    let ids = store.nodes("s", &keys).unwrap();
+    let ids = store.nodes(&source("s"), &keys).unwrap();
     drop(store);
     let store = Store::open(options(dir.path(), LIMIT)).unwrap();
-    assert_eq!(store.nodes("s", &keys).unwrap(), ids, "from process to process");
+    assert_eq!(store.nodes(&source("s"), &keys).unwrap(), ids, "from process to process");
 }
 
 #[derive(Default)]
@@ -119,7 +123,7 @@ impl NodesInUse for Holding {
 fn keep(store: &Store, name: &str, file: &BlobLayout) -> (NodeId, Digest) {
     let body = format!("{}{name}{}", file.key(), "x".repeat(100_000)).into_bytes();
     let hash = hash::sha256(&body);
-    let id = store.nodes("s", &[version(name, hash)]).unwrap()[0];
+    let id = store.nodes(&source("s"), &[version(name, hash)]).unwrap()[0];
     store.save_manifest(&hash, &body).unwrap();
     (id, hash)
 }
@@ -131,7 +135,7 @@ fn what_is_listed_pinned_cached_known_or_just_used_stays() {
     let disk = Arc::new(RealDisk::new(dir.path()));
     let limit = ByteSize::mib(32);
     let store = Store::open_with(options(dir.path(), limit), disk, clock.clone()).unwrap();
-    store.uses("s", FORMATS);
+    store.reads(&source("s"), FORMATS);
     let holding = Arc::new(Holding::default());
     let in_use: Arc<dyn NodesInUse> = holding.clone();
     store.asks(Arc::downgrade(&in_use));
@@ -139,9 +143,9 @@ fn what_is_listed_pinned_cached_known_or_just_used_stays() {
     let names = ["listed", "pinned", "cached", "known", "used"];
     let kept: Vec<(NodeId, Digest)> =
         (0..).zip(names).map(|(n, name)| keep(&store, name, &file(n))).collect();
-    store.save_catalog("s", &catalog(&[(names[0].to_owned(), kept[0].1)])).unwrap();
+    store.save_catalog(&source("s"), &catalog(&[(names[0].to_owned(), kept[0].1)])).unwrap();
     let pin = Pin {
-        source: "s".into(),
+        source: source("s"),
         version: "g/m@pinned".parse().unwrap(),
         hash: kept[1].1,
         owner: "me".into(),
@@ -162,10 +166,10 @@ fn what_is_listed_pinned_cached_known_or_just_used_stays() {
     assert!(store.saved_manifest(&old_hash).unwrap().is_none());
     assert!(store.trace(&old_hash).unwrap().is_none());
     for ((id, hash), name) in kept.iter().zip(names) {
-        assert_eq!(store.node(*id).unwrap(), Some(("s".into(), version(name, *hash))), "{name}");
+        assert_eq!(store.node(*id).unwrap(), Some((source("s"), version(name, *hash))), "{name}");
         assert!(store.saved_manifest(hash).unwrap().is_some(), "{name}");
     }
     assert!(store.trace(&kept[1].1).unwrap().is_some());
-    let again = store.nodes("s", &[version("old", old_hash)]).unwrap()[0];
+    let again = store.nodes(&source("s"), &[version("old", old_hash)]).unwrap()[0];
     assert!(again > old, "another number");
 }

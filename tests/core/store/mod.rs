@@ -9,6 +9,7 @@ mod operations;
 mod pressure;
 mod room;
 mod sequences;
+mod sources;
 mod steps;
 mod tampered;
 mod trusted;
@@ -19,8 +20,15 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::base::{ObjectRange, SystemClock};
-use modelfs::model::{BlobLayout, Check, ContentKey, Digest, HashAlgorithm, PartIx, PartRange};
+use modelfs::model::{
+    BlobLayout, Check, ContentKey, Digest, HashAlgorithm, PartIx, PartRange, SourceName,
+};
 use modelfs::store::{Blob, Disk, ReadState, Store, StoreError, StoreOptions, Written};
+
+/// A source that is known by its address.
+pub fn source(address: &str) -> SourceName {
+    SourceName::of_address(address)
+}
 
 /// A file of one object of `len` bytes in leaves of `leaf`, told apart by `n`.
 pub fn layout(n: u32, len: u64, leaf: u64) -> BlobLayout {

@@ -35,7 +35,7 @@ fn whole(store: &Store, file: &(u32, BlobLayout)) -> bool {
 
 fn pin_of(version: &str) -> Pin {
     Pin {
-        source: "s".into(),
+        source: source("s"),
         version: format!("g/m@{version}").parse().unwrap(),
         hash: hash::sha256(version.as_bytes()),
         owner: "me".into(),
@@ -140,7 +140,7 @@ fn pinning_and_letting_go() {
             let store = world.store();
             store.pin(&pin_of("new"), &[files[1].1.key()])?;
             world.done();
-            store.unpin("s", &pin_of("old").version, "me")?;
+            store.unpin(&source("s"), &pin_of("old").version, "me")?;
             world.done();
             store.evict(&[files[0].1.key(), files[1].1.key()], false)?;
             world.done();
@@ -170,14 +170,14 @@ fn remembering_names_and_documents() {
     let steps = at_every_step(&Operation {
         files: two_files(),
         prepare: |world, files| {
-            let ids = world.open().unwrap().nodes("s", &names()[..1]).unwrap();
+            let ids = world.open().unwrap().nodes(&source("s"), &names()[..1]).unwrap();
             assert_eq!(ids[0].0, 1);
             store_parts(world.store(), &files[0], parts(0, 1)).unwrap();
         },
         before: open_it,
         act: |world, files| {
             let store = world.store();
-            store.nodes("s", &names())?;
+            store.nodes(&source("s"), &names())?;
             world.done();
             let catalog = SavedCatalog {
                 body: vec![7; 100_000],
@@ -185,8 +185,8 @@ fn remembering_names_and_documents() {
                 last_modified: None,
                 checked: SystemTime::UNIX_EPOCH,
             };
-            store.save_catalog("s", &catalog)?;
-            store.catalog_checked("s", SystemTime::UNIX_EPOCH + Duration::from_secs(1))?;
+            store.save_catalog(&source("s"), &catalog)?;
+            store.catalog_checked(&source("s"), SystemTime::UNIX_EPOCH + Duration::from_secs(1))?;
             let document = vec![9; 50_000];
             store.save_manifest(&hash::sha256(&document), &document)?;
             // the same bytes by the name that another version gives them
@@ -202,7 +202,7 @@ fn remembering_names_and_documents() {
         },
         spoilt: false,
         after: |store, _, acts| {
-            if let Some(saved) = store.saved_catalog("s").unwrap() {
+            if let Some(saved) = store.saved_catalog(&source("s")).unwrap() {
                 assert!(saved.body == vec![7; 100_000], "whole or not at all");
             }
             let hash = hash::sha256(&vec![9; 50_000]);
@@ -210,7 +210,7 @@ fn remembering_names_and_documents() {
                 assert_eq!(hash::sha256(&body), hash);
             }
             assert!(acts < 2 || store.saved_manifest(&hash).unwrap().is_some(), "durable since");
-            let ids = store.nodes("s", &names()).unwrap();
+            let ids = store.nodes(&source("s"), &names()).unwrap();
             assert_eq!(ids[0].0, 1, "ids outlive everything");
             assert!(acts < 1 || ids[1].0 == 2, "told, so durable");
         },

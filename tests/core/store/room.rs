@@ -7,7 +7,7 @@ use modelfs::store::{MemoryDisk, NodeKey, Pin, SavedCatalog};
 
 fn pin() -> Pin {
     Pin {
-        source: "s".into(),
+        source: source("s"),
         version: "g/m@v".parse().unwrap(),
         hash: Digest::from_bytes([1; 32]),
         owner: "me".into(),
@@ -47,13 +47,13 @@ fn remember(store: &Store, from: u32, count: u32) -> Result<(), StoreError> {
             version: format!("v{n}").into(),
             hash: hash_of(n),
         };
-        store.nodes("s", &[key])?;
+        store.nodes(&source("s"), &[key])?;
     }
     let document = vec![from as u8; 50_000];
     store.save_manifest(&modelfs::model::hash::sha256(&document), &document)?;
     let checked = SystemTime::UNIX_EPOCH;
     let catalog = SavedCatalog { body: document, etag: None, last_modified: None, checked };
-    store.save_catalog("s", &catalog)
+    store.save_catalog(&source("s"), &catalog)
 }
 
 #[test]

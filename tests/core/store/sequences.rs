@@ -47,7 +47,7 @@ fn file(n: u32) -> BlobLayout {
 
 fn pin_of(n: u32) -> Pin {
     Pin {
-        source: "s".into(),
+        source: source("s"),
         version: format!("g/m@v{n}").parse().unwrap(),
         hash: *file(n).key().digest(),
         owner: "me".into(),
@@ -103,7 +103,7 @@ fn run(steps: Vec<Step>) {
                 }
             }
             Step::Unpin(f) => {
-                let had = s.unpin("s", &pin_of(f).version, "me").unwrap().0;
+                let had = s.unpin(&source("s"), &pin_of(f).version, "me").unwrap().0;
                 assert_eq!(had, pinned.remove(&f));
                 firm[f as usize].clear();
             }

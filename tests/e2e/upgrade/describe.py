@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import sqlite3
+import sys
+
 
 def data(path):
     """Where a sparse file has data."""
@@ -22,6 +24,8 @@ def data(path):
 
 
 index = sqlite3.connect("file:cache/index.db?mode=ro&immutable=1", uri=True)
+version = index.execute("PRAGMA user_version").fetchone()[0]
+assert version == int(sys.argv[1]), f"the index has version {version}"
 pins = sorted(index.execute('SELECT grp, model, version, owner FROM pins').fetchall())
 blobs = {}
 for path in pathlib.Path("cache/blobs").glob("*/*"):

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes schema-2.tar.gz with an older modelfs: make.sh OLD-MODELFS. See README.md.
+# Makes schema-N.tar.gz with an older modelfs: make.sh OLD-MODELFS N. See README.md.
 # Needs root (or fusermount3), python3, tar, gzip.
 set -euo pipefail
 old=$(realpath "$1")
+schema=$2
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 daemon= server=
@@ -41,8 +42,8 @@ wait "$daemon"
 daemon=
 "$old" trace export org/net@v1 >trace.json
 for version in net/v1 net/v2 small/v1; do "$old" info "org/$version" --json; done >info.jsonl
-"$here/describe.py" >expected.json
+"$here/describe.py" "$schema" >expected.json
 "$old" --version
 tar --create --sparse --sort=name --owner=0 --group=0 --numeric-owner --mtime=2026-01-01 \
-    cache registry plain expected.json | gzip -9n >"$here/schema-2.tar.gz"
-ls -l "$here/schema-2.tar.gz"
+    cache registry plain expected.json | gzip -9n >"$here/schema-$schema.tar.gz"
+ls -l "$here/schema-$schema.tar.gz"
