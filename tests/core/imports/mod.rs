@@ -20,9 +20,10 @@ const LAYERS: &Rules = &[
     ("model", &["base"]),
     ("config", &["model", "base"]),
     ("store", &["model", "base"]),
-    ("registry", &["model", "base"]),
-    ("publish", &["registry", "model", "base"]),
-    ("fetch", &["registry", "store", "config", "model", "base"]),
+    ("trust", &["model", "base"]),
+    ("registry", &["trust", "model", "base"]),
+    ("publish", &["registry", "trust", "model", "base"]),
+    ("fetch", &["registry", "store", "trust", "config", "model", "base"]),
     ("vfs", &["fetch", "registry", "store", "model", "base"]),
     ("manager", &["vfs", "fetch", "registry", "store", "model", "base"]),
 ];
