@@ -126,7 +126,7 @@ pub fn catalog(data: &[u8]) {
     let entry = Entry { hash: sha256(data), alias_of: None, metadata: Default::default() };
     let Ok(written) = xprim::with_entry(Some(data), &version, &entry) else { return };
     let again = xprim::parse_catalog(&written).expect("what is written can be read");
-    assert_eq!(again.find(&version).map(|e| e.hash), Some(entry.hash));
+    assert_eq!(again.find(&version).and_then(|e| e.hash()), Some(entry.hash));
     let others = |c: &modelfs::model::Catalog| -> Vec<_> {
         let all = c.iter().map(|(g, m, v)| (g.clone(), m.clone(), v.clone()));
         all.filter(|(g, m, v)| [g, m, &v.name].iter().any(|n| n.as_str() != "fuzz")).collect()

@@ -27,7 +27,7 @@ impl Transfers {
     ) -> Result<(), FetchError> {
         let (object, flight) = (&delivery.object, &delivery.flight);
         let names = match object.check {
-            Check::Whole => vec![object.digest],
+            Check::Whole | Check::GitBlob => vec![object.digest],
             Check::Leaves { list, .. } => vec![list, object.digest],
         };
         let range = object.leaves_range(&flight.leaves);

@@ -401,8 +401,10 @@ fn listed(body: &[u8], tell: &mut dyn FnMut(NodeKey)) -> bool {
         for model in catalog.models(group.as_str()).into_iter().flatten() {
             tell(NodeKey::Model { group: name(), model: model.as_str().into() });
             for v in catalog.versions(group.as_str(), model.as_str()).unwrap_or_default() {
+                // What no manifest is known of has no node.
+                let Some(hash) = v.hash() else { continue };
                 let (model, version) = (model.as_str().into(), v.name.as_str().into());
-                tell(NodeKey::Version { group: name(), model, version, hash: v.hash });
+                tell(NodeKey::Version { group: name(), model, version, hash });
             }
         }
     }

@@ -214,6 +214,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         | RegistryError::NoFolder { .. }
         | RegistryError::Busy { .. }
         | RegistryError::Refused { .. }
+        | RegistryError::Denied { .. }
         // A proxy's login page is the usual cause: trouble on the way, not damage.
         | RegistryError::Invalid { .. } => ErrorKind::Network,
         RegistryError::Missing { .. } => ErrorKind::NotFound,

@@ -61,16 +61,18 @@ async fn remote(manager: Manager) -> Result<List, ManagerError> {
         let store = manager.store();
         let owners = Owners::of(store)?;
         let listed = |(version, entry): (_, &crate::model::VersionEntry)| {
+            // What no manifest is known of yet has nothing that a list shows.
+            let Some(hash) = entry.hash() else { return Ok(None) };
             let (source, entry) = (source.clone(), entry.clone());
-            let found = FoundVersion { source, version, hash: entry.hash, entry: Some(entry) };
-            Ok(match found.source.manifest_now(&found.hash)? {
+            let found = FoundVersion { source, version, hash, entry: Some(entry) };
+            Ok(Some(match found.source.manifest_now(&found.hash)? {
                 Some(manifest) => {
                     ListedVersion::resolved(&ResolvedVersion { found, manifest }, store, &owners)
                 }
                 None => ListedVersion::unresolved(&found, &owners),
-            })
+            }))
         };
-        offered(&catalog).map(listed).collect::<Result<_, ManagerError>>()
+        offered(&catalog).filter_map(|v| listed(v).transpose()).collect::<Result<_, ManagerError>>()
     })
     .await?;
     Ok(List { versions, trouble })

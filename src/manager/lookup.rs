@@ -141,8 +141,8 @@ pub async fn find(
     let mut seen: Option<(Arc<Source>, Arc<Catalog>)> = None;
     for source in sources(manager)? {
         let (catalog, entry) = entry(manager, &source, version, lookup).await;
-        let hash = match &entry {
-            Some(entry) => Some(entry.hash),
+        let hash = match entry.as_ref().and_then(VersionEntry::hash) {
+            Some(hash) => Some(hash),
             None => remembered(manager.store(), &source, version)?,
         };
         if let Some(hash) = hash {
@@ -234,13 +234,13 @@ fn resolved(
     catalog: &Catalog,
 ) -> Result<Vec<ResolvedVersion>, ManagerError> {
     let mut all = store.known_versions(source.name())?;
-    all.extend(offered(catalog).map(|(version, entry)| (version, entry.hash)));
+    all.extend(offered(catalog).filter_map(|(version, entry)| Some((version, entry.hash()?))));
     all.sort_unstable();
     all.dedup();
     let mut resolved = Vec::new();
     for (version, hash) in all {
         if let Some(manifest) = source.manifest_now(&hash)? {
-            let entry = catalog.find(&version).filter(|e| e.hash == hash).cloned();
+            let entry = catalog.find(&version).filter(|e| e.hash() == Some(hash)).cloned();
             let found = FoundVersion { source: source.clone(), version, hash, entry };
             resolved.push(ResolvedVersion { found, manifest });
         }

@@ -53,9 +53,9 @@ impl Command for Refresh {
 }
 
 fn difference(registry: &str, before: &Catalog, now: &Catalog) -> Refreshed {
-    let hash = |catalog: &Catalog, version: &VersionRef| catalog.find(version).map(|v| v.hash);
-    let new = offered(now).filter(|(v, entry)| hash(before, v) != Some(entry.hash)).count();
-    let gone = offered(before).filter(|(v, _)| hash(now, v).is_none()).count();
+    let target = |version: &VersionRef| before.find(version).map(|v| &v.target);
+    let new = offered(now).filter(|(v, entry)| target(v) != Some(&entry.target)).count();
+    let gone = offered(before).filter(|(v, _)| now.find(v).is_none()).count();
     let registry = registry.to_owned();
     Refreshed { registry, versions: now.len(), new, gone, left_out: left_out(now) }
 }

@@ -48,7 +48,7 @@ fn ranked<N: AsRef<str>>(
 mod tests {
     use super::*;
     use crate::model::hash;
-    use crate::model::{CatalogBuilder, Name, VersionEntry};
+    use crate::model::{CatalogBuilder, Name, VersionEntry, VersionTarget};
 
     fn catalog() -> Catalog {
         let name = |n: &str| Name::new(n).unwrap();
@@ -62,7 +62,13 @@ mod tests {
             for version in seen {
                 let hash = hash::sha256(version.as_bytes());
                 let (name, alias_of) = (name(version), None);
-                b.version(VersionEntry { name, hash, alias_of, published: None, metadata: None });
+                b.version(VersionEntry {
+                    name,
+                    target: VersionTarget::Manifest(hash),
+                    alias_of,
+                    published: None,
+                    metadata: None,
+                });
             }
         }
         b.build().unwrap()

@@ -4,6 +4,7 @@
 //! binary search. Compact: a catalog of 100,000 versions stays in memory as long as the mount. Immutable
 //! once built.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -12,19 +13,65 @@ use super::digest::Digest;
 use super::name::Name;
 use super::reference::VersionRef;
 
+/// The registry's own word for one immutable state of a model: a commit, the digest of an image.
+/// Only the registry that gave it reads it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(Box<str>);
+
+impl Revision {
+    /// The revision with this text.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What the name of a version leads to, as far as the registry said. A name may lead elsewhere the
+/// next time it is asked for; a manifest and a revision stay what they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionTarget {
+    /// The manifest whose document has this SHA-256.
+    Manifest(Digest),
+    /// A revision whose manifest document has to be made first (`Registry::resolve`): its SHA-256 is
+    /// not known before.
+    Revision(Revision),
+    /// Nothing but the name was listed (a tag): `Registry::version` says what it leads to.
+    Unknown,
+}
+
 /// A version of a model, as listed in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionEntry {
     /// Its name.
     pub name: Name,
-    /// The SHA-256 of its manifest.
-    pub hash: Digest,
+    /// What it is.
+    pub target: VersionTarget,
     /// The version that it is an alias of.
     pub alias_of: Option<Name>,
     /// When it was published (`metadata.published_at`, RFC 3339), if known.
     pub published: Option<SystemTime>,
     /// The metadata, a JSON object as text, if there is any.
     pub metadata: Option<Box<str>>,
+}
+
+impl VersionEntry {
+    /// The SHA-256 of its manifest, if the registry said it.
+    pub fn hash(&self) -> Option<Digest> {
+        match self.target {
+            VersionTarget::Manifest(hash) => Some(hash),
+            VersionTarget::Revision(_) | VersionTarget::Unknown => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +86,8 @@ struct Group {
     models: Vec<Model>,
 }
 
-/// Names in a registry's catalog that no path can hold. They are left out.
+/// What a registry lists and cannot be presented: names of a catalog that no path can hold, files of a
+/// version that cannot be verified. They are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Number of names left out.
@@ -51,6 +99,14 @@ pub struct LeftOut {
 impl LeftOut {
     /// Maximum number kept with a reason: the reason is usually the same for all.
     const KEPT: usize = 5;
+
+    /// Records one; `why` contains the name and is one short line.
+    pub(super) fn add(&mut self, why: String) {
+        self.count += 1;
+        if self.first.len() < Self::KEPT {
+            self.first.push(why);
+        }
+    }
 }
 
 /// The catalog of a registry.
@@ -168,10 +224,7 @@ impl CatalogBuilder {
 
     /// Records a name that is left out; `why` contains it and is one short line.
     pub fn left_out(&mut self, why: String) {
-        self.out.left_out.count += 1;
-        if self.out.left_out.first.len() < LeftOut::KEPT {
-            self.out.left_out.first.push(why);
-        }
+        self.out.left_out.add(why);
     }
 
     /// The sorted catalog, or the first name that occurs twice in its list.
@@ -205,8 +258,8 @@ mod tests {
     }
 
     fn entry(s: &str) -> VersionEntry {
-        let hash = Digest::from_bytes([1; 32]);
-        VersionEntry { name: name(s), hash, alias_of: None, published: None, metadata: None }
+        let target = VersionTarget::Manifest(Digest::from_bytes([1; 32]));
+        VersionEntry { name: name(s), target, alias_of: None, published: None, metadata: None }
     }
 
     #[test]

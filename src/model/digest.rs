@@ -1,4 +1,4 @@
-//! Digests, written as 64 lower-case hex digits, and the identities made of them.
+//! Digests, written as lower-case hex digits, and the identities made of them.
 //!
 //! Plain values.
 
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// 32 bytes of SHA-256 or BLAKE3; the field that holds it determines which.
+/// 32 bytes of SHA-256 or BLAKE3, or [`GitId::digest`]; the field that holds it determines which.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -50,21 +50,26 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let text = text.as_bytes();
-        if text.len() != 64 {
-            return Err(DigestError);
-        }
-        let nibble = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(DigestError),
-        };
-        let mut out = [0; 32];
-        for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Ok(Self(out))
+        unhex(text).map(Self).ok_or(DigestError)
     }
+}
+
+/// Reads exactly `N` bytes of lower-case hex digits.
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let text = text.as_bytes();
+    if text.len() != 2 * N {
+        return None;
+    }
+    let nibble = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let mut out = [0; N];
+    for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(out)
 }
 
 impl Serialize for Digest {
@@ -86,6 +91,65 @@ impl<'de> Deserialize<'de> for Digest {
             }
         }
         d.deserialize_str(Hex)
+    }
+}
+
+/// The id of an object of a git repository, a commit or a blob: 20 bytes of SHA-1, written as 40
+/// lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GitId([u8; 20]);
+
+/// The text is not 40 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a git id: 40 lower-case hex digits are expected")]
+pub struct GitIdError;
+
+impl GitId {
+    /// The id with these bytes.
+    pub const fn from_bytes(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id as a digest: its bytes, then twelve zero bytes.
+    pub fn digest(&self) -> Digest {
+        let mut out = [0; 32];
+        out[..20].copy_from_slice(&self.0);
+        Digest(out)
+    }
+}
+
+impl FromStr for GitId {
+    type Err = GitIdError;
+
+    fn from_str(text: &str) -> Result<Self, GitIdError> {
+        unhex(text).map(Self).ok_or(GitIdError)
+    }
+}
+
+impl TryFrom<String> for GitId {
+    type Error = GitIdError;
+
+    fn try_from(text: String) -> Result<Self, GitIdError> {
+        text.parse()
+    }
+}
+
+impl From<GitId> for String {
+    fn from(id: GitId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for GitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for GitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -153,6 +217,19 @@ mod tests {
         for bad in ["", "00", &"A".repeat(64), &"g".repeat(64), &"0".repeat(63), &"é".repeat(32)] {
             assert_eq!(bad.parse::<Digest>(), Err(DigestError), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_git_id_is_forty_digits_and_begins_its_digest() {
+        let text = "0123456789abcdef0123456789abcdef01234567";
+        let id: GitId = text.parse().unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(id.digest().to_string(), format!("{text}{}", "0".repeat(24)));
+        for bad in ["", &text[1..], &text.to_uppercase(), &"0".repeat(64)] {
+            assert_eq!(bad.parse::<GitId>(), Err(GitIdError), "{bad}");
+        }
+        assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
+        assert!(serde_json::from_str::<GitId>("\"main\"").is_err());
     }
 
     #[test]

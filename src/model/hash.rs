@@ -1,13 +1,15 @@
-//! Hashing: the only module that chooses the libraries for SHA-256 and BLAKE3.
+//! Hashing: the only module that chooses the libraries for SHA-256, BLAKE3 and SHA-1.
 //!
 //! SHA-256 comes from aws-lc, which TLS needs anyway: twice as fast as the pure Rust one on machines
-//! without SHA instructions. Pure functions and plain values.
+//! without SHA instructions. SHA-1 is only used for the blobs of git repositories, by a library that
+//! recognises bytes that were made to collide: those match no id. Pure functions and plain values.
 
 use serde::{Deserialize, Serialize};
+use sha1_checked::Digest as _;
 
-use super::digest::Digest;
+use super::digest::{Digest, GitId};
 
-/// A hash algorithm for leaves.
+/// A hash algorithm for leaves and objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HashAlgorithm {
@@ -15,6 +17,10 @@ pub enum HashAlgorithm {
     Sha256,
     /// BLAKE3, at least ten times as fast where the processor has no SHA instructions.
     Blake3,
+    /// The id of a git blob: SHA-1 over `blob {length}\0` and the bytes. Of whole objects only: no
+    /// document of ours names it.
+    #[serde(skip)]
+    GitBlobSha1,
 }
 
 impl HashAlgorithm {
@@ -23,6 +29,7 @@ impl HashAlgorithm {
         match self {
             Self::Sha256 => sha256(bytes),
             Self::Blake3 => blake3(bytes),
+            Self::GitBlobSha1 => git_blob(bytes).digest(),
         }
     }
 }
@@ -39,6 +46,14 @@ pub fn blake3(bytes: &[u8]) -> Digest {
     Digest::from_bytes(*::blake3::hash(bytes).as_bytes())
 }
 
+/// The id that git gives a file with these bytes.
+pub fn git_blob(bytes: &[u8]) -> GitId {
+    let mut h = sha1_checked::Sha1::new();
+    h.update(format!("blob {}\0", bytes.len()).as_bytes());
+    h.update(bytes);
+    GitId::from_bytes((*h.try_finalize().hash()).into())
+}
+
 /// Incremental hashing.
 #[derive(Clone)]
 pub struct Hasher(Kind);
@@ -47,6 +62,8 @@ pub struct Hasher(Kind);
 enum Kind {
     Sha256(aws_lc_rs::digest::Context),
     Blake3(Box<::blake3::Hasher>),
+    /// Git hashes the length first, so the bytes are collected: at most `MAX_LEAF` of them.
+    GitBlobSha1(Vec<u8>),
 }
 
 impl Hasher {
@@ -57,6 +74,7 @@ impl Hasher {
                 Kind::Sha256(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
             }
             HashAlgorithm::Blake3 => Kind::Blake3(Box::new(::blake3::Hasher::new())),
+            HashAlgorithm::GitBlobSha1 => Kind::GitBlobSha1(Vec::new()),
         })
     }
 
@@ -67,6 +85,7 @@ impl Hasher {
             Kind::Blake3(h) => {
                 h.update(bytes);
             }
+            Kind::GitBlobSha1(all) => all.extend_from_slice(bytes),
         }
     }
 
@@ -76,6 +95,7 @@ impl Hasher {
         match self.0 {
             Kind::Sha256(h) => out.copy_from_slice(h.finish().as_ref()),
             Kind::Blake3(h) => out.copy_from_slice(h.finalize().as_bytes()),
+            Kind::GitBlobSha1(all) => return git_blob(&all).digest(),
         }
         Digest::from_bytes(out)
     }
@@ -101,7 +121,10 @@ mod tests {
             blake3(b"").to_string(),
             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
         );
-        for kind in [HashAlgorithm::Sha256, HashAlgorithm::Blake3] {
+        // `printf abc | git hash-object --stdin`, and of an empty file
+        assert_eq!(git_blob(b"abc").to_string(), "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f");
+        assert_eq!(git_blob(b"").to_string(), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+        for kind in [HashAlgorithm::Sha256, HashAlgorithm::Blake3, HashAlgorithm::GitBlobSha1] {
             let mut h = Hasher::new(kind);
             h.update(b"a");
             h.update(b"bc");

@@ -132,7 +132,7 @@ impl Piece {
     /// ranges of the same verified bytes.
     pub fn identity(&self) -> Digest {
         match self.check {
-            Check::Whole => self.object,
+            Check::Whole | Check::GitBlob => self.object,
             Check::Leaves { list, .. } => list,
         }
     }
@@ -314,7 +314,7 @@ impl BlobLayout {
     /// The encoding whose SHA-256 is the key. [`BlobLayout::decode`] reads it back.
     ///
     /// All numbers little endian: magic, then for each piece: kind (0 whole, 1 SHA-256 leaves, 2 BLAKE3
-    /// leaves), leaf size (0 when whole), object length, the digest that is checked, offset in the
+    /// leaves, 4 git blob), leaf size (0 when whole), object length, the digest that is checked, offset in the
     /// object, length.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + self.pieces.len() * 65);
@@ -322,6 +322,7 @@ impl BlobLayout {
         for p in &self.pieces {
             let (kind, leaf_size, digest) = match p.check {
                 Check::Whole => (0, 0, p.object),
+                Check::GitBlob => (4, 0, p.object),
                 Check::Leaves { size, digest, list } => {
                     (if digest == HashAlgorithm::Sha256 { 1 } else { 2 }, size, list)
                 }
@@ -354,6 +355,7 @@ impl BlobLayout {
             let size = number(r, 1..9);
             let check = match r[0] {
                 0 if size == 0 => Check::Whole,
+                4 if size == 0 => Check::GitBlob,
                 1 => Check::Leaves { size, digest: HashAlgorithm::Sha256, list },
                 2 => Check::Leaves { size, digest: HashAlgorithm::Blake3, list },
                 _ => return Err(LayoutError("unknown kind of check")),

@@ -48,6 +48,16 @@ fn the_key_commits_to_what_is_checked_and_to_nothing_claimed() {
     assert_ne!(base, of(leaves(1, 300), d(9), 900, ObjectRange::new(300, 900)), "another offset");
     assert_ne!(of(Check::Whole, d(1), 600, r), of(Check::Whole, d(2), 600, r));
     assert_ne!(of(Check::Whole, d(1), 600, r), of(leaves(1, 600), d(1), 600, r));
+    assert_ne!(of(Check::Whole, d(1), 600, r), of(Check::GitBlob, d(1), 600, r));
+    assert_ne!(of(Check::GitBlob, d(2), 600, r), of(Check::GitBlob, d(1), 600, r));
+}
+
+#[test]
+fn a_git_blob_is_one_part_and_is_read_back_as_one() {
+    let all = ObjectRange::new(0, 600);
+    let layout = BlobLayout::new([(Check::GitBlob, d(1), 600, all)]).unwrap();
+    assert_eq!((layout.part_count(), layout.pieces()[0].identity()), (1, d(1)));
+    assert_eq!(BlobLayout::decode(&layout.encode()), Ok(layout));
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Leaves {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::hash::{blake3, sha256};
+    use crate::model::hash::{blake3, git_blob, sha256};
     use crate::model::{Check, Object};
 
     #[test]
@@ -72,5 +72,7 @@ mod tests {
     fn an_object_that_is_its_one_leaf_is_checked_by_its_own_digest() {
         let leaves = Leaves::whole(&Object::new(sha256(b"abc"), 3, Check::Whole));
         assert!(leaves.matches(0, b"abc") && !leaves.matches(0, b"abd") && !leaves.matches(1, b""));
+        let git = Leaves::whole(&Object::git_blob(git_blob(b"abc"), 3, "x".into()));
+        assert!(git.matches(0, b"abc") && !git.matches(0, b"abd"));
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::catalog::LeftOut;
 use super::digest::Digest;
 use super::hash::HashAlgorithm;
 use super::layout::BlobLayout;
@@ -68,6 +69,7 @@ pub struct Manifest {
     total: u64,
     uses: Vec<ObjectUse>,
     first_user: Vec<u32>,
+    left_out: LeftOut,
 }
 
 /// A place where an object's bytes are used.
@@ -144,6 +146,11 @@ impl Manifest {
         &self.uses[self.first_user[at] as usize..self.first_user[at + 1] as usize]
     }
 
+    /// The files of the version that are not among [`Manifest::files`], each with the reason.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
     /// The total size of all files in bytes.
     pub fn total(&self) -> u64 {
         self.total
@@ -177,6 +184,7 @@ impl ManifestBuilder {
             total: 0,
             uses: Vec::new(),
             first_user: Vec::new(),
+            left_out: LeftOut::default(),
         };
         Self { out, leaves: 0 }
     }
@@ -191,16 +199,23 @@ impl ManifestBuilder {
         if object.len == 0 || object.len > MAX_TOTAL {
             return Err(field(format!("a length of {} bytes cannot be", object.len)));
         }
-        // Blobs and their layouts identify objects by SHA-256.
-        if object.algorithm != HashAlgorithm::Sha256 {
+        // Blobs and their layouts identify objects by SHA-256, or say that they do not.
+        let named_by = match object.check {
+            Check::GitBlob => HashAlgorithm::GitBlobSha1,
+            _ => HashAlgorithm::Sha256,
+        };
+        if object.algorithm != named_by {
             return Err(field("is not named by its SHA-256".into()));
         }
         match object.check {
-            Check::Whole if object.len > MAX_LEAF => {
+            Check::Whole | Check::GitBlob if object.len > MAX_LEAF => {
                 return Err(field(format!(
                     "{} bytes without leaves are more than the {MAX_LEAF} that one digest may cover",
                     object.len
                 )));
+            }
+            Check::Leaves { digest: HashAlgorithm::GitBlobSha1, .. } => {
+                return Err(field("git blobs have no leaves".into()));
             }
             Check::Leaves { size, .. } if !(MIN_LEAF..=MAX_LEAF).contains(&size) => {
                 return Err(ManifestError::field(
@@ -259,6 +274,11 @@ impl ManifestBuilder {
         let slices = first..self.out.slices.len();
         self.out.files.push(File { path, len, sha256, slices });
         Ok(FileIx(index as u32))
+    }
+
+    /// Records a file that is left out; `why` contains its path and is one short line.
+    pub fn left_out(&mut self, why: String) {
+        self.out.left_out.add(why);
     }
 
     /// Validates and returns the manifest.

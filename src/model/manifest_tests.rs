@@ -1,6 +1,7 @@
 //! Tests of `manifest.rs`: the rules that hold for every kind of registry.
 
 use super::*;
+use crate::model::GitId;
 
 fn d(n: u8) -> Digest {
     Digest::from_bytes([n; 32])
@@ -84,5 +85,18 @@ fn objects_are_named_by_sha256() {
     let object = Object::new(d(1), 10, Check::Whole);
     let blake3 = Object { algorithm: HashAlgorithm::Blake3, ..object.clone() };
     assert!(m.object(blake3).unwrap_err().to_string().contains("SHA-256"));
-    m.object(object).unwrap();
+    m.object(object.clone()).unwrap();
+    let blob = Object::git_blob(GitId::from_bytes([1; 20]), 10, "o/n/x".into());
+    m.object(blob.clone()).unwrap();
+    for mixed in [
+        Object { check: Check::Whole, ..blob.clone() },
+        Object { check: Check::GitBlob, ..object.clone() },
+    ] {
+        assert!(m.object(mixed).unwrap_err().to_string().contains("SHA-256"));
+    }
+    let large = Object { len: MAX_LEAF + 1, ..blob };
+    assert!(m.object(large).unwrap_err().to_string().contains("without leaves"));
+    let digest = HashAlgorithm::GitBlobSha1;
+    let leaves = Check::Leaves { size: 4096, digest, list: d(2) };
+    assert!(m.object(Object { check: leaves, ..object }).is_err());
 }

@@ -16,8 +16,8 @@ mod source_name;
 pub mod tensors;
 pub mod trace;
 
-pub use catalog::{Catalog, CatalogBuilder, LeftOut, VersionEntry};
-pub use digest::{ContentKey, Digest, DigestError, VersionId};
+pub use catalog::{Catalog, CatalogBuilder, LeftOut, Revision, VersionEntry, VersionTarget};
+pub use digest::{ContentKey, Digest, DigestError, GitId, GitIdError, VersionId};
 pub use hash::HashAlgorithm;
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use leaves::Leaves;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::digest::Digest;
+use super::digest::{Digest, GitId};
 use super::hash::HashAlgorithm;
 use crate::base::ObjectRange;
 
@@ -22,6 +22,8 @@ pub const MIN_LEAF: u64 = 4 << 10;
 pub enum Check {
     /// The object is a single leaf; its name is the SHA-256 of its bytes.
     Whole,
+    /// The object is a single leaf; its name is its id as a git blob.
+    GitBlob,
     /// Leaves of `size` bytes, the last one shorter.
     Leaves {
         /// Bytes of each leaf but the last.
@@ -37,7 +39,7 @@ impl Check {
     /// Bytes of each leaf but the last.
     pub fn leaf_size(&self, object_len: u64) -> u64 {
         match self {
-            Self::Whole => object_len,
+            Self::Whole | Self::GitBlob => object_len,
             Self::Leaves { size, .. } => *size,
         }
     }
@@ -89,6 +91,17 @@ impl Object {
     /// An object that its source stores under its SHA-256.
     pub fn new(digest: Digest, len: u64, check: Check) -> Self {
         Self { digest, algorithm: HashAlgorithm::Sha256, locator: Locator::Digest, len, check }
+    }
+
+    /// A file of a git repository that its source has at this path.
+    pub fn git_blob(id: GitId, len: u64, path: Arc<str>) -> Self {
+        Self {
+            digest: id.digest(),
+            algorithm: HashAlgorithm::GitBlobSha1,
+            locator: Locator::Path(path),
+            len,
+            check: Check::GitBlob,
+        }
     }
 
     /// Number of leaves.

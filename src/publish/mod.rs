@@ -22,7 +22,7 @@ pub use types::{
 };
 
 use crate::model::hash::sha256;
-use crate::model::{Catalog, Digest, HashAlgorithm, ModelRef, Name, VersionRef};
+use crate::model::{Catalog, Digest, HashAlgorithm, ModelRef, Name, VersionEntry, VersionRef};
 use crate::registry::xprim::{self, Entry, FileDoc, MAX_MANIFEST, ManifestDoc};
 use write::{Locked, Target};
 
@@ -133,7 +133,7 @@ fn read(locked: &Locked<'_>) -> Result<(Catalog, Option<Vec<u8>>), PublishError>
 
 fn find_target(catalog: &Catalog, model: &ModelRef, alias: &Name) -> Result<Digest, PublishError> {
     let target = VersionRef { model: model.clone(), version: alias.clone() };
-    catalog.find(&target).map(|v| v.hash).ok_or(PublishError::NoTarget(target))
+    catalog.find(&target).and_then(VersionEntry::hash).ok_or(PublishError::NoTarget(target))
 }
 
 /// Adds the version to the catalog.
@@ -152,11 +152,12 @@ fn enter(
         let target = VersionRef { model: version.model.clone(), version: alias.clone() };
         return Err(PublishError::NotAlias(target));
     }
-    let outcome = match catalog.find(version) {
+    let listed = |entry: &VersionEntry| entry.hash().expect("XPRIM lists manifests");
+    let outcome = match catalog.find(version).map(listed) {
         None => Outcome::New,
-        Some(old) if old.hash == hash && !replace => return Ok(Outcome::AlreadyThere),
+        Some(old) if old == hash && !replace => return Ok(Outcome::AlreadyThere),
         Some(old) if !replace => {
-            return Err(PublishError::Taken { version: version.clone(), hash: old.hash });
+            return Err(PublishError::Taken { version: version.clone(), hash: old });
         }
         Some(_) => Outcome::Replaced,
     };

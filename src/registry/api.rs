@@ -13,7 +13,9 @@ use futures_util::{Stream, StreamExt};
 
 use super::error::RegistryError;
 use crate::base::ObjectRange;
-use crate::model::{Catalog, Leaves, Manifest, ModelRef, Object, VersionEntry, VersionId};
+use crate::model::{
+    Catalog, Leaves, Manifest, ModelRef, Name, Object, Revision, VersionEntry, VersionId,
+};
 
 /// Identifies the state of a document for conditional requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -78,6 +80,13 @@ pub struct ManifestDocument {
 pub type ObjectBody = Pin<Box<dyn Stream<Item = Result<Bytes, RegistryError>> + Send>>;
 
 /// A place that offers models.
+///
+/// A version's name leads to a `VersionTarget`. Where the registry knows manifests by their SHA-256, the
+/// target is one, and [`Registry::manifest`] has its document. Elsewhere (a branch of a git
+/// repository, the tag of an image) the way is longer: `lookup` lists names; [`Registry::version`] says
+/// which revision one name leads to now, and costs a request; [`Registry::resolve`] makes the document
+/// of a revision, whose SHA-256 is then the version's identity. A revision never changes, so its
+/// document is made once and kept; only the first step is repeated when its time to live has elapsed.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
     /// Names this registry in the index and to people: its URL or folder, without credentials.
@@ -98,6 +107,31 @@ pub trait Registry: Send + Sync + 'static {
                 let versions = catalog.versions(model.group.as_str(), model.model.as_str());
                 Versions::Changed { versions: versions.unwrap_or_default().to_vec(), validator }
             }
+        })
+    }
+
+    /// One version by its name, also where `lookup` does not list it (a commit, a digest); `None` if
+    /// the registry does not have it. The target is never `VersionTarget::Unknown`.
+    async fn version(
+        &self,
+        model: &ModelRef,
+        name: &Name,
+    ) -> Result<Option<VersionEntry>, RegistryError> {
+        Ok(match self.lookup(model, &Validator::default()).await? {
+            Versions::Unchanged => None,
+            Versions::Changed { versions, .. } => versions.into_iter().find(|v| v.name == *name),
+        })
+    }
+
+    /// The manifest of a revision; its document is the same each time.
+    async fn resolve(
+        &self,
+        model: &ModelRef,
+        revision: &Revision,
+    ) -> Result<ManifestDocument, RegistryError> {
+        Err(RegistryError::Invalid {
+            what: format!("{model} at {revision}"),
+            why: "this registry knows versions by their manifests".into(),
         })
     }
 

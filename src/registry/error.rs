@@ -60,6 +60,14 @@ pub enum RegistryError {
         /// The HTTP status (a folder's: 403).
         status: u16,
     },
+    /// The server refuses, and it is known why and what helps.
+    #[error("{what}: {why}")]
+    Denied {
+        /// What was asked for.
+        what: String,
+        /// Why, and what the user can do.
+        why: String,
+    },
     /// The bytes do not match their digest.
     #[error("{what}: {why}")]
     WrongBytes {
@@ -103,6 +111,7 @@ impl RegistryError {
             Self::NoFolder { .. }
             | Self::Missing { .. }
             | Self::Refused { .. }
+            | Self::Denied { .. }
             | Self::Invalid { .. }
             | Self::BadName { .. } => Retry::Never,
         }

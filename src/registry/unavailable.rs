@@ -10,7 +10,7 @@ use super::api::{
 };
 use super::error::RegistryError;
 use crate::base::ObjectRange;
-use crate::model::{Leaves, ModelRef, Object, VersionId};
+use crate::model::{Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId};
 
 /// A registry that does not answer.
 #[derive(Debug, Clone)]
@@ -52,6 +52,22 @@ impl Registry for Unavailable {
 
     async fn lookup(&self, model: &ModelRef, _: &Validator) -> Result<Versions, RegistryError> {
         self.unreachable(format!("model {model}"))
+    }
+
+    async fn version(
+        &self,
+        model: &ModelRef,
+        name: &Name,
+    ) -> Result<Option<VersionEntry>, RegistryError> {
+        self.unreachable(format!("version {name} of model {model}"))
+    }
+
+    async fn resolve(
+        &self,
+        model: &ModelRef,
+        revision: &Revision,
+    ) -> Result<ManifestDocument, RegistryError> {
+        self.unreachable(format!("model {model} at {revision}"))
     }
 
     async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {

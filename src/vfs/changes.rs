@@ -89,7 +89,7 @@ fn versions(old: &[VersionEntry], new: &[VersionEntry], mut note: impl FnMut(&st
     while let Some(name) = [a.peek(), b.peek()].into_iter().flatten().map(|v| &v.name).min() {
         let before = a.next_if(|v| v.name == *name);
         let after = b.next_if(|v| v.name == *name);
-        let list = before.map(|v| v.hash) != after.map(|v| v.hash);
+        let list = before.map(|v| &v.target) != after.map(|v| &v.target);
         if list || before.map(|v| v.published) != after.map(|v| v.published) {
             note(name.as_str(), list);
         }
@@ -101,7 +101,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::{CatalogBuilder, Digest};
+    use crate::model::{CatalogBuilder, Digest, VersionTarget};
 
     fn catalog(lines: &[(&str, &str, &str, u8)]) -> Catalog {
         let name = |s: &str| Name::new(s).unwrap();
@@ -118,7 +118,7 @@ mod tests {
                 for (v, hash) in versions {
                     b.version(VersionEntry {
                         name: name(v),
-                        hash: Digest::from_bytes([hash; 32]),
+                        target: VersionTarget::Manifest(Digest::from_bytes([hash; 32])),
                         alias_of: None,
                         published: None,
                         metadata: None,

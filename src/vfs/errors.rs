@@ -42,6 +42,7 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
             | RegistryError::Busy { .. }
             | RegistryError::Missing { .. }
             | RegistryError::Refused { .. }
+            | RegistryError::Denied { .. }
             | RegistryError::BadName { .. } => VfsError::Unavailable { reason },
         },
         FetchError::Corrupt { .. } => VfsError::Corrupt { reason },
@@ -113,11 +114,12 @@ mod tests {
     fn an_outage_is_never_a_missing_file() {
         let what = || "chunk 7".to_owned();
         let why = || "because\nof this".to_owned();
-        let registry: [(RegistryError, bool); 7] = [
+        let registry: [(RegistryError, bool); 8] = [
             (RegistryError::Unreachable { what: what(), why: why() }, false),
             (RegistryError::Busy { what: what(), status: 503, retry_after: None }, false),
             (RegistryError::Missing { what: what() }, false),
             (RegistryError::Refused { what: what(), status: 403 }, false),
+            (RegistryError::Denied { what: what(), why: why() }, false),
             (RegistryError::BadName { name: what(), why: why() }, false),
             (RegistryError::WrongBytes { what: what(), why: why() }, true),
             (RegistryError::Invalid { what: what(), why: why() }, true),

@@ -74,7 +74,7 @@ impl Namespace {
                     let found = catalog.version(group, model, name);
                     let found = found.ok_or_else(|| self.metadata.absent(name))?;
                     let (group, model) = (group.clone(), model.clone());
-                    let hash = found.hash;
+                    let hash = found.hash().ok_or_else(|| unresolved(name))?;
                     let version = name.into();
                     self.nodes.id(NodeKey::Version { group, model, version, hash })?
                 }
@@ -190,8 +190,9 @@ impl Namespace {
             (Place::Node(_), NodeKey::Model { group, model }) => {
                 let catalog = self.metadata.catalog()?;
                 let versions = catalog.versions(group, model).unwrap_or_default();
-                let mut hashes = versions.iter().map(|v| v.hash);
-                let names = versions.iter().map(|v| v.name.as_str());
+                let known = versions.iter().filter_map(|v| Some((v, v.hash()?)));
+                let mut hashes = known.clone().map(|(_, hash)| hash);
+                let names = known.map(|(v, _)| v.name.as_str());
                 self.list_nodes(names, |version| NodeKey::Version {
                     group: group.clone(),
                     model: model.clone(),
@@ -323,8 +324,16 @@ impl Namespace {
     fn published(&self, v: Version<'_>) -> SystemTime {
         let catalog = self.metadata.catalog_now();
         let entry = catalog.as_ref().and_then(|c| c.version(v.group, v.model, v.version));
-        entry.filter(|e| e.hash == *v.hash).and_then(|e| e.published).unwrap_or(stable_time())
+        entry
+            .filter(|e| e.hash() == Some(*v.hash))
+            .and_then(|e| e.published)
+            .unwrap_or(stable_time())
     }
+}
+
+/// A version whose manifest no registry has named yet: not to be had, but not missing either.
+fn unresolved(name: &str) -> VfsError {
+    VfsError::Unavailable { reason: format!("the manifest of '{name}' is not known yet") }
 }
 
 fn version_of(id: NodeId, key: &NodeKey) -> Result<Version<'_>, VfsError> {

@@ -117,7 +117,7 @@ impl World {
         let manifest = runtime.block_on(async {
             let catalog = source.catalog().await.expect("a catalog");
             source
-                .manifest(&catalog.find(&reference).expect("there").hash)
+                .manifest(&catalog.find(&reference).and_then(|v| v.hash()).expect("there"))
                 .await
                 .expect("a manifest")
         });

@@ -72,7 +72,7 @@ impl Setup {
     fn version(&self) -> VersionId {
         let catalog = std::fs::read(self.registry.path().join(CATALOG)).unwrap();
         let catalog = read_catalog(&catalog).unwrap();
-        VersionId::new(catalog.version("org", "net", "v1").unwrap().hash)
+        VersionId::new(catalog.version("org", "net", "v1").unwrap().hash().unwrap())
     }
 
     fn once(&self, fault: Fault) {
@@ -107,7 +107,7 @@ async fn manifest(r: &dyn Registry) -> Manifest {
     };
     assert_eq!(read_catalog(&document).unwrap(), catalog);
     assert!(matches!(r.list(&validator).await, Ok(Listing::Unchanged)));
-    let hash = catalog.find(&"org/net@v1".parse().unwrap()).unwrap().hash;
+    let hash = catalog.find(&"org/net@v1".parse().unwrap()).unwrap().hash().unwrap();
     let version = VersionId::new(hash);
     let found = r.manifest(&version).await.unwrap();
     assert_eq!(read_manifest(version, &found.document).unwrap(), found.manifest);
@@ -382,7 +382,7 @@ async fn learned(url: &str, cache: &Path) -> (Arc<Fetcher>, Arc<Manifest>) {
         &options,
     ));
     let catalog = source.catalog().await.unwrap();
-    let hash = catalog.version("org", "net", "v1").unwrap().hash;
+    let hash = catalog.version("org", "net", "v1").unwrap().hash().unwrap();
     let manifest = source.manifest(&hash).await.unwrap();
     (Fetcher::new(source, store, options), manifest)
 }

@@ -280,7 +280,8 @@ fn cut_publishing(rig: &Rig, fs: &LoopFs, n: u64, chance: &mut Chance) {
     }
     for (_, _, version) in catalog.iter() {
         let model = make(version.name.as_str()[1..].parse().expect("our name"));
-        let manifest = life.wait(source.manifest(&version.hash)).expect("it is there");
+        let manifest =
+            life.wait(source.manifest(&version.hash().expect("XPRIM"))).expect("it is there");
         for ix in (0..manifest.files().len() as u32).map(modelfs::model::FileIx) {
             let want = model.bytes(manifest.file(ix).path.as_str());
             let file = life.fetcher.file(&manifest, ix).expect("a blob");

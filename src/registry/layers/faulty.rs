@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
 
 use crate::base::ObjectRange;
-use crate::model::{Check, Digest, Leaves, ModelRef, Object, VersionId};
+use crate::model::{
+    Check, Digest, Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId,
+};
 use crate::registry::api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
 };
@@ -20,7 +22,7 @@ use crate::registry::error::RegistryError;
 /// Which calls a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// Of `list` and `lookup`.
+    /// Of `list`, `lookup`, `version` and `resolve`.
     Catalog,
     /// Of `manifest` and `leaves`, for the document with one digest or any.
     Document(Option<Digest>),
@@ -169,6 +171,24 @@ impl Registry for Faulty {
     async fn lookup(&self, model: &ModelRef, known: &Validator) -> Result<Versions, RegistryError> {
         self.before(Call::Catalog).await?;
         self.inner.lookup(model, known).await
+    }
+
+    async fn version(
+        &self,
+        model: &ModelRef,
+        name: &Name,
+    ) -> Result<Option<VersionEntry>, RegistryError> {
+        self.before(Call::Catalog).await?;
+        self.inner.version(model, name).await
+    }
+
+    async fn resolve(
+        &self,
+        model: &ModelRef,
+        revision: &Revision,
+    ) -> Result<ManifestDocument, RegistryError> {
+        self.before(Call::Catalog).await?;
+        self.inner.resolve(model, revision).await
     }
 
     async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::base::ObjectRange;
-use crate::model::{Leaves, ModelRef, Object, VersionId};
+use crate::model::{Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId};
 use crate::registry::api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
 };
@@ -155,6 +155,22 @@ impl Registry for Hedged {
 
     async fn lookup(&self, model: &ModelRef, known: &Validator) -> Result<Versions, RegistryError> {
         self.inner.lookup(model, known).await
+    }
+
+    async fn version(
+        &self,
+        model: &ModelRef,
+        name: &Name,
+    ) -> Result<Option<VersionEntry>, RegistryError> {
+        self.inner.version(model, name).await
+    }
+
+    async fn resolve(
+        &self,
+        model: &ModelRef,
+        revision: &Revision,
+    ) -> Result<ManifestDocument, RegistryError> {
+        self.inner.resolve(model, revision).await
     }
 
     async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout_at};
 use super::retry::{Attempts, RetryPolicy};
 use super::waits::Waits;
 use crate::base::ObjectRange;
-use crate::model::{Leaves, ModelRef, Object, VersionId};
+use crate::model::{Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId};
 use crate::registry::api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
 };
@@ -90,6 +90,24 @@ impl Registry for Retrying {
 
     async fn lookup(&self, model: &ModelRef, known: &Validator) -> Result<Versions, RegistryError> {
         self.run(|| format!("model {model}"), || self.inner.lookup(model, known)).await
+    }
+
+    async fn version(
+        &self,
+        model: &ModelRef,
+        name: &Name,
+    ) -> Result<Option<VersionEntry>, RegistryError> {
+        let what = || format!("version {name} of model {model}");
+        self.run(what, || self.inner.version(model, name)).await
+    }
+
+    async fn resolve(
+        &self,
+        model: &ModelRef,
+        revision: &Revision,
+    ) -> Result<ManifestDocument, RegistryError> {
+        let what = || format!("model {model} at {revision}");
+        self.run(what, || self.inner.resolve(model, revision)).await
     }
 
     async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {

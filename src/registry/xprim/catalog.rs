@@ -15,7 +15,9 @@ use serde_json::value::RawValue;
 
 use super::{CATALOG, MAX_CATALOG, shown};
 use crate::base::text::{MESSAGE, brief};
-use crate::model::{Catalog, CatalogBuilder, Digest, Name, VersionEntry, VersionRef};
+use crate::model::{
+    Catalog, CatalogBuilder, Digest, Name, VersionEntry, VersionRef, VersionTarget,
+};
 use crate::registry::error::RegistryError;
 
 /// Maximum number of groups, models and versions together: bounds memory where the document's size does
@@ -186,7 +188,13 @@ impl<'de> Visitor<'de> for Versions<'_> {
                 None => None,
             };
             let metadata = doc.metadata.map(|raw| raw.get().into());
-            sink.out.version(VersionEntry { name, hash: doc.hash, alias_of, published, metadata });
+            sink.out.version(VersionEntry {
+                name,
+                target: VersionTarget::Manifest(doc.hash),
+                alias_of,
+                published,
+                metadata,
+            });
         }
         Ok(())
     }
@@ -322,7 +330,7 @@ mod tests {
         assert_eq!(c.groups().map(Name::as_str).collect::<Vec<_>>(), ["g1", "none"]);
         assert_eq!(c.versions("g1", "empty").unwrap().len(), 0);
         let v2 = c.version("g1", "m", "v2").unwrap();
-        assert_eq!(v2.hash.to_string(), HASH);
+        assert_eq!(v2.hash().unwrap().to_string(), HASH);
         assert_eq!(v2.alias_of.as_ref().unwrap().as_str(), "v1");
         let at = humantime::parse_rfc3339("2024-05-01T10:00:00Z").unwrap();
         assert_eq!(v2.published, Some(at));

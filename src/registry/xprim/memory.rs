@@ -12,7 +12,10 @@ use super::registry::Xprim;
 use super::{CATALOG, DATA, Entry, FileDoc, ManifestDoc, object_path, with_entry};
 use crate::base::ObjectRange;
 use crate::model::hash::sha256;
-use crate::model::{Digest, HashAlgorithm, Leaves, ModelRef, Object, VersionId, VersionRef};
+use crate::model::{
+    Digest, HashAlgorithm, Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId,
+    VersionRef,
+};
 use crate::registry::api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
 };
@@ -176,6 +179,22 @@ impl Registry for Memory {
         self.registry.lookup(model, known).await
     }
 
+    async fn version(
+        &self,
+        model: &ModelRef,
+        name: &Name,
+    ) -> Result<Option<VersionEntry>, RegistryError> {
+        self.registry.version(model, name).await
+    }
+
+    async fn resolve(
+        &self,
+        model: &ModelRef,
+        revision: &Revision,
+    ) -> Result<ManifestDocument, RegistryError> {
+        self.registry.resolve(model, revision).await
+    }
+
     async fn manifest(&self, version: &VersionId) -> Result<ManifestDocument, RegistryError> {
         self.registry.manifest(version).await
     }
@@ -214,7 +233,7 @@ mod tests {
                 else {
                     panic!("nothing was known")
                 };
-                assert_eq!(catalog.find(&v).unwrap().hash, hash);
+                assert_eq!(catalog.find(&v).unwrap().hash(), Some(hash));
                 assert!(matches!(r.list(&validator).await, Ok(Listing::Unchanged)));
                 let m = r.manifest(&VersionId::new(hash)).await.unwrap().manifest;
                 assert_eq!(m.total(), 201_000);

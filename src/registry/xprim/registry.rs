@@ -175,7 +175,7 @@ mod tests {
         let none = Validator::default();
         let found = r.lookup(&"g/m".parse().unwrap(), &none).await.unwrap();
         let Versions::Changed { versions, validator } = found else { panic!("nothing was known") };
-        assert_eq!(versions.iter().map(|v| v.hash).collect::<Vec<_>>(), [hash]);
+        assert_eq!(versions.iter().map(|v| v.hash()).collect::<Vec<_>>(), [Some(hash)]);
         let again = r.lookup(&"g/m".parse().unwrap(), &validator).await.unwrap();
         assert!(matches!(again, Versions::Unchanged));
         let other = r.lookup(&"g/other".parse().unwrap(), &none).await.unwrap();
