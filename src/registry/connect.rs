@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::api::Registry;
 use super::error::RegistryError;
+use super::huggingface::{self, HuggingFace};
 use super::layers::Hedged;
 use super::transport::{Address, Folder, Http, Timeouts, Transport};
 use super::xprim::{CATALOG, Xprim};
 
-/// The registry that `name` means: an `http://` or `https://` URL, a `file://` URL, or a folder.
+/// The registry that `name` means: the Hugging Face Hub or a repository of it (`hf://`), an `http://` or
+/// `https://` URL, a `file://` URL, or a folder.
 /// It is not asked for anything yet: an unreachable one can be opened.
 pub fn open(name: &str) -> Result<Arc<dyn Registry>, RegistryError> {
     open_with(name, Timeouts::default())
@@ -17,6 +19,9 @@ pub fn open(name: &str) -> Result<Arc<dyn Registry>, RegistryError> {
 
 /// As [`open`], with other timeouts.
 pub fn open_with(name: &str, timeouts: Timeouts) -> Result<Arc<dyn Registry>, RegistryError> {
+    if huggingface::is_hub(name) {
+        return Ok(Arc::new(Hedged::new(Arc::new(HuggingFace::open(name, timeouts)?))));
+    }
     let address = Address::parse(name)?;
     let remote = matches!(address, Address::Http(_));
     let transport: Arc<dyn Transport> = match address {
@@ -42,6 +47,7 @@ mod tests {
         let name = |of: &str| open(of).map(|r| r.name().to_owned());
         assert_eq!(name("https://u:p@h/x/?q").unwrap(), "https://h/x");
         assert_eq!(name("HTTP://h").unwrap(), "http://h");
+        assert_eq!(name("hf://org/name/").unwrap(), "hf://org/name");
         #[cfg(unix)]
         {
             assert_eq!(name("file:///srv/a%20b").unwrap(), "/srv/a b");
@@ -66,6 +72,7 @@ mod tests {
             " http:u:secret@h",
             "u:secret@h://x",
             "secret@h://x",
+            "hf://secret",
         ] {
             let error = open(bad).err().expect(bad);
             assert!(matches!(error, RegistryError::BadName { .. }), "{error}");

@@ -1,6 +1,6 @@
 //! Registries: where catalogs, manifests and objects come from.
 //!
-//! Formats (`xprim`) implement [`Registry`] over a `transport` (HTTP, a folder); `layers` wrap any
+//! Formats (`xprim`, `huggingface`) implement [`Registry`] over a `transport` (HTTP, a folder); `layers` wrap any
 //! registry (retries, hedging). This file only names what the layers above may use; `connect` puts a
 //! registry together from its name.
 
@@ -8,6 +8,7 @@ mod api;
 mod connect;
 mod documents;
 mod error;
+pub mod huggingface;
 mod layers;
 pub mod transport;
 mod unavailable;

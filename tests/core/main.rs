@@ -13,5 +13,6 @@ mod imports;
 mod packaging;
 mod reference;
 mod registry_http;
+mod registry_huggingface;
 mod stack;
 mod store;

@@ -7,28 +7,19 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{StreamExt, stream};
 use percent_encoding::percent_decode_str;
 use reqwest::header::{self, HeaderMap, HeaderName};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 
 use super::address::scheme_shown;
 use super::api::{Document, Resource, Transport, range_shown};
-use super::http_response::{self as response, Served};
+use super::http_body;
+use super::http_response as response;
+use super::http_rules::{CLOCK, MAX_REDIRECTS, is_local, may_connect};
 use super::timeouts::Timeouts;
 use crate::base::ObjectRange;
 use crate::registry::api::{ObjectBody, Validator};
 use crate::registry::error::RegistryError;
-
-/// Maximum memory allocated for a document before any of it arrived.
-const INITIAL_CAPACITY: usize = 64 << 10;
-
-/// Why no server with a certificate can be asked.
-const CLOCK: &str = "this machine's clock stands before 1970: set it";
-
-/// More redirects than any bucket or mirror needs.
-const MAX_REDIRECTS: usize = 5;
 
 /// Files behind an HTTP server.
 #[derive(Debug, Clone)]
@@ -94,36 +85,6 @@ impl Http {
         response::check_status(what, response.status(), response.headers(), SystemTime::now())?;
         Ok(response)
     }
-
-    /// A whole document of at most `limit` bytes.
-    async fn collect(
-        &self,
-        mut response: Response,
-        what: &str,
-        limit: u64,
-    ) -> Result<Bytes, RegistryError> {
-        let too_long = || RegistryError::Invalid {
-            what: what.into(),
-            why: format!("more than {limit} bytes"),
-        };
-        let length = response.content_length();
-        if length.is_some_and(|len| len > limit) {
-            return Err(too_long());
-        }
-        // An announced length allocates nothing before bytes arrive.
-        let announced = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX);
-        let mut body = BytesMut::with_capacity(announced.min(INITIAL_CAPACITY));
-        loop {
-            match response.chunk().await {
-                Ok(Some(piece)) => body.extend_from_slice(&piece),
-                Ok(None) => return Ok(body.freeze()),
-                Err(e) => return Err(response::cut_off(what, body.len() as u64, length, e)),
-            }
-            if body.len() as u64 > limit {
-                return Err(too_long());
-            }
-        }
-    }
 }
 
 /// A URL without user, password, query and fragment, and without a slash at its end.
@@ -140,17 +101,6 @@ fn shown(url: &Url) -> String {
 /// What percent-encoded text means; broken escapes stand for themselves.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-fn is_local(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Whether a connection can be tried at this time. Certificates begin later than 1970, and rustls
-/// panics where the clock stands before that.
-fn may_connect(url: &Url, now: SystemTime) -> bool {
-    url.scheme() != "https" || now >= SystemTime::UNIX_EPOCH
 }
 
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
@@ -202,7 +152,7 @@ impl Transport for Http {
             etag: text(headers, header::ETAG),
             last_modified: text(headers, header::LAST_MODIFIED),
         };
-        let body = self.collect(response, file.shown, limit).await?;
+        let body = http_body::collect(response, file.shown, limit).await?;
         Ok(Document::Changed { body, validator })
     }
 
@@ -221,15 +171,7 @@ impl Transport for Http {
             request = request.header(header::RANGE, bytes);
         }
         let response = self.send(request, &what).await?;
-        let (status, headers) = (response.status(), response.headers());
-        response::check_encoding(&what, headers)?;
-        let served = response::check_range(&what, status, headers, ranged, range, len)?;
-        let (skip, more) = match served {
-            Served::Range => (0, false),
-            Served::Whole => (range.start(), range.end() < len),
-        };
-        let body = Body { response, what, skip, done: 0, len: range.len(), more, extra: false };
-        Ok(stream::unfold(Some(body), Body::next).boxed())
+        http_body::receive(response, what, ranged, len, range)
     }
 
     /// Sends a request for the head of a file: there is no other way to have a connection opened.
@@ -243,68 +185,8 @@ impl Transport for Http {
     }
 }
 
-/// A body that is being received.
-struct Body {
-    response: Response,
-    what: String,
-    /// Bytes before those that were asked for.
-    skip: u64,
-    done: u64,
-    len: u64,
-    /// Whether more bytes may follow, since the server sends the whole object.
-    more: bool,
-    /// Whether more bytes came than may follow.
-    extra: bool,
-}
-
-impl Body {
-    async fn next(this: Option<Self>) -> Option<(Result<Bytes, RegistryError>, Option<Self>)> {
-        let mut this = this?;
-        loop {
-            if this.extra {
-                let why = "more bytes than were asked for".into();
-                return Some((Err(RegistryError::Invalid { what: this.what, why }), None));
-            }
-            let room = this.len - this.done;
-            if room == 0 && this.more {
-                return None;
-            }
-            let mut piece = match this.response.chunk().await {
-                Ok(Some(piece)) => piece,
-                // All that was asked for is there: how the connection ends does not matter.
-                Ok(None) | Err(_) if room == 0 => return None,
-                Ok(None) => return Some((Err(this.short(None)), None)),
-                Err(e) => return Some((Err(this.short(Some(e))), None)),
-            };
-            let skipped = this.skip.min(piece.len() as u64);
-            this.skip -= skipped;
-            piece.advance(skipped as usize);
-            if piece.len() as u64 > room {
-                piece.truncate(room as usize);
-                this.extra = !this.more;
-            }
-            if !piece.is_empty() {
-                this.done += piece.len() as u64;
-                return Some((Ok(piece), Some(this)));
-            }
-        }
-    }
-
-    fn short(&self, error: Option<reqwest::Error>) -> RegistryError {
-        match error {
-            Some(e) => response::cut_off(&self.what, self.done, Some(self.len), e),
-            None => RegistryError::Unreachable {
-                what: self.what.clone(),
-                why: format!("cut off after {} of {} bytes", self.done, self.len),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn open(url: &str) -> Result<Http, RegistryError> {
@@ -329,18 +211,6 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_1970_is_no_panic_where_certificates_are_checked() {
-        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
-        for (url, now, may) in [
-            ("https://h", before, false),
-            ("http://h", before, true),
-            ("https://h", SystemTime::UNIX_EPOCH, true),
-        ] {
-            assert_eq!(may_connect(&Url::parse(url).unwrap(), now), may, "{url}");
-        }
-    }
-
-    #[test]
     fn a_slash_at_the_end_makes_no_difference() {
         for base in ["http://h/a/b", "http://h/a/b/", "http://h/a/b//"] {
             let url = open(base).unwrap().get("data/x").build().unwrap().url().to_string();
@@ -354,18 +224,5 @@ mod tests {
     fn escapes_are_decoded_and_broken_ones_kept() {
         assert_eq!(decoded("a%20%c3%bcb%"), "a üb%");
         assert_eq!(decoded("%zz%4"), "%zz%4");
-    }
-
-    #[test]
-    fn only_this_machine_is_local() {
-        for (url, local) in [
-            ("http://127.0.0.1:8/", true),
-            ("http://localhost/", true),
-            ("http://[::1]:80/", true),
-            ("http://127.0.0.1.example/", false),
-            ("http://10.0.0.1/", false),
-        ] {
-            assert_eq!(is_local(&Url::parse(url).unwrap()), local, "{url}");
-        }
     }
 }

@@ -15,7 +15,7 @@ use crate::registry::error::RegistryError;
 
 /// What the body of an answer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Served {
+pub(in crate::registry) enum Served {
     /// The range that was asked for.
     Range,
     /// The whole object.
@@ -23,7 +23,7 @@ pub(super) enum Served {
 }
 
 /// One line of what happened, without the URL: it may hold secrets.
-pub(super) fn why(error: reqwest::Error) -> String {
+pub(in crate::registry) fn why(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut out = String::new();
     let mut next: Option<&dyn Error> = Some(&error);
@@ -42,7 +42,7 @@ pub(super) fn why(error: reqwest::Error) -> String {
 }
 
 /// No answer to a request.
-pub(super) fn failed(what: &str, error: reqwest::Error) -> RegistryError {
+pub(in crate::registry) fn failed(what: &str, error: reqwest::Error) -> RegistryError {
     let what = what.to_owned();
     if error.is_redirect() || error.is_builder() {
         return RegistryError::Invalid { what, why: why(error) };
@@ -67,7 +67,7 @@ pub(super) fn cut_off(
 }
 
 /// A status that is neither an error nor a response to the request.
-pub(super) fn unexpected(what: &str, status: StatusCode) -> RegistryError {
+pub(in crate::registry) fn unexpected(what: &str, status: StatusCode) -> RegistryError {
     invalid(what, format!("unexpected status {}", status.as_u16()))
 }
 
@@ -77,7 +77,7 @@ fn invalid(what: &str, why: String) -> RegistryError {
 }
 
 /// Turns the statuses that are errors into errors.
-pub(super) fn check_status(
+pub(in crate::registry) fn check_status(
     what: &str,
     status: StatusCode,
     headers: &HeaderMap,
@@ -108,7 +108,10 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// Refuses a compressed body: the digests cover other bytes, and compression was not asked for.
-pub(super) fn check_encoding(what: &str, headers: &HeaderMap) -> Result<(), RegistryError> {
+pub(in crate::registry) fn check_encoding(
+    what: &str,
+    headers: &HeaderMap,
+) -> Result<(), RegistryError> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(e) if !e.as_bytes().eq_ignore_ascii_case(b"identity") => {
             Err(invalid(what, format!("Content-Encoding {e:?} was not asked for")))

@@ -7,7 +7,9 @@ mod api;
 mod beneath;
 mod folder;
 mod http;
-mod http_response;
+pub(in crate::registry) mod http_body;
+pub(in crate::registry) mod http_response;
+pub(in crate::registry) mod http_rules;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod timeouts;

@@ -1,9 +1,10 @@
 //! What the tests of modelfs share: model trees, published registries, a server that fails as told,
-//! and a slow line before a server.
+//! a Hub, and a slow line before a server.
 
 mod answer;
 mod fault;
 pub mod fs_assertions;
+mod hub;
 mod line;
 mod loop_fs;
 pub mod mapped;
@@ -12,6 +13,7 @@ mod server;
 mod shaped;
 
 pub use fault::{Fault, When};
+pub use hub::{HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest, HubServer};
 pub use line::Line;
 pub use loop_fs::{FsKind, LoopFs};
 pub use model::{ModelDir, TestRegistry, bytes, safetensors, write_bytes};

@@ -1,0 +1,264 @@
+//! The documents that are made of the Hub's answers and kept: the references of a repository, and the
+//! files of a commit. Pure.
+//!
+//! Invariant: the same answers make the same bytes, since the SHA-256 of a manifest document is the
+//! version's identity. A document has what the Hub said, in order; what of it can be believed is
+//! decided when it is read: a file is in the manifest only if the commit binds what its bytes are
+//! checked by.
+
+use serde::{Deserialize, Serialize};
+
+use super::answers::{Refs, TreeEntry};
+use super::name::{Repo, RepoType, shown, version_name};
+use crate::base::ObjectRange;
+use crate::model::hash::{git_blob, sha256};
+use crate::model::{
+    Catalog, CatalogBuilder, Check, Digest, FilePath, GitId, HashAlgorithm, Locator, MAX_LEAF,
+    Manifest, ManifestBuilder, ManifestError, ModelRef, Name, Object, Revision, Slice,
+    VersionEntry, VersionId, VersionTarget,
+};
+use crate::registry::error::RegistryError;
+
+/// The format of a manifest document, with the version of its form.
+const MANIFEST: &str = "modelfs.huggingface/1";
+/// The format of a document of references.
+const CATALOG: &str = "modelfs.huggingface.refs/1";
+
+/// A document of the files of a commit.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestDoc {
+    format: String,
+    r#type: String,
+    repo: String,
+    commit: GitId,
+    files: Vec<FileDoc>,
+}
+
+/// A file, as the Hub lists it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileDoc {
+    path: String,
+    size: u64,
+    /// The id of its git blob.
+    oid: String,
+    /// The SHA-256 of its bytes, if its git blob is a pointer to them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    lfs: Option<String>,
+    /// Its Xet hash.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    xet: Option<String>,
+}
+
+/// A document of the references of a repository.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogDoc {
+    format: String,
+    r#type: String,
+    repo: String,
+    refs: Vec<RefDoc>,
+}
+
+/// A reference: how a revision is called, and the commit that it leads to.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct RefDoc {
+    name: String,
+    commit: String,
+}
+
+/// Whether a document is one of ours, of files.
+pub fn is_manifest(document: &[u8]) -> bool {
+    begins(document, MANIFEST)
+}
+
+/// Whether a document is one of ours, of references.
+pub fn is_catalog(document: &[u8]) -> bool {
+    begins(document, CATALOG)
+}
+
+/// All of ours begin so, to the byte.
+fn begins(document: &[u8], format: &str) -> bool {
+    document.starts_with(format!("{{\"format\":\"{format}\",").as_bytes())
+}
+
+fn write(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("numbers, strings and lists can always be written")
+}
+
+impl ManifestDoc {
+    /// Of the whole tree of a commit, in any order.
+    pub fn new(repo: &Repo, commit: GitId, entries: Vec<TreeEntry>) -> Self {
+        let files = entries.into_iter().filter(|e| e.r#type == "file");
+        let mut files: Vec<FileDoc> = files
+            .map(|e| FileDoc {
+                path: e.path,
+                size: e.size,
+                oid: e.oid,
+                lfs: e.lfs.map(|lfs| lfs.oid),
+                // The Hub masks the hashes of gated repositories.
+                xet: e.xet_hash.filter(|x| x.parse::<crate::trust::xet::XetHash>().is_ok()),
+            })
+            .collect();
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let (format, repo_type) = (MANIFEST.to_owned(), repo.kind().word().to_owned());
+        Self { format, r#type: repo_type, repo: repo.id().to_string(), commit, files }
+    }
+
+    /// The document.
+    pub fn write(&self) -> Vec<u8> {
+        write(self)
+    }
+}
+
+/// Reads a document of files; the caller has compared its SHA-256.
+pub fn parse_manifest(version: VersionId, document: &[u8]) -> Result<Manifest, RegistryError> {
+    let hash = version.digest();
+    let wrong = |e: ManifestError| RegistryError::manifest(&hash, &e);
+    let bad = |e: String| wrong(ManifestError::field("document", e));
+    let doc: ManifestDoc = serde_json::from_slice(document).map_err(|e| bad(e.to_string()))?;
+    let repo = repo_of(&doc.r#type, &doc.repo).map_err(bad)?;
+    let place = format!("{}/resolve/{}", repo.page(), doc.commit);
+    let mut builder = ManifestBuilder::new(hash);
+    for file in &doc.files {
+        match file.object(&place) {
+            Err(why) => builder.left_out(why),
+            Ok((sha256, object)) => {
+                let mut slices = Vec::new();
+                if let Some(object) = object {
+                    let range = ObjectRange::new(0, object.len);
+                    slices.push(Slice { object: builder.object(object).map_err(wrong)?, range });
+                }
+                builder.file(&file.path, sha256, slices).map_err(wrong)?;
+            }
+        }
+    }
+    builder.build().map_err(wrong)
+}
+
+/// The repository that a document is of.
+fn repo_of(kind: &str, id: &str) -> Result<Repo, String> {
+    let kind = RepoType::from_word(kind).ok_or("type: is neither model nor dataset")?;
+    let id: ModelRef = id.parse().map_err(|e| format!("repo: {e}"))?;
+    Repo::new(kind, id).ok_or_else(|| "repo: the Hub can have none of that name".into())
+}
+
+impl FileDoc {
+    /// The SHA-256 of the file, if it is known, and its bytes, if it has any. Else why the file cannot be
+    /// in the tree, on one short line.
+    fn object(&self, place: &str) -> Result<(Option<Digest>, Option<Object>), String> {
+        let shown = shown(&self.path);
+        FilePath::new(&self.path).map_err(|why| format!("{shown} {why}"))?;
+        let oid: GitId =
+            self.oid.parse().map_err(|why| format!("{shown}: its blob id is {why}"))?;
+        let locator = || format!("{place}/{}", self.path).into();
+        let Some(lfs) = &self.lfs else {
+            return match self.size {
+                0 if oid == git_blob(b"") => Ok((None, None)),
+                0 => Err(format!("{shown} is not empty by its blob id, and has no size")),
+                len if len > MAX_LEAF => Err(format!(
+                    "{shown} has {len} bytes, and its blob id can only verify {MAX_LEAF}"
+                )),
+                len => Ok((None, Some(Object::git_blob(oid, len, locator())))),
+            };
+        };
+        let digest: Digest =
+            lfs.parse().map_err(|_| format!("{shown}: its SHA-256 is not given"))?;
+        if oid != git_blob(pointer(&digest, self.size).as_bytes()) {
+            return Err(format!("{shown}: the commit does not bind its SHA-256 and size"));
+        }
+        if self.size == 0 {
+            let empty = digest == sha256(b"");
+            return empty.then_some((Some(digest), None)).ok_or(format!("{shown} is not empty"));
+        }
+        let object = Object {
+            digest,
+            algorithm: HashAlgorithm::Sha256,
+            locator: Locator::Path(locator()),
+            len: self.size,
+            check: check_of_whole(self.size).map_err(|why| format!("{shown} {why}"))?,
+        };
+        Ok((Some(digest), Some(object)))
+    }
+}
+
+/// How a file of this length is verified of which only the SHA-256 of all its bytes is known.
+fn check_of_whole(len: u64) -> Result<Check, String> {
+    match len <= MAX_LEAF {
+        true => Ok(Check::Whole),
+        false => Err(format!("has {len} bytes: more than {MAX_LEAF} cannot be verified yet")),
+    }
+}
+
+/// What git keeps in the place of a large file.
+fn pointer(digest: &Digest, size: u64) -> String {
+    format!("version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n")
+}
+
+impl CatalogDoc {
+    /// Of the references of a repository.
+    pub fn new(repo: &Repo, refs: Refs) -> Self {
+        let own = refs.branches.into_iter().chain(refs.tags);
+        let own = own.map(|r| RefDoc { name: r.name, commit: r.target_commit });
+        let made = refs.converts.into_iter();
+        let made = made.map(|r| RefDoc { name: r.r#ref, commit: r.target_commit });
+        let (format, repo_type) = (CATALOG.to_owned(), repo.kind().word().to_owned());
+        let refs = own.chain(made).collect();
+        Self { format, r#type: repo_type, repo: repo.id().to_string(), refs }
+    }
+
+    /// The document.
+    pub fn write(&self) -> Vec<u8> {
+        write(self)
+    }
+
+    /// The catalog of the repository.
+    pub fn catalog(&self) -> Result<Catalog, RegistryError> {
+        let wrong = |why| RegistryError::Invalid { what: "the references".into(), why };
+        let repo = repo_of(&self.r#type, &self.repo).map_err(wrong)?;
+        let mut builder = CatalogBuilder::default();
+        builder.group(repo.id().group.clone());
+        builder.model(repo.id().model.clone());
+        let mut refs: Vec<_> = self.refs.iter().map(|r| (version_name(&r.name), r)).collect();
+        // A name that is a revision as it stands comes before one that was mapped to it; a branch
+        // before a tag, as they came.
+        refs.sort_by(|(a, x), (b, y)| (a, *a != x.name).cmp(&(b, *b != y.name)));
+        let mut last = None;
+        for (name, r) in refs {
+            let shown = shown(&r.name);
+            match (Name::new(&name), r.commit.parse::<GitId>()) {
+                (Err(why), _) => builder.left_out(format!("{shown} {why}")),
+                (_, Err(_)) => builder.left_out(format!("{shown} leads to no commit")),
+                (Ok(name), _) if last.as_ref() == Some(&name) => {
+                    builder.left_out(format!("{shown} is also the name of another revision"));
+                }
+                (Ok(name), Ok(commit)) => {
+                    last = Some(name.clone());
+                    builder.version(entry(name, commit));
+                }
+            }
+        }
+        builder.build().map_err(|name| wrong(format!("{name} stands there twice")))
+    }
+}
+
+/// The version of that name that is this commit.
+pub fn entry(name: Name, commit: GitId) -> VersionEntry {
+    let target = VersionTarget::Revision(Revision::new(commit.to_string()));
+    VersionEntry { name, target, alias_of: None, published: None, metadata: None }
+}
+
+/// Reads a document of references.
+pub fn parse_catalog(document: &[u8]) -> Result<Catalog, RegistryError> {
+    let wrong = |e: serde_json::Error| RegistryError::Invalid {
+        what: "the references".into(),
+        why: e.to_string(),
+    };
+    serde_json::from_slice::<CatalogDoc>(document).map_err(wrong)?.catalog()
+}
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod tests;
