@@ -260,7 +260,7 @@ async fn live(
     let _ = control.await;
     let committed = blocking(move || {
         drop(scrub);
-        fetcher.keep_traces();
+        fetcher.save_traces();
         Ok(store.commit()?)
     })
     .await;

@@ -39,9 +39,9 @@ pub struct Traffic {
     pub requests: u64,
 }
 
-/// Fetches in progress.
+/// What is being fetched at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-pub struct Load {
+pub struct InFlight {
     /// Flights: runs of leaves being fetched.
     pub flights: u64,
     /// Bytes in use of the memory for fetched data.

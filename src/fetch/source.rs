@@ -221,8 +221,9 @@ impl Source {
         self.waits.longest()
     }
 
-    pub(super) fn waits(&self) -> Arc<Waits> {
-        self.waits.clone()
+    /// Where a call that waits for this registry is listed.
+    pub(super) fn waits(&self) -> &Arc<Waits> {
+        &self.waits
     }
 
     fn not_known(&self) -> FetchError {

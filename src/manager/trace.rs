@@ -85,7 +85,7 @@ impl Command for GetTrace {
         blocking(move || {
             // The load may be under way.
             if let Some(fetcher) = manager.fetcher() {
-                fetcher.keep_traces();
+                fetcher.save_traces();
             }
             let Some(body) = manager.store().trace(&hash)? else {
                 return Err(ManagerError::NoTrace { reference: self.reference });

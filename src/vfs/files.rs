@@ -2,11 +2,9 @@
 //! backing files.
 //!
 //! Invariant: a handle holds nothing that cannot be rebuilt from its inode.
-//! Concurrency: the table's lock and a handle's readahead lock are held for a look-up, never during I/O.
+//! Concurrency: the locks are held for a look-up, never during I/O.
 
-use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -21,7 +19,7 @@ use super::repeats::Repeats;
 use super::sync::lock;
 use super::types::{Answer, Handle, Ino, Opened, VfsError};
 use crate::base::FileRange;
-use crate::fetch::{AccessPattern, CachedFile, Fetcher, Look, Readahead, Tensors};
+use crate::fetch::{CachedFile, FetchError, Fetcher, FileReader, OnReadahead, Readers};
 use crate::model::ContentKey;
 use crate::store::Hold;
 
@@ -35,7 +33,7 @@ pub(super) struct Files {
     passthrough: AtomicBool,
     open: Mutex<OpenTable<OpenFile, Arc<Backing>>>,
     without_handle: Mutex<LruCache<Ino, Arc<OpenFile>>>,
-    failures: RecentFailures<ContentKey>,
+    failures: Arc<RecentFailures<ContentKey>>,
     repeats: Repeats,
 }
 
@@ -46,25 +44,15 @@ struct Backing {
 }
 
 /// An open file, with or without a handle.
-pub(super) struct OpenFile {
-    bytes: FileBytes,
-    /// Requests of the kernel for one handle arrive on several threads.
-    ahead: Mutex<Readahead>,
-    tensors: Tensors,
-}
-
-/// What to fetch ahead of a read.
-enum Ahead {
-    /// These ranges.
-    Ranges(Vec<FileRange>),
-    /// Depends on the file's header, which has to be read first.
-    Ask,
-}
-
-#[derive(Clone)]
-enum FileBytes {
-    Model(Arc<CachedFile>),
+pub(super) enum OpenFile {
+    Model(Model),
     Document(Bytes),
+}
+
+/// A file of a version.
+pub(super) struct Model {
+    file: Arc<CachedFile>,
+    reader: Arc<FileReader>,
 }
 
 impl Files {
@@ -75,7 +63,7 @@ impl Files {
             passthrough: AtomicBool::new(passthrough),
             open: Mutex::new(OpenTable::new()),
             without_handle: Mutex::new(LruCache::new(WITHOUT_HANDLE)),
-            failures: RecentFailures::new(),
+            failures: Arc::new(RecentFailures::new()),
             repeats: Repeats::default(),
         }
     }
@@ -92,9 +80,9 @@ impl Files {
         handle: Handle,
         content: &Content,
     ) -> Result<Opened, VfsError> {
-        let file = self.file(content, Readahead::within)?;
+        let file = self.file(content, Readers::OfOneHandle)?;
         let may = self.passthrough.load(Ordering::Relaxed) && lock(&self.open).is_free(ino);
-        let offer = if may { backing(&file.bytes) } else { None };
+        let offer = if may { backing(&file) } else { None };
         let backing = lock(&self.open).open(ino, handle, file, offer);
         Ok(Opened { handle, backing: backing.map(|b| Arc::clone(&b.file)) })
     }
@@ -115,10 +103,10 @@ impl Files {
         content: &Content,
     ) -> Result<Arc<OpenFile>, VfsError> {
         if handle != Handle::NONE {
-            let file = self.file(content, Readahead::within)?;
+            let file = self.file(content, Readers::OfOneHandle)?;
             return Ok(lock(&self.open).adopt(ino, handle, file));
         }
-        let file = self.file(content, Readahead::shared_within)?;
+        let file = self.file(content, Readers::WithoutHandle)?;
         let mut all = lock(&self.without_handle);
         Ok(Arc::clone(all.get_or_insert(ino, || Arc::new(file))))
     }
@@ -148,15 +136,29 @@ impl Files {
         self.failures.of(key)
     }
 
-    fn file(&self, content: &Content, ahead: fn(u64) -> Readahead) -> Result<OpenFile, VfsError> {
-        let bytes = match content {
-            Content::Document(body) => FileBytes::Document(body.clone()),
-            Content::File(manifest, ix) => {
-                FileBytes::Model(self.fetcher.file(manifest, *ix).map_err(|e| of_fetch(&e))?)
-            }
+    fn file(&self, content: &Content, readers: Readers) -> Result<OpenFile, VfsError> {
+        let (manifest, ix) = match content {
+            Content::Document(body) => return Ok(OpenFile::Document(body.clone())),
+            Content::File(manifest, ix) => (manifest, *ix),
         };
-        let ahead = ahead(self.fetcher.store().room().0);
-        Ok(OpenFile { bytes, ahead: Mutex::new(ahead), tensors: Tensors::default() })
+        let source = self.fetcher.source();
+        let file = self.fetcher.file(source, manifest, ix).map_err(|e| of_fetch(&e))?;
+        let reader = self.fetcher.reader(&file, readers, self.on_readahead(&file));
+        Ok(OpenFile::Model(Model { file, reader }))
+    }
+
+    /// Records how readahead of a file ends. A failure counts like that of a read, which may never come
+    /// that far; a success clears the failure, since the reader will then find the bytes in the cache.
+    fn on_readahead(&self, file: &CachedFile) -> OnReadahead {
+        let failures = Arc::clone(&self.failures);
+        let key = key_of(file);
+        Arc::new(move |range, ended| {
+            let Some(key) = key else { return };
+            match ended {
+                Ok(()) => failures.fetched(&key),
+                Err(error) => drop(failures.failed(key, range, &of_fetch(&error))),
+            }
+        })
     }
 
     /// Reads at most `size` bytes from `offset`; fewer only at the end of the file.
@@ -166,106 +168,46 @@ impl Files {
         offset: u64,
         size: u32,
     ) -> Answer<Bytes> {
-        let file = match &open.bytes {
-            FileBytes::Model(file) => Arc::clone(file),
-            FileBytes::Document(body) => {
+        let Model { file, reader } = match &**open {
+            OpenFile::Model(model) => model,
+            OpenFile::Document(body) => {
                 let range = cut(offset, size, body.len() as u64);
                 return Answer::Now(Ok(body.slice(range.start() as usize..range.end() as usize)));
             }
         };
-        let len = file.manifest.file(file.file).len;
-        let range = cut(offset, size, len);
+        let range = cut(offset, size, file.entry().len);
         if range.is_empty() {
             return Answer::Now(Ok(Bytes::new()));
         }
-        let ahead = open.on_read(&file, range, len);
-        let complete = is_complete(&file);
-        if !complete {
-            self.fetcher.touched(&file, range);
-        }
-        let key = file.blob.as_ref().map(|b| b.key());
-        let mut buffer = self.fetcher.buffer(range.len() as usize);
-        match self.fetcher.read_cached(&file, offset, buffer.bytes_mut()) {
-            Ok(true) => {
+        let key = key_of(file);
+        match reader.try_read(range) {
+            Ok(Some(bytes)) => {
                 if let Some(key) = key {
                     self.failures.found(&key, range);
                 }
-                if !complete {
-                    self.ahead(open, &file, range, ahead);
-                }
-                return Answer::Now(Ok(buffer.freeze()));
+                return Answer::Now(Ok(bytes));
             }
-            Ok(false) => {}
+            Ok(None) => {}
             // If the disk fails, the registry can supply the bytes.
             Err(error) => tracing::warn!(%error, "the cache could not be read"),
         }
-        drop(buffer);
         if let Some(error) = key.and_then(|k| self.repeats.answer(&k, range, Instant::now())) {
             return Answer::Now(Err(error));
         }
-        let this = Arc::clone(self);
-        let open = Arc::clone(open);
-        Answer::Later(Box::pin(async move { this.fetch(&open, &file, range, ahead).await }))
+        let (this, file, read) = (Arc::clone(self), Arc::clone(file), reader.read(range));
+        Answer::Later(Box::pin(async move { this.outcome(&file, range, read).await }))
     }
 
-    /// Starts readahead for a read.
-    fn ahead(
-        self: &Arc<Self>,
-        open: &Arc<OpenFile>,
-        file: &Arc<CachedFile>,
+    /// Waits for a read, and records how it ends.
+    async fn outcome(
+        &self,
+        file: &CachedFile,
         range: FileRange,
-        ahead: Ahead,
-    ) {
-        match ahead {
-            Ahead::Ranges(ranges) => {
-                ranges.into_iter().for_each(|range| self.readahead(file, range));
-            }
-            Ahead::Ask => {
-                let (this, open, file) = (Arc::clone(self), Arc::clone(open), Arc::clone(file));
-                self.fetcher.runtime().spawn_blocking(move || {
-                    if let Some(map) = open.tensors.ask(&this.fetcher, &file) {
-                        let ranges = lock(&open.ahead).on_jump(range, &map);
-                        ranges.into_iter().for_each(|range| this.readahead(&file, range));
-                    }
-                });
-            }
-        }
-    }
-
-    /// Starts readahead of a range. A failure is recorded like that of a read, which may never come that
-    /// far; a success clears the failure, since the reader will then find the bytes in the cache.
-    fn readahead(self: &Arc<Self>, file: &Arc<CachedFile>, range: FileRange) {
-        let this = Arc::clone(self);
-        let key = file.blob.as_ref().map(|b| b.key());
-        self.fetcher.readahead(file, range, move |ended| {
-            let Some(key) = key else { return };
-            match ended {
-                Ok(()) => this.failures.fetched(&key),
-                Err(error) => drop(this.failures.failed(key, range, &of_fetch(&error))),
-            }
-        });
-    }
-
-    async fn fetch(
-        self: &Arc<Self>,
-        open: &Arc<OpenFile>,
-        file: &Arc<CachedFile>,
-        range: FileRange,
-        ahead: Ahead,
+        read: impl Future<Output = Result<Bytes, FetchError>>,
     ) -> Result<Bytes, VfsError> {
         let begun = Instant::now();
-        let mut ahead = Some(ahead);
-        let mut read = pin!(self.fetcher.read(file, range));
-        let answer = poll_fn(|cx| {
-            let answer = read.as_mut().poll(cx);
-            // Readahead starts only after the requests of the read itself.
-            if let Some(ahead) = ahead.take() {
-                self.ahead(open, file, range, ahead);
-            }
-            answer
-        })
-        .await;
-        let key = file.blob.as_ref().map(|b| b.key());
+        let answer = read.await;
+        let key = key_of(file);
         match answer {
             Ok(bytes) => {
                 if let Some(key) = key {
@@ -279,25 +221,11 @@ impl Files {
                     self.repeats.failed(key, range, (begun, Instant::now()), &error);
                 }
                 if key.is_none_or(|key| self.failures.failed(key, range, &error)) {
-                    let path = &file.manifest.file(file.file).path;
+                    let path = &file.entry().path;
                     tracing::warn!(file = %path, %range, %error, "a read failed");
                 }
                 Err(error)
             }
-        }
-    }
-}
-
-impl OpenFile {
-    fn on_read(&self, file: &CachedFile, range: FileRange, len: u64) -> Ahead {
-        let mut ahead = lock(&self.ahead);
-        match ahead.on_read(range, len) {
-            AccessPattern::On(range) => Ahead::Ranges(range.into_iter().collect()),
-            AccessPattern::Jump => match self.tensors.look(file) {
-                Look::Map(map) => Ahead::Ranges(ahead.on_jump(range, &map)),
-                Look::Nothing => Ahead::Ranges(Vec::new()),
-                Look::Ask => Ahead::Ask,
-            },
         }
     }
 }
@@ -307,14 +235,14 @@ fn cut(offset: u64, size: u32, len: u64) -> FileRange {
     FileRange::new(offset, offset.saturating_add(u64::from(size)).min(len))
 }
 
-fn is_complete(file: &CachedFile) -> bool {
-    file.blob.as_ref().is_none_or(|b| b.is_complete())
+fn key_of(file: &CachedFile) -> Option<ContentKey> {
+    file.blob().map(|blob| blob.key())
 }
 
 /// The backing file, if the file is complete. An error of the store only costs speed.
-fn backing(bytes: &FileBytes) -> Option<Arc<Backing>> {
-    let FileBytes::Model(file) = bytes else { return None };
-    let blob = file.blob.as_ref().filter(|b| b.is_complete())?;
+fn backing(open: &OpenFile) -> Option<Arc<Backing>> {
+    let OpenFile::Model(Model { file, .. }) = open else { return None };
+    let blob = file.blob().filter(|b| b.is_complete())?;
     match blob.complete_file() {
         Ok(found) => found.map(|(file, _hold)| Arc::new(Backing { file: Arc::new(file), _hold })),
         Err(error) => {

@@ -22,10 +22,8 @@ async fn one_flight_whoever_asks() {
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::Always, Fault::Delay(Duration::from_millis(100)));
-    let reads = (0..16).map(|_| {
-        let (fetcher, file) = (rig.fetcher.clone(), file.clone());
-        tokio::spawn(async move { fetcher.read(&file, FileRange::at(3_000_000, 500_000)).await })
-    });
+    let reads =
+        (0..16).map(|_| tokio::spawn(rig.reader(&file).read(FileRange::at(3_000_000, 500_000))));
     for read in reads.collect::<Vec<_>>() {
         assert!(read.await.expect("no panic").expect("reads") == data[3_000_000..3_500_000]);
     }
@@ -70,7 +68,7 @@ async fn checksums_that_leaves_lend_are_those_of_the_stored_parts() {
         });
         let hash = rig.memory.insert(json.to_string().into_bytes());
         // A read may be answered before its bytes are stored.
-        rig.fetcher.prefetch(&rig.manifest(&hash).await, &|_| {}).await.expect("fits");
+        rig.prefetch(&rig.manifest(&hash).await).await.expect("fits");
         for (ix, data) in [(0, a), (1, b)] {
             let file = rig.file(&hash, ix).await;
             assert!(rig.read(&file, 0, data.len() as u64).await.expect("reads") == data);
@@ -88,7 +86,7 @@ async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
     let joined = |other: &[u8]| [&shared[..], other].concat();
     let first = rig.put(&[("s", &shared), ("x", &one)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&first).await;
-    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
+    rig.prefetch(&manifest).await.expect("fits");
     // In the second version the same chunk is the beginning of a longer file: another blob.
     let chunks = [sha256(&shared), rig.memory.insert(two.clone())];
     let list = |b: &[u8]| -> Digest {
@@ -217,7 +215,7 @@ async fn a_stalled_prefetch_keeps_nobody_from_reading() {
     let manifest = rig.manifest(&hash).await;
     let prefetch = tokio::spawn({
         let (fetcher, manifest) = (rig.fetcher.clone(), manifest.clone());
-        async move { fetcher.prefetch(&manifest, &|_| {}).await }
+        async move { fetcher.prefetch(fetcher.source(), &manifest, &|_| {}).await }
     });
     while rig.objects() < 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -235,7 +233,7 @@ async fn with_everything_pinned_reads_go_through_memory() {
     let (kept, other) = (bytes(14, 10 << 20), bytes(15, 12 << 20));
     let hash = rig.put(&[("kept", &kept)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
-    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
+    rig.prefetch(&manifest).await.expect("fits");
     let pin = Pin {
         source: SourceName::of_address("memory://a"),
         version: "org/net@v1".parse().expect("a reference"),
@@ -256,11 +254,10 @@ async fn with_everything_pinned_reads_go_through_memory() {
     let all = rig.read(&file, 0, other.len() as u64).await.expect("more at once than has room");
     assert!(all == other);
     let kept_file = rig.file(&hash, 0).await;
-    let mut buffer = vec![0; kept.len()];
-    assert!(rig.fetcher.read_cached(&kept_file, 0, &mut buffer).expect("reads"), "still there");
-    assert!(buffer == kept);
+    let cached = rig.cached(&kept_file, 0, kept.len() as u64).expect("still there");
+    assert!(cached == kept);
 
-    let error = rig.fetcher.prefetch(&rig.manifest(&second).await, &|_| {}).await;
+    let error = rig.prefetch(&rig.manifest(&second).await).await;
     let full =
         matches!(&error, Err(FetchError::Store(e)) if matches!(**e, StoreError::NoSpace { .. }));
     assert!(full, "a prefetch that cannot fit says so: {error:?}");
@@ -329,7 +326,7 @@ async fn a_version_of_repeated_chunks_is_prefetched_whole_and_fetched_once() {
             let rig = Rig::new(BIG);
             let chunk = vec![0; 4 * LEAF];
             let manifest = rig.manifest(&put_repeated(&rig, &chunk, times, leaf)).await;
-            let done = rig.fetcher.prefetch(&manifest, &|_| {}).await;
+            let done = rig.prefetch(&manifest).await;
             let done = done.unwrap_or_else(|e| panic!("{times} chunks, leaves: {leaf}: {e}"));
             assert_eq!(done.present, (chunk.len() * times) as u64);
             assert_eq!(rig.objects(), 1, "{times} chunks, leaves: {leaf}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{AccessPattern, FetchError, FetchOptions, Readahead};
+use modelfs::fetch::{FetchError, FetchOptions, Readers};
 use modelfs::model::{FileIx, HashAlgorithm};
 use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs::store::{Faults, FaultyDisk, RealDisk, Reservation, Store};
@@ -48,12 +48,12 @@ async fn a_reader_is_not_held_up_by_the_memory_of_a_readahead_that_it_joins() {
     let hash = rig.put(&list, Some(HashAlgorithm::Blake3));
     rig.faulty.on(Call::Object(None), When::First(3), Fault::Stall(IN_A_FULL_BATCH));
     for ix in 0..3 {
-        rig.fetcher.readahead(&rig.file(&hash, ix).await, FileRange::new(0, 4 << 20), |_| ());
+        rig.read_ahead(&rig.file(&hash, ix).await, FileRange::new(0, 4 << 20));
     }
     until(|| rig.objects() == 3).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let file = rig.file(&hash, 3).await;
-    rig.fetcher.readahead(&file, FileRange::new(0, 4 << 20), |_| ());
+    rig.read_ahead(&file, FileRange::new(0, 4 << 20));
     tokio::time::sleep(Duration::from_millis(50)).await;
     let got = rig.read(&file, 0, 100_000).await.expect("demand has memory of its own");
     assert!(got == files[3][..100_000]);
@@ -67,9 +67,9 @@ async fn memory_alone_serves_more_readers_than_it_can_hold_at_once() {
     let file = rig.file(&hash, 0).await;
     let full = fill(&rig.store);
     let reads = (0..23u64).map(|n| {
-        let (fetcher, file) = (rig.fetcher.clone(), file.clone());
         let at = n * MIB as u64 + 1000;
-        tokio::spawn(async move { (at, fetcher.read(&file, FileRange::at(at, 1 << 20)).await) })
+        let read = rig.reader(&file).read(FileRange::at(at, 1 << 20));
+        tokio::spawn(async move { (at, read.await) })
     });
     for read in reads.collect::<Vec<_>>() {
         let (at, got) = read.await.expect("no panic");
@@ -91,13 +91,13 @@ async fn a_prefetch_that_cannot_be_stored_ends_and_leaves_no_memory_taken() {
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
     faults.room(Some(100_000));
-    let prefetch = rig.fetcher.prefetch(&manifest, &|_| {});
+    let prefetch = rig.prefetch(&manifest);
     let end = tokio::time::timeout(Duration::from_secs(10), prefetch).await;
     assert!(end.expect("it ends").is_err(), "the disk is full");
     let file = rig.file(&hash, 0).await;
     assert!(rig.read(&file, 0, 3 << 20).await.expect("through memory") == data[..3 * MIB]);
     faults.room(None);
-    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("there is room again");
+    rig.prefetch(&manifest).await.expect("there is room again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,13 +121,12 @@ async fn what_went_while_its_flight_still_flies_is_fetched_again() {
     let manifest = rig.manifest(&hash).await;
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(1), Fault::Stall(4 << 20));
-    rig.fetcher.readahead(&file, FileRange::new(0, 8 << 20), |_| ());
-    let mut buffer = vec![0; LEAF];
-    until(|| rig.fetcher.read_cached(&file, 0, &mut vec![0; LEAF]).expect("reads")).await;
+    rig.read_ahead(&file, FileRange::new(0, 8 << 20));
+    until(|| rig.cached(&file, 0, LEAF as u64).is_some()).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let key = manifest.layout(FileIx(0)).key();
     rig.store.evict(&[key], true).expect("evicts");
-    assert!(!rig.fetcher.read_cached(&file, 0, &mut buffer).expect("reads"), "it went");
+    assert!(rig.cached(&file, 0, LEAF as u64).is_none(), "it went");
     let got = rig.read(&file, 0, LEAF as u64).await.expect("a flight of its own");
     assert!(got == data[..LEAF]);
 }
@@ -158,7 +157,7 @@ async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
     let data = bytes(115, 2 * MIB);
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let manifest = rig.manifest(&hash).await;
-    rig.fetcher.prefetch(&manifest, &|_| {}).await.expect("fits");
+    rig.prefetch(&manifest).await.expect("fits");
     let file = rig.file(&hash, 0).await;
     let before = rig.objects();
     let bad = 5 * LEAF as u64 + 1000;
@@ -167,10 +166,9 @@ async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
     let asked: Vec<_> = rig.memory.counts().objects[before..].iter().map(|(_, r)| *r).collect();
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert_eq!((asked[0].start(), asked[0].len()), (5 * LEAF as u64, LEAF as u64), "one leaf");
-    until(|| rig.fetcher.load().flights == 0).await;
-    let mut buffer = vec![0; data.len()];
-    assert!(rig.fetcher.read_cached(&file, 0, &mut buffer).expect("reads"), "and stored again");
-    assert!(buffer == data);
+    until(|| rig.fetcher.in_flight().flights == 0).await;
+    let cached = rig.cached(&file, 0, data.len() as u64).expect("and stored again");
+    assert!(cached == data);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +178,7 @@ async fn a_reader_does_not_sit_out_the_pause_of_a_readahead_that_failed() {
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
     let file = rig.file(&hash, 0).await;
     rig.faulty.on(Call::Object(None), When::First(4), Fault::CutOff(0));
-    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |_| ());
+    rig.read_ahead(&file, FileRange::new(0, 1 << 20));
     // Failed four times; the fifth attempt is a second or two away.
     until(|| rig.objects() == 4).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -207,13 +205,13 @@ async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once(
     });
     let hash = rig.memory.insert(json.to_string().into_bytes());
     let file = rig.file(&hash, 0).await;
-    let mut ahead = Readahead::within(rig.store.limit().0);
+    let reader = rig.reader(&file);
     for at in (0..data.len() as u64).step_by(128 << 10) {
         let range = FileRange::at(at, 128 << 10);
-        if let AccessPattern::On(Some(ahead)) = ahead.on_read(range, data.len() as u64) {
-            rig.fetcher.readahead(&file, ahead, |_| ());
-        }
-        let got = rig.fetcher.read(&file, range).await.expect("reads");
+        let got = match reader.try_read(range).expect("the store can be read") {
+            Some(got) => got,
+            None => reader.read(range).await.expect("reads"),
+        };
         assert!(got == data[at as usize..][..128 << 10]);
     }
     let came = rig.fetcher.traffic().bytes;
@@ -228,16 +226,16 @@ async fn what_cannot_be_read_ahead_is_told_unless_somebody_brought_it() {
     let file = rig.file(&hash, 0).await;
     let what = || RegistryError::Missing { what: "it".to_owned() };
     rig.faulty.on(Call::Object(None), When::First(1), Fault::Fail(what()));
-    let (tell, told) = tokio::sync::oneshot::channel();
-    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |ended| {
-        let _ = tell.send(ended);
-    });
-    let error = told.await.expect("it is told").expect_err("nobody brought it");
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let ended = Arc::new(move |range, ended| drop(tell.send((range, ended))));
+    let reader = rig.fetcher.reader(&file, Readers::OfOneHandle, ended);
+    let range = FileRange::new(0, 1 << 20);
+    reader.read_ahead(range);
+    let (of, ended) = told.recv().await.expect("it is told");
+    let error = ended.expect_err("nobody brought it");
+    assert_eq!(of, range);
     assert!(matches!(error, FetchError::Registry(RegistryError::Missing { .. })), "{error}");
-    let (tell, told) = tokio::sync::oneshot::channel();
-    rig.fetcher.readahead(&file, FileRange::new(0, 1 << 20), |ended| {
-        let _ = tell.send(ended);
-    });
-    assert!(matches!(told.await, Ok(Ok(()))), "it came");
+    reader.read_ahead(range);
+    assert!(matches!(told.recv().await, Some((_, Ok(())))), "it came");
     assert!(rig.read(&file, 0, 1 << 20).await.expect("there") == data[..1 << 20]);
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::base::{FileRange, SystemClock};
-use modelfs::fetch::{CachedFile, FetchError, FetchOptions, Fetcher, Source};
+use modelfs::fetch::{
+    CachedFile, FetchError, FetchOptions, Fetcher, FileReader, PrefetchProgress, Readers, Source,
+};
 use modelfs::model::hash::sha256;
 use modelfs::model::{Digest, FileIx, HashAlgorithm, Manifest, SourceName};
 use modelfs::registry::{Faulty, Memory};
@@ -113,7 +115,16 @@ impl Rig {
     }
 
     pub async fn file(&self, hash: &Digest, ix: u32) -> Arc<CachedFile> {
-        self.fetcher.file(&self.manifest(hash).await, FileIx(ix)).expect("a file")
+        self.file_of(&self.manifest(hash).await, ix)
+    }
+
+    pub fn file_of(&self, manifest: &Arc<Manifest>, ix: u32) -> Arc<CachedFile> {
+        self.fetcher.file(self.fetcher.source(), manifest, FileIx(ix)).expect("a file")
+    }
+
+    /// A reader that has read nothing so far: its first read causes no readahead.
+    pub fn reader(&self, file: &Arc<CachedFile>) -> Arc<FileReader> {
+        self.fetcher.reader(file, Readers::OfOneHandle, Arc::new(|_, _| ()))
     }
 
     pub async fn read(
@@ -122,7 +133,21 @@ impl Rig {
         at: u64,
         len: u64,
     ) -> Result<Vec<u8>, FetchError> {
-        self.fetcher.read(file, FileRange::at(at, len)).await.map(Into::into)
+        self.reader(file).read(FileRange::at(at, len)).await.map(Into::into)
+    }
+
+    /// The bytes, if the store has all of them.
+    pub fn cached(&self, file: &Arc<CachedFile>, at: u64, len: u64) -> Option<Vec<u8>> {
+        let found = self.reader(file).try_read(FileRange::at(at, len));
+        found.expect("the store can be read").map(Into::into)
+    }
+
+    pub fn read_ahead(&self, file: &Arc<CachedFile>, range: FileRange) {
+        self.reader(file).read_ahead(range);
+    }
+
+    pub async fn prefetch(&self, manifest: &Arc<Manifest>) -> Result<PrefetchProgress, FetchError> {
+        self.fetcher.prefetch(self.fetcher.source(), manifest, &|_| {}).await
     }
 
     /// Object requests so far.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{CachedFile, FetchOptions, Load};
+use modelfs::fetch::{CachedFile, FetchOptions, InFlight};
 use modelfs::model::{FileIx, HashAlgorithm};
 use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs_test_support::bytes;
@@ -84,7 +84,7 @@ async fn live(steps: Vec<Step>, leaves: Option<HashAlgorithm>) {
     let small = rig.manifest(&small).await;
     let mut files = Vec::new();
     for ix in 0..FILES.len() as u32 {
-        files.push(rig.fetcher.file(&manifest, FileIx(ix)).expect("a file"));
+        files.push(rig.file_of(&manifest, ix));
     }
     let mut tasks = Vec::new();
     for step in steps {
@@ -93,19 +93,19 @@ async fn live(steps: Vec<Step>, leaves: Option<HashAlgorithm>) {
                 let (rig, data, open) = (rig.clone(), data.clone(), files[file].clone());
                 tasks.push(tokio::spawn(async move {
                     let range = range(FILES[file], at, len);
-                    if let Ok(got) = rig.fetcher.read(&open, range).await {
+                    if let Ok(got) = rig.reader(&open).read(range).await {
                         let want = &data[file][range.start() as usize..range.end() as usize];
                         assert!(got == want, "wrong bytes in {range} of file {file}");
                     }
                 }));
             }
             Step::Ahead { file, at, len } => {
-                rig.fetcher.readahead(&files[file], range(FILES[file], at, len), |_| ());
+                rig.read_ahead(&files[file], range(FILES[file], at, len));
             }
             Step::Prefetch { after_ms } => {
                 let (rig, small) = (rig.clone(), small.clone());
                 tasks.push(tokio::spawn(async move {
-                    let prefetch = rig.fetcher.prefetch(&small, &|_| {});
+                    let prefetch = rig.prefetch(&small);
                     let _ = tokio::time::timeout(Duration::from_millis(after_ms), prefetch).await;
                 }));
             }
@@ -140,8 +140,8 @@ async fn live(steps: Vec<Step>, leaves: Option<HashAlgorithm>) {
         }
     }
     let started = std::time::Instant::now();
-    while rig.fetcher.load() != Load::default() {
-        assert!(started.elapsed() < Duration::from_secs(5), "left: {:?}", rig.fetcher.load());
+    while rig.fetcher.in_flight() != InFlight::default() {
+        assert!(started.elapsed() < Duration::from_secs(5), "left: {:?}", rig.fetcher.in_flight());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(rig.store.usage().reserved, ByteSize(0));

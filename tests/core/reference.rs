@@ -176,7 +176,7 @@ impl World {
                 // It may not fit beside what is pinned; then it says so and breaks nothing.
                 let _ = self.stack.runtime.block_on(async {
                     let manifest = fetcher.source().manifest(&pin.hash).await.expect("a manifest");
-                    fetcher.prefetch(&manifest, &|_| {}).await
+                    fetcher.prefetch(fetcher.source(), &manifest, &|_| {}).await
                 });
             }
             Op::Change { version, seed } => {

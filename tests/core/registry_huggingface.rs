@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::{FileRange, ObjectRange};
-use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchError, FetchOptions, Fetcher, FileReader, Readers, Source};
 use modelfs::model::hash::{git_blob, sha256};
 use modelfs::model::{
     FileIx, Manifest, ModelRef, Name, Object, Revision, SourceName, VersionEntry, VersionId,
@@ -405,6 +405,11 @@ async fn reader(hub: &HubServer, cache: &std::path::Path) -> (Arc<Fetcher>, Arc<
     (Fetcher::new(source, store, options), manifest)
 }
 
+fn file_reader(fetcher: &Fetcher, manifest: &Arc<Manifest>, ix: FileIx) -> Arc<FileReader> {
+    let file = fetcher.file(fetcher.source(), manifest, ix).unwrap();
+    fetcher.reader(&file, Readers::OfOneHandle, Arc::new(|_, _| ()))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_gets_every_file_and_never_a_wrong_byte() {
     let hub = setup();
@@ -414,15 +419,15 @@ async fn a_reader_gets_every_file_and_never_a_wrong_byte() {
     let large = FileIx(large.unwrap() as u32);
     let whole = FileRange::at(0, weights().len() as u64);
     hub.lie(Some(HubLie::WrongByte));
-    let file = fetcher.file(&manifest, large).unwrap();
-    let error = fetcher.read(&file, whole).await.unwrap_err();
+    let file = file_reader(&fetcher, &manifest, large);
+    let error = file.read(whole).await.unwrap_err();
     assert!(matches!(error, FetchError::Corrupt { .. }), "{error}");
     hub.lie(None);
-    assert!(*fetcher.read(&file, whole).await.unwrap() == *weights());
-    let config = fetcher.file(&manifest, FileIx(0)).unwrap();
-    let got = fetcher.read(&config, FileRange::at(0, 7)).await.unwrap();
+    assert!(*file.read(whole).await.unwrap() == *weights());
+    let config = file_reader(&fetcher, &manifest, FileIx(0));
+    let got = config.read(FileRange::at(0, 7)).await.unwrap();
     assert_eq!(*got, *br#"{"a":1}"#);
     hub.requests();
-    assert!(*fetcher.read(&file, whole).await.unwrap() == *weights());
+    assert!(*file.read(whole).await.unwrap() == *weights());
     assert!(hub.requests().is_empty(), "it is in the cache");
 }

@@ -284,9 +284,8 @@ fn cut_publishing(rig: &Rig, fs: &LoopFs, n: u64, chance: &mut Chance) {
             life.wait(source.manifest(&version.hash().expect("XPRIM"))).expect("it is there");
         for ix in (0..manifest.files().len() as u32).map(modelfs::model::FileIx) {
             let want = model.bytes(manifest.file(ix).path.as_str());
-            let file = life.fetcher.file(&manifest, ix).expect("a blob");
             let all = modelfs::base::FileRange::at(0, want.len() as u64);
-            let got = life.wait(life.fetcher.read(&file, all)).expect("all of it is there");
+            let got = life.read_range(&manifest, ix, all).expect("all of it is there");
             assert!(*got == *want, "a wrong byte");
             rig.count(got.len() as u64);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Readers, Source};
 use modelfs::model::{ContentKey, FileIx, Manifest, SourceName, VersionRef};
 use modelfs::store::{Pin, ReadState, Store, StoreError, StoreOptions};
 use modelfs_test_support::{ModelDir, TestRegistry, bytes};
@@ -145,14 +145,26 @@ impl Life {
         let bytes = &model.files[ix.0 as usize];
         let at = chance.below(bytes.len() as u64);
         let len = (1 + chance.below(300_000)).min(bytes.len() as u64 - at);
-        let file = self.fetcher.file(&model.manifest, ix)?;
-        let got = self.wait(self.fetcher.read(&file, FileRange::at(at, len)))?;
+        let got = self.read_range(&model.manifest, ix, FileRange::at(at, len))?;
         assert!(*got == bytes[at as usize..(at + len) as usize], "a wrong byte was read");
         Ok(())
     }
 
+    /// Reads a range of a file, without readahead.
+    pub fn read_range(
+        &self,
+        manifest: &Arc<Manifest>,
+        ix: FileIx,
+        range: FileRange,
+    ) -> Result<Vec<u8>, FetchError> {
+        let file = self.fetcher.file(self.fetcher.source(), manifest, ix)?;
+        let reader = self.fetcher.reader(&file, Readers::OfOneHandle, Arc::new(|_, _| ()));
+        self.wait(reader.read(range)).map(Into::into)
+    }
+
     pub fn prefetch(&self, model: &Model) -> Result<(), FetchError> {
-        self.wait(self.fetcher.prefetch(&model.manifest, &|_| ())).map(drop)
+        let source = self.fetcher.source();
+        self.wait(self.fetcher.prefetch(source, &model.manifest, &|_| ())).map(drop)
     }
 }
 

@@ -45,6 +45,26 @@ const STORE: &Rules = &[
     ("store", &["local_copies", "blob", "engine", "state", "index", "disk", "error", "types"]),
 ];
 
+/// The parts of fetching, by the first name below `fetch`.
+const FETCH: &Rules = &[
+    (FACE, &[]),
+    ("options", &[]),
+    ("error", &[]),
+    ("blocking", &["error"]),
+    ("rate_limit", &[]),
+    ("source", &["rate_limit", "blocking", "options", "error"]),
+    ("cached_file", &["source", "error"]),
+    ("plan", &[]),
+    ("schedule", &["plan", "error"]),
+    ("transfer", &["schedule", "plan", "cached_file", "source", "blocking", "options", "error"]),
+    ("prefetch", &["transfer", "schedule", "plan", "cached_file", "source", "blocking", "error"]),
+    ("file_reader", &["prefetch", "transfer", "schedule", "cached_file", "blocking", "error"]),
+    (
+        "fetcher",
+        &["file_reader", "prefetch", "transfer", "cached_file", "source", "options", "error"],
+    ),
+];
+
 const CRATES: [&str; 4] =
     ["src/lib.rs", "platform/src/lib.rs", "mountd/src/lib.rs", "mountd/src/main.rs"];
 
@@ -106,6 +126,15 @@ fn parts_of_the_store_import_downwards_only() {
     };
     let mut found = against(STORE, 1, within());
     found.extend(within().filter(index_beyond_part_set).map(text));
+    assert!(found.is_empty(), "imports upwards or sideways:\n{}", found.join("\n"));
+}
+
+#[test]
+fn parts_of_fetching_import_downwards_only() {
+    let all = read("src/lib.rs").imports();
+    let inside = |module: &graph::Module| module.first().is_some_and(|layer| layer == "fetch");
+    let within = all.iter().filter(|import| inside(&import.from) && inside(&import.to));
+    let found = against(FETCH, 1, within);
     assert!(found.is_empty(), "imports upwards or sideways:\n{}", found.join("\n"));
 }
 

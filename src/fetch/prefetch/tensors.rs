@@ -8,8 +8,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::cached_file::CachedFile;
-use super::fetcher::Fetcher;
+use crate::base::buffers::Buffers;
+use crate::fetch::cached_file::CachedFile;
 use crate::model::tensors::{Header, TensorMap, has_header, header};
 
 /// Maximum number of attempts to read a header that is not in the store yet: a reader of tensors reads
@@ -45,16 +45,16 @@ impl Tensors {
             Some(Some(map)) => Look::Map(Arc::clone(map)),
             Some(None) => Look::Nothing,
             None if self.attempts.load(Ordering::Relaxed) >= ATTEMPTS => Look::Nothing,
-            None if !has_header(file.manifest.file(file.file).path.as_str()) => Look::Nothing,
+            None if !has_header(file.entry().path.as_str()) => Look::Nothing,
             None if self.asking.swap(true, Ordering::Relaxed) => Look::Nothing,
             None => Look::Ask,
         }
     }
 
     /// Reads the map if the header is in the store. Reads the disk.
-    pub fn ask(&self, fetcher: &Fetcher, file: &CachedFile) -> Option<Arc<TensorMap>> {
+    pub fn ask(&self, buffers: &Buffers, file: &CachedFile) -> Option<Arc<TensorMap>> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
-        let found = read(fetcher, file);
+        let found = read(buffers, file);
         let map = found.map(|map| self.map.get_or_init(|| map.map(Arc::new)).clone());
         self.asking.store(false, Ordering::Relaxed);
         map.flatten()
@@ -62,13 +62,13 @@ impl Tensors {
 }
 
 /// The map, if the file has one; `None` if the store lacks the header so far.
-fn read(fetcher: &Fetcher, file: &CachedFile) -> Option<Option<TensorMap>> {
-    let len = file.manifest.file(file.file).len;
+fn read(buffers: &Buffers, file: &CachedFile) -> Option<Option<TensorMap>> {
+    let len = file.entry().len;
     let mut needs = FIRST.min(len);
     loop {
-        let mut buffer = fetcher.buffer(needs as usize);
+        let mut buffer = buffers.take(needs as usize);
         // A disk error counts as not known yet.
-        if !fetcher.read_cached(file, 0, buffer.bytes_mut()).unwrap_or(false) {
+        if !file.read_cached(0, buffer.bytes_mut()).unwrap_or(false) {
             return None;
         }
         match header(buffer.as_ref(), len) {

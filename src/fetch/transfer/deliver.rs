@@ -10,31 +10,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::flight::{Flight, LeafBytes, Outcome, runs};
+use super::destination::Destination;
 use crate::base::ObjectRange;
-use crate::model::{Digest, HashAlgorithm, Leaves, Object, Part, PartIx, PartRange};
-use crate::store::{Blob, LocalCopy, Reservation, Written};
-
-/// A place in a blob where an object's bytes belong.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The blob.
-    pub blob: Arc<Blob>,
-    /// Which piece of it.
-    pub piece: usize,
-}
-
-impl Target {
-    /// The parts of the blob that these leaves fill.
-    pub fn parts(&self, leaves: &Range<u64>) -> PartRange {
-        let layout = self.blob.layout();
-        let mut parts = leaves.clone().filter_map(|l| layout.part_of_leaf(self.piece, l));
-        match (parts.next(), parts.next_back()) {
-            (Some(first), last) => PartRange { start: first.0, end: last.unwrap_or(first).0 + 1 },
-            (None, _) => PartRange { start: 0, end: 0 },
-        }
-    }
-}
+use crate::fetch::plan::runs;
+use crate::fetch::schedule::{Flight, LeafBytes, Outcome};
+use crate::model::{Digest, HashAlgorithm, Leaves, Object, Part, PartIx};
+use crate::store::{LocalCopy, Reservation, Written};
 
 /// Whether there are blobs for a leaf and every one of them took it.
 fn taken_by_all(taken: &[bool]) -> bool {
@@ -44,21 +25,45 @@ fn taken_by_all(taken: &[bool]) -> bool {
 /// What a flight's deliveries have in common.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The flight.
-    pub flight: Arc<Flight>,
-    /// Whose bytes.
-    pub object: Object,
-    /// What its leaves must match, once that is known.
-    pub leaves: OnceLock<Leaves>,
-    /// Where they are stored.
-    pub targets: Vec<Target>,
-    /// Where the space for that comes from; none: they are only handed over.
-    pub space: Mutex<Option<Reservation>>,
+    flight: Arc<Flight>,
+    object: Object,
+    /// What the leaves must match, once that is known.
+    leaves: OnceLock<Leaves>,
+    destinations: Vec<Destination>,
+    /// The space for them; none: the leaves are only handed over.
+    space: Mutex<Option<Reservation>>,
 }
 
 impl Delivery {
+    /// Deliveries of a flight's leaves of an object to these destinations. Without `space` they are only
+    /// handed over.
+    pub fn new(
+        flight: Arc<Flight>,
+        object: Object,
+        destinations: Vec<Destination>,
+        space: Option<Reservation>,
+    ) -> Self {
+        let (leaves, space) = (OnceLock::new(), Mutex::new(space));
+        Self { flight, object, leaves, destinations, space }
+    }
+
+    /// The flight.
+    pub fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// Whose bytes.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// Sets what the leaves must match. The first call counts.
+    pub fn expect(&self, leaves: Leaves) {
+        self.leaves.get_or_init(|| leaves);
+    }
+
     /// Whether these are the bytes of that leaf.
-    pub fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
+    fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
         self.leaves.get().is_some_and(|leaves| leaves.matches(leaf, bytes))
     }
 
@@ -91,7 +96,7 @@ impl Delivery {
             let end = (self.leaf_range(leaf).end() - start) as usize;
             let leaf_bytes = bytes.slice(at..end);
             if self.matches(leaf, &leaf_bytes) {
-                let ready = LeafBytes { bytes: leaf_bytes, _permit: permit.clone() };
+                let ready = LeafBytes::new(leaf_bytes, permit.clone());
                 self.flight.settle(leaf, Outcome::Ready(ready));
                 good.push(leaf);
             } else {
@@ -101,8 +106,8 @@ impl Delivery {
         }
         for run in runs(good.into_iter()) {
             // Every blob gets what it can take, even if another one cannot.
-            let store = |target| self.store(target, &run, start, bytes, local);
-            let taken: Vec<bool> = self.targets.iter().map(store).collect();
+            let store = |to| self.store(to, &run, start, bytes, local);
+            let taken: Vec<bool> = self.destinations.iter().map(store).collect();
             let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::HandedOver };
             run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
         }
@@ -112,17 +117,17 @@ impl Delivery {
     /// Writes a run of verified leaves to one blob. `false`: they can be had from memory only.
     fn store(
         &self,
-        target: &Target,
+        to: &Destination,
         run: &Range<u64>,
         start: u64,
         bytes: &Bytes,
         local: Option<(&LocalCopy, u64)>,
     ) -> bool {
-        let parts = target.parts(run);
+        let parts = to.parts(run);
         if parts.is_empty() {
             return true;
         }
-        let layout = target.blob.layout();
+        let layout = to.blob().layout();
         let (first, last) = (PartIx(parts.start), PartIx(parts.end - 1));
         let object =
             ObjectRange::new(layout.part(first).object.start(), layout.part(last).object.end());
@@ -134,9 +139,9 @@ impl Delivery {
         let written = match local {
             Some((source, offset)) => {
                 let at = (source, offset + from as u64);
-                target.blob.write_shared(first, slice, &sums, at, space)
+                to.blob().write_shared(first, slice, &sums, at, space)
             }
-            None => target.blob.write(first, slice, &sums, space),
+            None => to.blob().write(first, slice, &sums, space),
         };
         match written {
             Ok(Written::Stored | Written::Present) => true,

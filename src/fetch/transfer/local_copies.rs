@@ -8,42 +8,62 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batches::BATCH;
-use super::blocking::blocking;
 use super::deliver::Delivery;
-use super::error::FetchError;
-use super::flight::{Flight, runs};
-use super::transfer::Transfers;
+use super::lists::LeafLists;
+use super::requests::Requests;
 use crate::base::ObjectRange;
-use crate::base::buffers::Buffer;
+use crate::base::buffers::{Buffer, Buffers};
+use crate::fetch::blocking::blocking;
+use crate::fetch::error::FetchError;
+use crate::fetch::plan::{BATCH, runs};
+use crate::fetch::schedule::{Flight, Memory};
+use crate::fetch::source::Source;
 use crate::model::{Check, Leaves, MAX_LEAF, Object};
-use crate::store::{Blob, LocalCopy, ReadState};
+use crate::store::{Blob, LocalCopy, ReadState, Store};
 
-impl Transfers {
-    /// Copies leaves from blobs that hold the same bytes for other files.
-    pub(super) async fn copy_from_other_blobs(
-        &self,
-        delivery: &Arc<Delivery>,
-    ) -> Result<(), FetchError> {
-        let (object, flight) = (&delivery.object, &delivery.flight);
+/// Copies from other blobs.
+pub struct LocalCopies {
+    store: Store,
+    memory: Arc<Memory>,
+    buffers: Buffers,
+    lists: Arc<LeafLists>,
+    /// For a leaf list that cannot be computed.
+    requests: Arc<Requests>,
+}
+
+impl LocalCopies {
+    /// Copies within this store.
+    pub fn new(
+        store: Store,
+        memory: Arc<Memory>,
+        buffers: Buffers,
+        lists: Arc<LeafLists>,
+        requests: Arc<Requests>,
+    ) -> Self {
+        Self { store, memory, buffers, lists, requests }
+    }
+
+    /// Copies leaves of a flight from blobs that hold the same bytes for other files.
+    pub async fn copy(&self, source: &Source, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
+        let (object, flight) = (delivery.object(), delivery.flight());
         let names = match object.check {
             Check::Whole | Check::GitBlob => vec![object.digest],
             Check::Leaves { list, .. } => vec![list, object.digest],
         };
-        let range = object.leaves_range(&flight.leaves);
+        let range = object.leaves_range(flight.leaves());
         let store = self.store.clone();
-        let sources = blocking(move || store.local_copies(&names, range)).await??;
-        if sources.is_empty() {
+        let copies = blocking(move || store.local_copies(&names, range)).await??;
+        if copies.is_empty() {
             return Ok(());
         }
-        let leaves = match self.lists.known(object, &flight.leaves) {
+        let leaves = match self.lists.known(object, flight.leaves()) {
             Some(known) => known,
-            None => self.leaves_from(flight, object, &sources).await?,
+            None => self.leaves_from(source, flight, object, &copies).await?,
         };
-        delivery.leaves.get_or_init(|| leaves);
-        for source in sources.into_iter().map(Arc::new) {
+        delivery.expect(leaves);
+        for copy in copies.into_iter().map(Arc::new) {
             for run in flight.pending() {
-                self.copy_run(delivery, &source, run).await?;
+                self.copy_run(delivery, &copy, run).await?;
             }
         }
         Ok(())
@@ -53,16 +73,17 @@ impl Transfers {
     /// the list is computed from it, without network; else it is fetched.
     async fn leaves_from(
         &self,
+        source: &Source,
         flight: &Flight,
         object: &Object,
-        sources: &[LocalCopy],
+        copies: &[LocalCopy],
     ) -> Result<Leaves, FetchError> {
         let all = ObjectRange::new(0, object.len);
-        let whole = sources.iter().find(|s| s.object.contains(&all));
+        let whole = copies.iter().find(|copy| copy.object.contains(&all));
         // The object is held in memory while it is hashed, so only objects of the usual size.
-        if let Some(source) = whole.filter(|_| object.len <= MAX_LEAF) {
-            let _room = self.memory.take(object.len, &flight.urgency).await;
-            let (blob, at) = (source.blob.clone(), source.file.start());
+        if let Some(copy) = whole.filter(|_| object.len <= MAX_LEAF) {
+            let _room = self.memory.take(object.len, flight.urgency()).await;
+            let (blob, at) = (copy.blob.clone(), copy.file.start());
             let (check, buffer) = (object.check, self.buffers.take(object.len as usize));
             let lists = self.lists.clone();
             let list = blocking(move || {
@@ -73,18 +94,17 @@ impl Transfers {
                 return Ok(list);
             }
         }
-        self.fetch_leaves(flight, object).await
+        self.requests.leaves(source, flight, object).await
     }
 
     async fn copy_run(
         &self,
         delivery: &Arc<Delivery>,
-        source: &Arc<LocalCopy>,
+        copy: &Arc<LocalCopy>,
         run: Range<u64>,
     ) -> Result<(), FetchError> {
-        let object = &delivery.object;
-        let inside =
-            |leaf: &u64| source.object.contains(&object.check.leaf_range(*leaf, object.len));
+        let object = delivery.object();
+        let inside = |leaf: &u64| copy.object.contains(&object.check.leaf_range(*leaf, object.len));
         let leaf_size = object.check.leaf_size(object.len);
         let step = (BATCH / leaf_size).max(1);
         for run in runs(run.filter(inside)) {
@@ -93,14 +113,14 @@ impl Transfers {
                 let leaves = first..(first + step).min(run.end);
                 first = leaves.end;
                 let range = object.leaves_range(&leaves);
-                let at = source.file.start() + (range.start() - source.object.start());
-                let permit = self.memory.take(range.len(), &delivery.flight.urgency).await;
-                let (delivery, source) = (delivery.clone(), source.clone());
+                let at = copy.file.start() + (range.start() - copy.object.start());
+                let permit = self.memory.take(range.len(), delivery.flight().urgency()).await;
+                let (delivery, copy) = (delivery.clone(), copy.clone());
                 let buffer = self.buffers.take(range.len() as usize);
                 let bad = blocking(move || {
-                    let bytes = read_blob(&source.blob, at, buffer)?;
+                    let bytes = read_blob(&copy.blob, at, buffer)?;
                     Ok::<_, FetchError>(bytes.map(|bytes| {
-                        delivery.deliver(leaves.start, &bytes, permit, Some((&source, at)))
+                        delivery.deliver(leaves.start, &bytes, permit, Some((&copy, at)))
                     }))
                 })
                 .await??;

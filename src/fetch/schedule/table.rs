@@ -34,12 +34,12 @@ impl FlightTable {
     /// of them rise to `priority`; new flights fetch the rest.
     pub fn claim(&self, key: FlightKey, wanted: Range<u64>, priority: Priority) -> Vec<Claim> {
         let mut table = self.flights.lock().expect("holders do not panic");
-        let flying = table.entry(key.clone()).or_default();
+        let under_way = table.entry(key.clone()).or_default();
         let mut claims = Vec::new();
-        for flight in flying.iter() {
+        for flight in under_way.iter() {
             let coming = flight.coming(&wanted);
             if !coming.is_empty() {
-                flight.urgency.raise(priority);
+                flight.urgency().raise(priority);
             }
             let claim = |leaves| Claim { flight: flight.clone(), leaves, new: false };
             claims.extend(coming.into_iter().map(claim));
@@ -54,7 +54,7 @@ impl FlightTable {
         gaps.push(at..wanted.end);
         for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
             let flight = Arc::new(Flight::new(key.clone(), gap.clone(), priority));
-            flying.push(flight.clone());
+            under_way.push(flight.clone());
             claims.push(Claim { flight, leaves: gap, new: true });
         }
         claims
@@ -68,10 +68,10 @@ impl FlightTable {
     /// Removes a flight that has ended.
     pub fn remove(&self, flight: &Arc<Flight>) {
         let mut table = self.flights.lock().expect("holders do not panic");
-        if let Some(flying) = table.get_mut(&flight.key) {
-            flying.retain(|f| !Arc::ptr_eq(f, flight));
-            if flying.is_empty() {
-                table.remove(&flight.key);
+        if let Some(under_way) = table.get_mut(flight.key()) {
+            under_way.retain(|f| !Arc::ptr_eq(f, flight));
+            if under_way.is_empty() {
+                table.remove(flight.key());
             }
         }
     }
@@ -81,9 +81,10 @@ impl FlightTable {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::flight::{LeafBytes, Outcome};
     use super::*;
-    use crate::fetch::FetchError;
-    use crate::fetch::flight::{LeafBytes, ObjectKey, Outcome};
+    use crate::fetch::error::FetchError;
+    use crate::fetch::plan::ObjectKey;
     use crate::model::{Check, Digest, Object, SourceName};
 
     fn key() -> FlightKey {
@@ -97,18 +98,18 @@ mod tests {
     }
 
     #[test]
-    fn what_has_passed_flies_again() {
+    fn leaves_that_have_their_outcome_get_a_new_flight() {
         let table = FlightTable::default();
         let first = flight(&table, 0..4);
         first.settle(0, Outcome::Stored);
         first.settle(1, Outcome::Failed(FetchError::Stopped));
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let (bytes, permit) = (bytes::Bytes::from_static(b"x"), Arc::new(room));
-        first.settle(2, Outcome::Ready(LeafBytes { bytes, _permit: permit }));
+        first.settle(2, Outcome::Ready(LeafBytes::new(bytes, permit)));
         let claims = table.claim(key(), 0..4, Priority::Demand);
-        let told: Vec<_> = claims.iter().map(|r| (r.leaves.clone(), r.new)).collect();
-        assert_eq!(told, [(2..4, false), (0..2, true)]);
-        assert_eq!((first.urgency.get(), table.len()), (Priority::Demand, 2));
+        let claimed: Vec<_> = claims.iter().map(|r| (r.leaves.clone(), r.new)).collect();
+        assert_eq!(claimed, [(2..4, false), (0..2, true)]);
+        assert_eq!((first.urgency().get(), table.len()), (Priority::Demand, 2));
     }
 
     #[test]
@@ -118,29 +119,29 @@ mod tests {
         let other = FlightKey { source: SourceName::of_address("b"), ..key() };
         let claims = table.claim(other, 0..4, Priority::Demand);
         assert!(claims.len() == 1 && claims[0].new);
-        assert_eq!(first.urgency.get(), Priority::Prefetch, "not even hurried by it");
+        assert_eq!(first.urgency().get(), Priority::Prefetch, "its priority stays as it was");
         table.remove(&first);
         assert_eq!(table.len(), 1);
     }
 
     proptest! {
         #[test]
-        fn every_leaf_flies_once(wants in proptest::collection::vec((0u64..40, 1u64..20, any::<bool>()), 1..20)) {
+        fn each_wanted_leaf_is_in_exactly_one_flight(wants in proptest::collection::vec((0u64..40, 1u64..20, any::<bool>()), 1..20)) {
             let table = FlightTable::default();
-            let mut flying: Vec<Arc<Flight>> = Vec::new();
-            for (start, len, land) in wants {
+            let mut under_way: Vec<Arc<Flight>> = Vec::new();
+            for (start, len, ends) in wants {
                 let claims = table.claim(key(), start..start + len, Priority::Demand);
                 for new in claims.iter().filter(|r| r.new) {
                     let new = &new.flight;
-                    for old in &flying {
-                        prop_assert!(new.leaves.end <= old.leaves.start || old.leaves.end <= new.leaves.start);
+                    for old in &under_way {
+                        prop_assert!(new.leaves().end <= old.leaves().start || old.leaves().end <= new.leaves().start);
                     }
-                    flying.push(new.clone());
+                    under_way.push(new.clone());
                 }
-                let rides_of = |leaf: u64| claims.iter().filter(|r| r.leaves.contains(&leaf)).count();
-                prop_assert!((start..start + len).all(|leaf| rides_of(leaf) == 1));
-                if land {
-                    let first = flying.remove(0);
+                let flights_of = |leaf: u64| claims.iter().filter(|r| r.leaves.contains(&leaf)).count();
+                prop_assert!((start..start + len).all(|leaf| flights_of(leaf) == 1));
+                if ends {
+                    let first = under_way.remove(0);
                     table.remove(&first);
                 }
             }

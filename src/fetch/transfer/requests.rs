@@ -1,15 +1,15 @@
-//! Runs flights: gets bytes from another blob or the registry, has them verified leaf by leaf on the
-//! blocking pool, handed to waiting readers and written to the store.
+//! Requests of a flight to the registry of its source: with slots, retries, stall timeouts and leaf lists;
+//! the answer goes on batch by batch.
 //!
-//! Invariant: space in the store is reserved before the first byte is requested. However `fly` ends,
-//! every leaf has an outcome and the flight is out of the table.
-//! Concurrency: one task per flight; hashing and disk on the blocking pool; the number of requests and
-//! the bytes in memory are bounded for all flights together.
+//! Invariant: a request that is silent or far too slow is given up and repeated; only leaves that are still
+//! pending are requested again. Concurrency: shared by all flights; part of each flight's task. Hashing and
+//! storing run on the blocking pool; the number of requests and the bytes in memory are bounded for all
+//! flights together.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,22 +17,17 @@ use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::batches::Batches;
-use super::blocking::blocking;
-use super::deliver::{Delivery, Target};
-use super::dynamic_priority::Priority;
-use super::error::FetchError;
-use super::flight::{Flight, Outcome};
+use super::deliver::Delivery;
 use super::lists::LeafLists;
-use super::memory::Memory;
-use super::options::{FetchOptions, Load, Traffic};
-use super::slots::{Slot, Slots};
-use super::table::FlightTable;
 use crate::base::ObjectRange;
 use crate::base::buffers::Buffers;
+use crate::fetch::error::FetchError;
+use crate::fetch::options::{FetchOptions, Traffic};
+use crate::fetch::plan::Batches;
+use crate::fetch::schedule::{Flight, Memory, Outcome, Slot, Slots};
+use crate::fetch::source::Source;
 use crate::model::{Leaves, Object};
-use crate::registry::{Attempts, Registry, RegistryError, Retry, RetryPolicy, Waiting, Waits};
-use crate::store::{Reservation, Store};
+use crate::registry::{Attempts, Registry, RegistryError, Retry, RetryPolicy, Waiting};
 
 /// Maximum number of batches of a flight being hashed or written while the next one arrives.
 const BATCHES_AHEAD: usize = 3;
@@ -47,16 +42,12 @@ const MAX_DEADLINES_PER_BATCH: u32 = 4;
 /// the way may have corrupted it.
 const MAX_MISMATCHES: u32 = 2;
 
-/// State shared by all flights.
-pub struct Transfers {
-    pub(super) store: Store,
-    pub(super) registry: Option<Arc<dyn Registry>>,
-    pub(super) table: FlightTable,
-    pub(super) lists: Arc<LeafLists>,
-    pub(super) memory: Memory,
-    pub(super) buffers: Buffers,
+/// What requests of all flights share.
+pub struct Requests {
     slots: Arc<Slots>,
-    waits: Arc<Waits>,
+    memory: Arc<Memory>,
+    buffers: Buffers,
+    lists: Arc<LeafLists>,
     retry: RetryPolicy,
     deadline: Duration,
     /// Time without a byte after which a request is repeated. Half of a read deadline leaves as much for
@@ -66,42 +57,19 @@ pub struct Transfers {
     requests: AtomicU64,
 }
 
-/// Fails the pending leaves and removes the flight from the table, even if the task is dropped or panics.
-struct FinishGuard<'a> {
-    transfers: &'a Transfers,
-    flight: &'a Arc<Flight>,
-}
-
-impl Drop for FinishGuard<'_> {
-    fn drop(&mut self) {
-        fail_rest(self.flight, &FetchError::Stopped);
-        self.transfers.table.remove(self.flight);
-        self.flight.end();
-    }
-}
-
-fn fail_rest(flight: &Flight, error: &FetchError) {
-    for leaf in flight.pending().into_iter().flatten() {
-        flight.settle(leaf, Outcome::Failed(error.clone()));
-    }
-}
-
-impl Transfers {
-    pub(super) fn new(
-        store: Store,
-        registry: Option<Arc<dyn Registry>>,
-        waits: Arc<Waits>,
+impl Requests {
+    /// No requests yet.
+    pub fn new(
+        memory: Arc<Memory>,
+        buffers: Buffers,
+        lists: Arc<LeafLists>,
         options: &FetchOptions,
     ) -> Self {
         Self {
-            store,
-            registry,
-            table: FlightTable::default(),
-            lists: Arc::new(LeafLists::new()),
-            memory: Memory::new(options.memory),
-            buffers: Buffers::default(),
             slots: Slots::new(options.connections),
-            waits,
+            memory,
+            buffers,
+            lists,
             retry: RetryPolicy::default(),
             deadline: options.read_deadline,
             stall_timeout: options.read_deadline / 2,
@@ -110,84 +78,32 @@ impl Transfers {
         }
     }
 
-    pub(super) fn load(&self) -> Load {
-        Load {
-            flights: self.table.len() as u64,
-            memory: self.memory.taken(),
-            requests: self.slots.taken() as u64,
-        }
+    /// Number of requests under way.
+    pub fn under_way(&self) -> usize {
+        self.slots.taken()
     }
 
-    pub(super) fn traffic(&self) -> Traffic {
+    /// Bytes and requests so far.
+    pub fn traffic(&self) -> Traffic {
         Traffic {
             bytes: self.bytes.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
         }
     }
 
-    /// Runs a flight to its end. `targets` returns where its bytes belong; it may block.
-    pub(super) async fn fly(
-        &self,
-        flight: Arc<Flight>,
-        object: Object,
-        targets: impl FnOnce() -> Vec<Target> + Send + 'static,
-    ) {
-        let _landing = FinishGuard { transfers: self, flight: &flight };
-        let targets = match blocking(targets).await {
-            Ok(targets) => targets,
-            Err(error) => return fail_rest(&flight, &error),
-        };
-        let space = match self.reserve(&flight, &targets).await {
-            Ok(space) => Mutex::new(space),
-            Err(error) => return fail_rest(&flight, &error),
-        };
-        let leaves = OnceLock::new();
-        let delivery =
-            Arc::new(Delivery { flight: flight.clone(), object, leaves, targets, space });
-        if let Err(error) = self.copy_from_other_blobs(&delivery).await {
-            tracing::debug!(%error, "a local copy failed; the registry is asked instead");
-        }
-        if let Err(error) = self.fetch_rest(&delivery).await {
-            fail_rest(&flight, &error);
-        }
-    }
-
-    /// Reserves space for what the targets lack. `None`: there is none, but a demand read waits for the
-    /// bytes.
-    async fn reserve(
-        &self,
-        flight: &Flight,
-        targets: &[Target],
-    ) -> Result<Option<Reservation>, FetchError> {
-        let mut cost = 0u64;
-        for target in targets {
-            for run in target.blob.missing(target.parts(&flight.leaves)) {
-                cost = cost.saturating_add(target.blob.cost(run));
-            }
-        }
-        let store = self.store.clone();
-        match blocking(move || store.reserve(cost)).await? {
-            Ok(space) => Ok(Some(space)),
-            Err(error) if flight.urgency.get() == Priority::Demand => {
-                tracing::debug!(%error, "no space; the bytes are only handed over");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Fetches what is still pending, repeating failed requests as the retry policy and the deadline
     /// allow.
-    async fn fetch_rest(&self, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
-        let flight = delivery.flight.clone();
+    pub async fn fetch(&self, source: &Source, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
+        let flight = delivery.flight();
         let mut mismatches: HashMap<u64, u32> = HashMap::new();
         let mut attempts = Attempts::new(self.retry, self.deadline);
         while let Some(run) = flight.pending().into_iter().next() {
-            let mut slot = self.slots.acquire(&flight.urgency).await;
+            let mut slot = self.slots.acquire(flight.urgency()).await;
             // Listed only now: before it had a slot, it did not wait for the registry.
-            let waiting = attempts.list_in(&self.waits);
-            let outcome =
-                self.attempt(delivery, run.clone(), &mut mismatches, &mut slot, waiting).await;
+            let waiting = attempts.list_in(source.waits());
+            let outcome = self
+                .attempt(source, delivery, run.clone(), &mut mismatches, &mut slot, waiting)
+                .await;
             drop(slot);
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
                 attempts.progressed();
@@ -198,12 +114,12 @@ impl Transfers {
             tracing::debug!(%error, ?delay, "trying again");
             flight.trouble(error);
             // A more urgent read that joins the flight ends the delay, unless the registry asked for it.
-            let now = flight.urgency.get();
+            let now = flight.urgency().get();
             let _ = match retry {
                 Retry::Later { not_before: Some(_) } => {
                     tokio::time::timeout(delay, std::future::pending()).await
                 }
-                _ => tokio::time::timeout(delay, flight.urgency.rises_above(now)).await,
+                _ => tokio::time::timeout(delay, flight.urgency().rises_above(now)).await,
             };
         }
         Ok(())
@@ -253,49 +169,46 @@ impl Transfers {
     }
 
     /// The digests of the leaves of a flight.
-    pub(super) async fn fetch_leaves(
+    pub async fn leaves(
         &self,
+        source: &Source,
         flight: &Flight,
         object: &Object,
     ) -> Result<Leaves, FetchError> {
-        if let Some(known) = self.lists.known(object, &flight.leaves) {
+        if let Some(known) = self.lists.known(object, flight.leaves()) {
             return Ok(known);
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let registry = self.registry()?;
-        self.before_stall(self.lists.get(registry, &flight.key, object, &flight.leaves)).await
-    }
-
-    fn registry(&self) -> Result<&dyn Registry, FetchError> {
-        self.registry
-            .as_deref()
-            .ok_or_else(|| FetchError::NotKnown { what: "what is missing".to_owned() })
+        let registry = registry(source)?;
+        let list = self.lists.get(&*registry, flight.key(), object, flight.leaves());
+        self.before_stall(list).await
     }
 
     /// Makes one request for a run of leaves, and delivers the answer batch by batch as it arrives.
     async fn attempt(
         &self,
+        source: &Source,
         delivery: &Arc<Delivery>,
         run: Range<u64>,
         mismatches: &mut HashMap<u64, u32>,
         slot: &mut Slot,
         waiting: &Waiting,
     ) -> Result<(), FetchError> {
-        let (flight, object) = (&delivery.flight, &delivery.object);
+        let (flight, object) = (delivery.flight(), delivery.object());
         let range = object.leaves_range(&run);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let registry = self.registry()?;
-        let (leaves, mut body) = tokio::try_join!(self.fetch_leaves(flight, object), async {
+        let registry = registry(source)?;
+        let (leaves, mut body) = tokio::try_join!(self.leaves(source, flight, object), async {
             let body = registry.read(object, range);
             self.before_stall_in(slot, async { Ok(body.await?) }).await
         })?;
-        delivery.leaves.get_or_init(|| leaves);
+        delivery.expect(leaves);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
         let mut failed = Ok(());
         let mut pending = Bytes::new();
         'batches: for batch in Batches::new(object, run) {
             let wanted = object.leaves_range(&batch).len() as usize;
-            let permit = self.memory.take(wanted as u64, &flight.urgency).await;
+            let permit = self.memory.take(wanted as u64, flight.urgency()).await;
             let mut buffer = self.buffers.take(wanted);
             let (mut filled, begun) = (0, Instant::now());
             while filled < wanted {
@@ -346,6 +259,11 @@ impl Transfers {
     }
 }
 
+fn registry(source: &Source) -> Result<Arc<dyn Registry>, FetchError> {
+    source.registry().ok_or_else(|| FetchError::NotKnown { what: "what is missing".to_owned() })
+}
+
+/// Counts the leaves of a batch that did not match.
 fn note(
     done: Option<Result<Vec<u64>, tokio::task::JoinError>>,
     mismatches: &mut HashMap<u64, u32>,

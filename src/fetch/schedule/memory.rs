@@ -87,7 +87,8 @@ mod tests {
     use futures_util::FutureExt;
 
     #[tokio::test]
-    async fn background_never_starves_demand_and_large_leaves_get_through() {
+    async fn background_never_takes_memory_of_demand_and_a_request_larger_than_its_pool_is_admitted()
+     {
         let memory = Memory::new(ByteSize::mib(3));
         let [demand, ahead, prefetch] =
             [Priority::Demand, Priority::Readahead, Priority::Prefetch].map(DynamicPriority::new);
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_large_leaf_keeps_no_small_one_waiting() {
+    async fn a_leaf_larger_than_the_demand_pool_delays_no_small_one() {
         let memory = Memory::new(ByteSize::mib(3));
         let demand = DynamicPriority::new(Priority::Demand);
         let large = memory.take(MAX_LEAF, &demand).await;
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_becomes_urgent_while_waiting_waits_for_the_other_purse() {
+    async fn a_waiter_that_rises_to_demand_gets_memory_of_the_demand_pool() {
         let memory = Memory::new(ByteSize::mib(3));
         let _all = memory.take(64 << 20, &DynamicPriority::new(Priority::Prefetch)).await;
         let urgency = DynamicPriority::new(Priority::Prefetch);

@@ -167,7 +167,7 @@ mod tests {
     const KERNEL: u64 = 128 << 10;
 
     #[test]
-    fn random_reads_cause_none() {
+    fn random_reads_cause_no_readahead() {
         let mut r = Readahead::default();
         let len = 1 << 30;
         for at in [500 << 20, 3 << 20, 900 << 20, 100 << 20] {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_starts_again() {
+    fn a_jump_starts_again_with_the_first_window() {
         let mut r = Readahead::default();
         let len = 1 << 30;
         for at in (0..8 << 20).step_by(KERNEL as usize) {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_comes_too_late_leads_nobody_astray() {
+    fn a_tensor_map_that_comes_after_the_stream_read_on_causes_nothing() {
         let (map, len) = tensors(&[40, 60]);
         let mut r = Readahead::default();
         let range = FileRange::at(map.extents()[1].start(), KERNEL);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn who_jumps_from_tensor_to_tensor_gets_nothing_behind_them() {
+    fn a_reader_that_jumps_from_tensor_to_tensor_gets_nothing_beyond_each_tensor() {
         let (map, len) = tensors(&[8, 8, 8, 8]);
         let mut r = Readahead { last: Some((3, 5)), ..Readahead::default() };
         let tensor = map.extents()[0];
@@ -308,7 +308,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_beyond_the_file(len in 1u64..1 << 32, reads in proptest::collection::vec((0u64..1 << 32, 1u64..1 << 21), 1..50)) {
+        fn readahead_never_goes_beyond_the_file(len in 1u64..1 << 32, reads in proptest::collection::vec((0u64..1 << 32, 1u64..1 << 21), 1..50)) {
             let mut r = Readahead::default();
             for (at, n) in reads {
                 let range = FileRange::at(at % len, n);

@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::blocking::blocking;
-use super::dynamic_priority::Priority;
-use super::error::FetchError;
-use super::fetcher::Fetcher;
-use super::flight::{ObjectKey, runs};
-use crate::model::{FileIx, Manifest, ObjectIx};
-use crate::store::Blob;
+use crate::fetch::blocking::blocking;
+use crate::fetch::error::FetchError;
+use crate::fetch::plan::{ObjectKey, runs};
+use crate::fetch::schedule::Priority;
+use crate::fetch::source::Source;
+use crate::fetch::transfer::Transfers;
+use crate::model::{File, FileIx, Manifest, ObjectIx};
+use crate::store::{Blob, Store};
 
 /// Number of different objects fetched at once: prefetch may use half of the default 16 slots.
 const AT_ONCE: usize = 8;
 /// Interval of progress reports: smooth for the eye, negligible CPU cost.
-const TELL: Duration = Duration::from_millis(100);
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Maximum number of attempts at what other flights did not bring.
 const PASSES: u32 = 4;
 
@@ -37,46 +38,64 @@ pub struct PrefetchProgress {
     pub at_start: u64,
 }
 
-impl Fetcher {
-    /// Fetches a whole version into the store. Dropping the future stops it; stored bytes stay.
-    pub async fn prefetch(
-        self: &Arc<Self>,
-        manifest: &Arc<Manifest>,
+/// Fetches one whole version.
+pub struct VersionPrefetch {
+    source: Arc<Source>,
+    manifest: Arc<Manifest>,
+    store: Store,
+    transfers: Arc<Transfers>,
+}
+
+impl VersionPrefetch {
+    /// Of this version of this source, into this store.
+    pub fn new(
+        source: Arc<Source>,
+        manifest: Arc<Manifest>,
+        store: Store,
+        transfers: Arc<Transfers>,
+    ) -> Self {
+        Self { source, manifest, store, transfers }
+    }
+
+    /// Fetches all of it. Dropping the future stops it; stored bytes stay.
+    pub async fn run(
+        &self,
         progress: &(dyn Fn(PrefetchProgress) + Send + Sync),
     ) -> Result<PrefetchProgress, FetchError> {
-        let blobs = self.blobs(manifest).await?;
+        let manifest = &self.manifest;
+        let blobs = self.blobs().await?;
         let present = |blobs: &[Option<Arc<Blob>>]| {
             blobs.iter().flatten().map(|b| b.present_bytes()).sum::<u64>()
         };
         let at_start = present(&blobs);
-        let told = |present| PrefetchProgress { total: manifest.total(), present, at_start };
-        progress(told(at_start));
+        let report = |present| PrefetchProgress { total: manifest.total(), present, at_start };
+        progress(report(at_start));
         self.check_room(&blobs)?;
         let lanes = lanes(manifest);
         let mut trouble = None;
         for _ in 0..PASSES {
-            let bring = |lane: &'_ Vec<ObjectIx>| self.bring(manifest, lane.clone(), &blobs);
+            let bring = |lane: &'_ Vec<ObjectIx>| self.bring(lane.clone(), &blobs);
             let mut coming = stream::iter(lanes.iter().map(bring)).buffer_unordered(AT_ONCE);
-            let mut tick = tokio::time::interval(TELL);
+            let mut tick = tokio::time::interval(REPORT_EVERY);
             loop {
                 tokio::select! {
                     lane = coming.next() => match lane {
                         None => break,
                         Some(troubled) => trouble = troubled?.or(trouble),
                     },
-                    _ = tick.tick() => progress(told(present(&blobs))),
+                    _ = tick.tick() => progress(report(present(&blobs))),
                 }
             }
             if present(&blobs) == manifest.total() {
                 break;
             }
         }
-        let store = self.store().clone();
+        let store = self.store.clone();
         blocking(move || store.commit()).await??;
-        let done = told(present(&blobs));
+        let done = report(present(&blobs));
         progress(done);
         if done.present < done.total {
-            let lacking = || self.store().full(done.total - done.present).into();
+            let lacking = || self.store.full(done.total - done.present).into();
             return Err(trouble.unwrap_or_else(lacking));
         }
         Ok(done)
@@ -84,18 +103,19 @@ impl Fetcher {
 
     /// Fetches the missing leaves of these objects in turn. Returns an error of a joined flight, if any.
     async fn bring(
-        self: &Arc<Self>,
-        manifest: &Arc<Manifest>,
+        &self,
         lane: Vec<ObjectIx>,
         blobs: &[Option<Arc<Blob>>],
     ) -> Result<Option<FetchError>, FetchError> {
         let mut trouble = None;
         for object in lane {
             for _ in 0..PASSES {
-                let runs = missing_leaves(manifest, object, blobs).into_iter();
-                let claims: Vec<_> = runs
-                    .flat_map(|run| self.fly(manifest, object, run, Priority::Prefetch))
-                    .collect();
+                let runs = missing_leaves(&self.manifest, object, blobs).into_iter();
+                let claim = |run| {
+                    let (source, manifest) = (&self.source, &self.manifest);
+                    self.transfers.claim(source, manifest, object, run, Priority::Prefetch)
+                };
+                let claims: Vec<_> = runs.flat_map(claim).collect();
                 for claim in &claims {
                     match claim.flight.finished().await {
                         Ok(()) => {}
@@ -115,19 +135,17 @@ impl Fetcher {
 
     /// The blob of every file, by index; `None` for empty files. Present parts are verified first, so a
     /// completely fetched file is known to be whole.
-    async fn blobs(
-        self: &Arc<Self>,
-        manifest: &Arc<Manifest>,
-    ) -> Result<Vec<Option<Arc<Blob>>>, FetchError> {
-        let (this, manifest) = (self.clone(), manifest.clone());
+    async fn blobs(&self) -> Result<Vec<Option<Arc<Blob>>>, FetchError> {
+        let (store, manifest) = (self.store.clone(), Arc::clone(&self.manifest));
         blocking(move || {
-            let files = (0..manifest.files().len() as u32).map(FileIx);
-            let blob = |ix| {
-                let file = this.file(&manifest, ix)?;
-                if let Some(blob) = &file.blob {
-                    blob.prove(blob.layout().all_parts())?;
+            let files = (0u32..).map(FileIx).zip(manifest.files());
+            let blob = |(ix, file): (FileIx, &File)| {
+                if file.len == 0 {
+                    return Ok(None);
                 }
-                Ok(file.blob.clone())
+                let blob = store.blob(manifest.layout(ix))?;
+                blob.prove(blob.layout().all_parts())?;
+                Ok(Some(blob))
             };
             files.map(blob).collect()
         })
@@ -138,11 +156,11 @@ impl Fetcher {
     fn check_room(&self, blobs: &[Option<Arc<Blob>>]) -> Result<(), FetchError> {
         let (mut seen, mut cost) = (BTreeSet::new(), 0u64);
         for blob in blobs.iter().flatten() {
-            if !self.store().is_pinned(&blob.key()) && seen.insert(blob.key()) {
+            if !self.store.is_pinned(&blob.key()) && seen.insert(blob.key()) {
                 cost = cost.saturating_add(blob.cost(blob.layout().all_parts()));
             }
         }
-        let store = self.store();
+        let store = &self.store;
         let room = store.room().0.saturating_sub(store.usage().pinned.0);
         if cost > room { Err(store.full(cost).into()) } else { Ok(()) }
     }

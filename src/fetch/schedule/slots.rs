@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn background_leaves_room_for_demand() {
+    async fn background_leaves_slots_free_for_demand() {
         let slots = Slots::new(4);
         let (demand, ahead, prefetch) = (
             DynamicPriority::new(Priority::Demand),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiter_moves_up() {
+    async fn a_waiter_that_becomes_urgent_gets_a_slot_kept_for_demand() {
         let slots = Slots::new(4);
         let busy = DynamicPriority::new(Priority::Demand);
         let held =

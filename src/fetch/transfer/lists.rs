@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
-use super::error::FetchError;
-use super::flight::FlightKey;
 use crate::base::weighted::Weighted;
+use crate::fetch::error::FetchError;
+use crate::fetch::schedule::FlightKey;
 use crate::model::hash;
 use crate::model::{Check, Digest, Leaves, Object};
 use crate::registry::Registry;
@@ -108,7 +108,7 @@ mod tests {
     use crate::model::HashAlgorithm;
 
     #[test]
-    fn a_list_is_rebuilt_only_if_it_is_the_promised_one() {
+    fn a_list_that_is_rebuilt_is_kept_only_if_its_digest_matches() {
         let object = vec![7u8; 10_000];
         let digests: Vec<u8> =
             object.chunks(4096).flat_map(|l| *HashAlgorithm::Blake3.hash(l).as_bytes()).collect();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn the_newest_lists_are_kept_up_to_a_limit() {
         let lists = LeafLists::new();
         let digest = |n| Digest::from_bytes([n; 32]);
         let long = Leaves::new(HashAlgorithm::Blake3, 0, vec![digest(0); 1 << 16].into());

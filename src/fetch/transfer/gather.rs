@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::FetchError;
-use super::flight::LeafBytes;
 use crate::base::FileRange;
 use crate::base::buffers::{Buffer, Buffers};
+use crate::fetch::error::FetchError;
+use crate::fetch::schedule::LeafBytes;
 use crate::model::{PartIx, PartRange};
 use crate::store::{Blob, ReadState};
 
@@ -55,7 +55,7 @@ impl Gather {
         let in_object = part.object.start() + (wanted.start() - part.file.start());
         let from = (in_object - part.leaf_range.start()) as usize;
         let (at, len) = ((wanted.start() - self.range.start()) as usize, wanted.len() as usize);
-        self.out()[at..at + len].copy_from_slice(&leaf.bytes[from..from + len]);
+        self.out()[at..at + len].copy_from_slice(&leaf.bytes()[from..from + len]);
         self.done(PartRange { start: ix.0, end: ix.0 + 1 });
     }
 

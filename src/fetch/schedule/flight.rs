@@ -13,28 +13,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::dynamic_priority::{DynamicPriority, Priority};
-use super::error::FetchError;
-use crate::model::{Check, Digest, Object, SourceName};
-
-/// Identity of an object to fetch: the digest that is checked, the kind of check, and the length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ObjectKey {
-    check: Check,
-    /// The digest of the object if it is checked as a whole; else of its leaf list.
-    digest: Digest,
-    len: u64,
-}
-
-impl ObjectKey {
-    /// The key of an object.
-    pub fn of(object: &Object) -> Self {
-        let digest = match object.check {
-            Check::Whole | Check::GitBlob => object.digest,
-            Check::Leaves { list, .. } => list,
-        };
-        Self { check: object.check, digest, len: object.len }
-    }
-}
+use crate::fetch::error::FetchError;
+use crate::fetch::plan::{ObjectKey, runs};
+use crate::model::SourceName;
 
 /// Identity of a fetch. The source is part of it: an error of one registry never fails a reader of
 /// another.
@@ -49,10 +30,21 @@ pub struct FlightKey {
 /// Verified bytes of one leaf, with the memory permit they hold.
 #[derive(Debug, Clone)]
 pub struct LeafBytes {
-    /// The bytes.
-    pub bytes: Bytes,
+    bytes: Bytes,
     /// Released when the last reader has taken the bytes.
-    pub _permit: Arc<OwnedSemaphorePermit>,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl LeafBytes {
+    /// Bytes with the memory that they are counted against.
+    pub fn new(bytes: Bytes, permit: Arc<OwnedSemaphorePermit>) -> Self {
+        Self { bytes, _permit: permit }
+    }
+
+    /// The bytes of the whole leaf.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// The outcome of a leaf.
@@ -87,12 +79,9 @@ impl Leaf {
 /// A run of leaves being fetched.
 #[derive(Debug)]
 pub struct Flight {
-    /// The object and the source.
-    pub key: FlightKey,
-    /// The leaves of the flight.
-    pub leaves: Range<u64>,
-    /// The urgency of the fetch.
-    pub urgency: DynamicPriority,
+    key: FlightKey,
+    leaves: Range<u64>,
+    urgency: DynamicPriority,
     states: Mutex<Vec<Leaf>>,
     trouble: Mutex<Option<FetchError>>,
     finished: AtomicBool,
@@ -144,6 +133,21 @@ impl Flight {
             finished: false.into(),
             news: Notify::new(),
         }
+    }
+
+    /// The object and the source.
+    pub fn key(&self) -> &FlightKey {
+        &self.key
+    }
+
+    /// The leaves of the flight.
+    pub fn leaves(&self) -> &Range<u64> {
+        &self.leaves
+    }
+
+    /// The urgency of the fetch.
+    pub fn urgency(&self) -> &DynamicPriority {
+        &self.urgency
     }
 
     fn states(&self) -> MutexGuard<'_, Vec<Leaf>> {
@@ -249,21 +253,10 @@ impl Flight {
     }
 }
 
-/// Joins ascending numbers into runs.
-pub fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
-    let mut out: Vec<Range<u64>> = Vec::new();
-    for n in numbers {
-        match out.last_mut() {
-            Some(last) if last.end == n => last.end += 1,
-            _ => out.push(n..n + 1),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Check, Digest, Object};
 
     fn flight(leaves: Range<u64>) -> Arc<Flight> {
         let digest = Digest::from_bytes([1; 32]);
@@ -274,7 +267,7 @@ mod tests {
 
     fn ready() -> Outcome {
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        Outcome::Ready(LeafBytes { bytes: Bytes::from_static(b"x"), _permit: Arc::new(room) })
+        Outcome::Ready(LeafBytes::new(Bytes::from_static(b"x"), Arc::new(room)))
     }
 
     #[tokio::test]

@@ -1,11 +1,14 @@
-//! Reads that may wait for flights, until the deadline.
+//! Reads of one open file: from the store at once, else by flights, until the deadline.
 //!
-//! Invariant: a read returns all bytes of the range, each verified, or an error; never fewer. A reader
-//! copies bytes out of a flight as they arrive and holds none of its memory, so readers never wait for
-//! each other.
-//! Concurrency: part of the caller's task; disk reads run on the blocking pool.
+//! Invariant: a read returns all bytes of the range, each verified, or an error; never fewer. A read copies
+//! bytes out of a flight as they arrive and holds none of its memory, so reads never wait for each other.
+//! Readahead starts only after the requests of the read itself.
+//! Concurrency: shared by all threads that read the file; `try_read` waits for nothing but the disk.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -14,12 +17,12 @@ use tokio::time::Instant;
 
 use super::blocking::blocking;
 use super::cached_file::CachedFile;
-use super::dynamic_priority::Priority;
 use super::error::FetchError;
-use super::fetcher::Fetcher;
-use super::flight::{Outcome, Reader};
-use super::gather::Gather;
+use super::prefetch::{FileReadahead, ModelLoads, Next};
+use super::schedule::{Outcome, Priority, Reader};
+use super::transfer::{Gather, Transfers};
 use crate::base::FileRange;
+use crate::base::buffers::Buffers;
 use crate::model::PartIx;
 use crate::store::{Blob, StoreError};
 
@@ -27,7 +30,18 @@ use crate::store::{Blob, StoreError};
 /// it waited for was evicted, or if its flights ended for reasons of their own.
 const ROUNDS: u32 = 16;
 
-/// A part that the read waits for.
+/// Reads one open file, or a file that is read without being opened. It records the reads and fetches
+/// ahead what they make likely.
+pub struct FileReader {
+    file: Arc<CachedFile>,
+    readahead: Arc<FileReadahead>,
+    loads: Arc<ModelLoads>,
+    transfers: Arc<Transfers>,
+    buffers: Buffers,
+    deadline: Duration,
+}
+
+/// A part that a read waits for.
 struct Awaited {
     part: PartIx,
     /// Whether the flight was already under way: its failure may be old.
@@ -35,22 +49,79 @@ struct Awaited {
     reader: Reader,
 }
 
-impl Fetcher {
-    /// Reads a range that lies in the file, fetching as needed, within the read deadline.
-    pub async fn read(
+impl FileReader {
+    pub(super) fn new(
+        file: Arc<CachedFile>,
+        readahead: FileReadahead,
+        loads: Arc<ModelLoads>,
+        transfers: Arc<Transfers>,
+        buffers: Buffers,
+        deadline: Duration,
+    ) -> Arc<Self> {
+        let readahead = Arc::new(readahead);
+        Arc::new(Self { file, readahead, loads, transfers, buffers, deadline })
+    }
+
+    /// Reads a range that lies in the file, if the store has all of it; never waits for a network. `None`:
+    /// a part is missing, or must be verified against its checksum first, which may take long. Then, and
+    /// after an error, `read` gets the bytes.
+    pub fn try_read(&self, range: FileRange) -> Result<Option<Bytes>, FetchError> {
+        let mut buffer = self.buffers.take(range.len() as usize);
+        if !self.file.read_cached(range.start(), buffer.bytes_mut())? {
+            return Ok(None);
+        }
+        let complete = self.file.is_complete();
+        let next = self.record(range, complete);
+        if !complete {
+            self.readahead.start(range, next);
+        }
+        Ok(Some(buffer.freeze()))
+    }
+
+    /// Reads a range that lies in the file, fetching as needed, within the read deadline. The read counts
+    /// from this call on, the deadline from the first poll.
+    pub fn read(
         self: &Arc<Self>,
-        file: &Arc<CachedFile>,
         range: FileRange,
-    ) -> Result<Bytes, FetchError> {
-        let Some(blob) = file.blob.as_ref().filter(|_| !range.is_empty()) else {
+    ) -> impl Future<Output = Result<Bytes, FetchError>> + Send + use<> {
+        let mut next = Some(self.record(range, self.file.is_complete()));
+        let this = Arc::clone(self);
+        async move {
+            let mut read = pin!(this.fetch(range));
+            poll_fn(|cx| {
+                // The first poll makes the requests of the read itself.
+                let answer = read.as_mut().poll(cx);
+                if let Some(next) = next.take() {
+                    this.readahead.start(range, next);
+                }
+                answer
+            })
+            .await
+        }
+    }
+
+    /// Starts fetching a range that will probably be read; returns at once.
+    pub fn read_ahead(&self, range: FileRange) {
+        self.readahead.fetch(range);
+    }
+
+    fn record(&self, range: FileRange, complete: bool) -> Next {
+        if !complete {
+            self.loads.touch(&self.file, range);
+        }
+        self.readahead.on_read(range)
+    }
+
+    async fn fetch(&self, range: FileRange) -> Result<Bytes, FetchError> {
+        let Some(blob) = self.file.blob().filter(|_| !range.is_empty()) else {
             return Ok(Bytes::new());
         };
         let deadline = Instant::now() + self.deadline;
-        let mut gather = Gather::new(blob.clone(), range, self.transfers.buffers.clone());
+        let mut gather = Gather::new(blob.clone(), range, self.buffers.clone());
         let (mut idle, mut last, mut unreadable) = (0, None, false);
         while gather.count() > 0 && idle < ROUNDS {
             let before = gather.count();
-            let awaited = self.claim(file, blob, &gather, unreadable);
+            let awaited = self.claim(blob, &gather, unreadable);
             if let Some(error) = self.collect(&mut gather, awaited, deadline).await? {
                 last = Some(error);
             }
@@ -76,20 +147,14 @@ impl Fetcher {
 
     /// Joins or starts flights for the missing parts that the store lacks, or for all missing parts if
     /// the store is unreadable.
-    fn claim(
-        self: &Arc<Self>,
-        file: &CachedFile,
-        blob: &Blob,
-        gather: &Gather,
-        unreadable: bool,
-    ) -> Vec<Awaited> {
+    fn claim(&self, blob: &Blob, gather: &Gather, unreadable: bool) -> Vec<Awaited> {
         let rest = gather.missing().iter().copied();
-        let runs = match unreadable {
+        let runs: Vec<_> = match unreadable {
             true => rest.collect(),
             false => rest.flat_map(|run| blob.missing(run)).collect(),
         };
         let mut out = Vec::new();
-        for (first, claim) in self.claims(file, blob, runs, Priority::Demand) {
+        for (first, claim) in self.transfers.claim_parts(&self.file, &runs, Priority::Demand) {
             for (part, leaf) in (first.0..).zip(claim.leaves) {
                 let reader = claim.flight.reader(leaf);
                 out.push(Awaited { part: PartIx(part), joined: !claim.new, reader });

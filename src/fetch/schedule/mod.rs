@@ -1,0 +1,18 @@
+//! What is under way, what waits, and who goes first: flights and their table, priorities, request slots,
+//! the memory budget.
+//!
+//! Invariant: at most one flight fetches each leaf; demand precedes readahead, readahead precedes prefetch;
+//! what is less urgent never takes the share of what is more urgent. Concurrency: each component has its
+//! own lock, held for look-ups only; nothing here does I/O.
+
+mod dynamic_priority;
+mod flight;
+mod memory;
+mod slots;
+mod table;
+
+pub use dynamic_priority::Priority;
+pub use flight::{Flight, FlightKey, LeafBytes, Outcome, Reader};
+pub use memory::Memory;
+pub use slots::{Slot, Slots};
+pub use table::{Claim, FlightTable};

@@ -1,0 +1,61 @@
+//! Where an object's bytes belong in the store: all files of the version that contain them.
+//!
+//! Invariant: a blob that cannot be opened only costs that its bytes are not kept. Blocking: reads the index.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::fetch::plan::parts_of_leaves;
+use crate::model::{Manifest, ObjectIx, PartRange};
+use crate::store::{Blob, Store};
+
+/// A piece of a blob that consists of an object's bytes.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    blob: Arc<Blob>,
+    piece: usize,
+}
+
+impl Destination {
+    /// The pieces of all files of the version that contain some of these leaves. Reads the index.
+    pub fn of_leaves(
+        store: &Store,
+        manifest: &Manifest,
+        object: ObjectIx,
+        leaves: &Range<u64>,
+    ) -> Vec<Self> {
+        let range = manifest.object(object).leaves_range(leaves);
+        // Files with the same content are one blob.
+        let mut found: HashMap<_, Self> = HashMap::new();
+        for user in manifest.uses(object) {
+            let piece = user.piece as usize;
+            if manifest.slices(user.file)[piece].range.intersect(&range).is_empty() {
+                continue;
+            }
+            match store.blob(manifest.layout(user.file)) {
+                Ok(blob) => drop(found.insert((blob.key(), piece), Self { blob, piece })),
+                Err(error) => {
+                    tracing::warn!(%error, "a blob cannot be opened; its bytes are not kept");
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// The blob.
+    pub fn blob(&self) -> &Arc<Blob> {
+        &self.blob
+    }
+
+    /// The parts of the blob that these leaves fill.
+    pub fn parts(&self, leaves: &Range<u64>) -> PartRange {
+        parts_of_leaves(self.blob.layout(), self.piece, leaves)
+    }
+
+    /// Bytes of disk that storing these leaves takes, without those that are present.
+    pub fn cost(&self, leaves: &Range<u64>) -> u64 {
+        let runs = self.blob.missing(self.parts(leaves)).into_iter();
+        runs.fold(0, |cost, run| cost.saturating_add(self.blob.cost(run)))
+    }
+}

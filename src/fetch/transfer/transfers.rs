@@ -1,0 +1,183 @@
+//! Starts flights and runs each to its end: space, local copies, requests.
+//!
+//! Invariant: one flight per leaf, however many readers wait for it. Space in the store is reserved before
+//! the first byte is requested. However a flight ends, every leaf has an outcome and the flight is out of
+//! the table. A flight asks the registry of its own source.
+//! Concurrency: one task per flight; the number of requests and the bytes in memory are bounded for all
+//! flights together.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::deliver::Delivery;
+use super::destination::Destination;
+use super::lists::LeafLists;
+use super::local_copies::LocalCopies;
+use super::requests::Requests;
+use crate::base::buffers::Buffers;
+use crate::fetch::blocking::blocking;
+use crate::fetch::cached_file::CachedFile;
+use crate::fetch::error::FetchError;
+use crate::fetch::options::{FetchOptions, InFlight, Traffic};
+use crate::fetch::plan::{ObjectKey, leaf_runs};
+use crate::fetch::schedule::{Claim, Flight, FlightKey, FlightTable, Memory, Outcome, Priority};
+use crate::fetch::source::Source;
+use crate::model::{Manifest, ObjectIx, PartIx, PartRange};
+use crate::store::{Reservation, Store};
+
+/// All flights. Shared; serves files of any number of sources.
+pub struct Transfers {
+    store: Store,
+    flights: FlightTable,
+    memory: Arc<Memory>,
+    local: LocalCopies,
+    requests: Arc<Requests>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Fails the pending leaves and removes the flight from the table, even if the task is dropped or panics.
+struct FinishGuard<'a> {
+    flights: &'a FlightTable,
+    flight: &'a Arc<Flight>,
+}
+
+impl Drop for FinishGuard<'_> {
+    fn drop(&mut self) {
+        fail_rest(self.flight, &FetchError::Stopped);
+        self.flights.remove(self.flight);
+        self.flight.end();
+    }
+}
+
+fn fail_rest(flight: &Flight, error: &FetchError) {
+    for leaf in flight.pending().into_iter().flatten() {
+        flight.settle(leaf, Outcome::Failed(error.clone()));
+    }
+}
+
+impl Transfers {
+    /// No flights. Must be called within the tokio runtime that flights are to run on.
+    pub fn new(store: Store, buffers: Buffers, options: &FetchOptions) -> Arc<Self> {
+        let memory = Arc::new(Memory::new(options.memory));
+        let lists = Arc::new(LeafLists::new());
+        let requests =
+            Requests::new(Arc::clone(&memory), buffers.clone(), Arc::clone(&lists), options);
+        let requests = Arc::new(requests);
+        let local = LocalCopies::new(
+            store.clone(),
+            Arc::clone(&memory),
+            buffers,
+            lists,
+            Arc::clone(&requests),
+        );
+        let runtime = tokio::runtime::Handle::current();
+        Arc::new(Self { store, flights: FlightTable::default(), memory, local, requests, runtime })
+    }
+
+    /// What is under way.
+    pub fn in_flight(&self) -> InFlight {
+        InFlight {
+            flights: self.flights.len() as u64,
+            memory: self.memory.taken(),
+            requests: self.requests.under_way() as u64,
+        }
+    }
+
+    /// Bytes and requests over the network so far.
+    pub fn traffic(&self) -> Traffic {
+        self.requests.traffic()
+    }
+
+    /// Joins or starts flights for these parts of a file. Returns each claim with its first part.
+    pub fn claim_parts(
+        self: &Arc<Self>,
+        file: &CachedFile,
+        parts: &[PartRange],
+        priority: Priority,
+    ) -> Vec<(PartIx, Claim)> {
+        let Some(blob) = file.blob() else { return Vec::new() };
+        let mut out = Vec::new();
+        for run in leaf_runs(file.manifest(), file.index(), blob.layout(), parts) {
+            let leaves = run.leaves.clone();
+            for claim in self.claim(file.source(), file.manifest(), run.object, leaves, priority) {
+                out.push((run.part_of(claim.leaves.start), claim));
+            }
+        }
+        out
+    }
+
+    /// Joins or starts flights for these leaves of an object of a version of this source.
+    pub fn claim(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        manifest: &Arc<Manifest>,
+        object: ObjectIx,
+        leaves: Range<u64>,
+        priority: Priority,
+    ) -> Vec<Claim> {
+        let key = FlightKey {
+            source: source.name().clone(),
+            object: ObjectKey::of(manifest.object(object)),
+        };
+        let claims = self.flights.claim(key, leaves, priority);
+        for claim in claims.iter().filter(|claim| claim.new) {
+            let (this, source) = (Arc::clone(self), Arc::clone(source));
+            let (flight, manifest) = (Arc::clone(&claim.flight), Arc::clone(manifest));
+            self.runtime.spawn(async move { this.run(flight, &source, manifest, object).await });
+        }
+        claims
+    }
+
+    /// Runs a flight to its end.
+    async fn run(
+        &self,
+        flight: Arc<Flight>,
+        source: &Source,
+        manifest: Arc<Manifest>,
+        object: ObjectIx,
+    ) {
+        let _guard = FinishGuard { flights: &self.flights, flight: &flight };
+        if let Err(error) = self.transfer(&flight, source, manifest, object).await {
+            fail_rest(&flight, &error);
+        }
+    }
+
+    async fn transfer(
+        &self,
+        flight: &Arc<Flight>,
+        source: &Source,
+        manifest: Arc<Manifest>,
+        object: ObjectIx,
+    ) -> Result<(), FetchError> {
+        let what = manifest.object(object).clone();
+        let (store, leaves) = (self.store.clone(), flight.leaves().clone());
+        let destinations =
+            blocking(move || Destination::of_leaves(&store, &manifest, object, &leaves)).await?;
+        let space = self.reserve(flight, &destinations).await?;
+        let delivery = Arc::new(Delivery::new(Arc::clone(flight), what, destinations, space));
+        if let Err(error) = self.local.copy(source, &delivery).await {
+            tracing::debug!(%error, "a local copy failed; the registry is asked instead");
+        }
+        self.requests.fetch(source, &delivery).await
+    }
+
+    /// Reserves space for what the destinations lack. `None`: there is none, but a demand read waits for
+    /// the bytes.
+    async fn reserve(
+        &self,
+        flight: &Flight,
+        destinations: &[Destination],
+    ) -> Result<Option<Reservation>, FetchError> {
+        let costs = destinations.iter().map(|destination| destination.cost(flight.leaves()));
+        let cost = costs.fold(0, u64::saturating_add);
+        let store = self.store.clone();
+        match blocking(move || store.reserve(cost)).await? {
+            Ok(space) => Ok(Some(space)),
+            Err(error) if flight.urgency().get() == Priority::Demand => {
+                tracing::debug!(%error, "no space; the bytes are only handed over");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
