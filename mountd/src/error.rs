@@ -4,6 +4,7 @@
 //! library error becomes a failure here, in one place; the daemon's failures reach the command line
 //! unchanged. Plain values.
 
+use modelfs::base::blocking::Stopped;
 use modelfs::config::ConfigError;
 use modelfs::fetch::FetchError;
 use modelfs::manager::{ErrorKind, ManagerError};
@@ -153,6 +154,12 @@ fn advice(error: &ManagerError) -> Option<String> {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::usage(error.to_string()).hint(error.next_step())
+    }
+}
+
+impl From<Stopped> for Failure {
+    fn from(error: Stopped) -> Self {
+        ManagerError::from(error).into()
     }
 }
 

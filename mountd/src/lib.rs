@@ -4,7 +4,6 @@
 //! A library, so that tests and fuzz targets reach the code that reads requests. `main.rs` uses it;
 //! nothing here knows of command lines or mounts.
 
-pub mod blocking;
 pub mod confine;
 pub mod control;
 pub mod error;

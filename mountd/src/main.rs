@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use modelfs::config::{Config, Setting};
-use modelfs_mountd::{blocking, confine, control, error, handover, identity, paths, reach, wiring};
+use modelfs_mountd::{confine, control, error, handover, identity, paths, reach, wiring};
 
 use cli::output;
 use error::{Failure, Kind};

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use modelfs::base::blocking::blocking;
 use modelfs::base::clock::rfc3339;
 use modelfs::base::units::ByteSize;
 use modelfs::config::Config;
@@ -23,7 +24,6 @@ use modelfs_platform::{MountOptions, Serving, Task};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::blocking::blocking;
 use crate::control::server;
 use crate::error::{Failure, Kind};
 use crate::ready::Ready;
@@ -120,10 +120,10 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     let how = wiring::store_options(&options.root, options.limit);
     // The former worker may still hold the store: errors are found before it ends.
     let checked = how.clone();
-    blocking(move || Ok(Store::check(&checked)?)).await?;
+    blocking(move || Store::check(&checked)).await??;
     supervisor.say(&FromWorker::Checked);
     begin.await.map_err(|_| stopped())?;
-    let store = blocking(move || Ok(Store::open_locked(how, lock)?)).await?;
+    let store = blocking(move || Store::open_locked(how, lock)).await??;
     let parts = prepare(options, registry, store, welcome.since.is_some()).await?;
     supervisor.say(&FromWorker::Prepared);
     let assignment = assigned.await.map_err(|_| stopped())?;
@@ -134,7 +134,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
         modelfs_platform::serve(vfs, task, keeper)
             .map_err(|e| Failure::new(Kind::General, format!("talking to the kernel: {e}")))
     })
-    .await?;
+    .await??;
     if welcome.since.is_some() {
         parts.vfs.tell_all();
     }
@@ -261,9 +261,10 @@ async fn live(
     let committed = blocking(move || {
         drop(scrub);
         fetcher.save_traces();
-        Ok(store.commit()?)
+        store.commit()
     })
     .await;
+    let committed = committed.map_err(Failure::from).and_then(|done| Ok(done?));
     if retires {
         // Without shutting anything down: a request dropped on the way would be answered with an error.
         std::process::exit(committed.map_or_else(|failure| failure.exit_code.into(), |()| 0));

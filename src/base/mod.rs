@@ -1,7 +1,8 @@
-//! Utilities of all layers: ranges, buffers, and sizes and times in text form.
+//! Utilities of all layers: ranges, buffers, work that blocks, and sizes and times in text form.
 //!
 //! Invariant: nothing here does I/O or knows its users. Concurrency: see each module.
 
+pub mod blocking;
 pub(crate) mod buffers;
 pub mod clock;
 pub mod extent;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::blocking::Stopped;
 use crate::registry::{RegistryError, Retry};
 use crate::store::StoreError;
 
@@ -67,6 +68,12 @@ impl FetchError {
     /// of a demand read needs no space in the store.
     pub(super) fn is_of_the_flight(&self) -> bool {
         matches!(self, Self::Stopped | Self::Store(_))
+    }
+}
+
+impl From<Stopped> for FetchError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
     }
 }
 

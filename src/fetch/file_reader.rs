@@ -15,13 +15,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::blocking::blocking;
 use super::cached_file::CachedFile;
 use super::error::FetchError;
 use super::prefetch::{FileReadahead, ModelLoads, Next};
 use super::schedule::{Outcome, Priority, Reader};
 use super::transfer::{Gather, Transfers};
 use crate::base::FileRange;
+use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
 use crate::model::PartIx;
 use crate::store::{Blob, StoreError};

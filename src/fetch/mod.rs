@@ -11,7 +11,6 @@
 //! Concurrency: `FileReader::try_read` waits for nothing but the disk; everything that may wait for a
 //! network is `async` and holds no lock while it waits.
 
-mod blocking;
 mod cached_file;
 mod error;
 mod fetcher;
@@ -19,7 +18,6 @@ mod file_reader;
 mod options;
 mod plan;
 mod prefetch;
-mod rate_limit;
 mod schedule;
 mod source;
 mod transfer;

@@ -3,9 +3,8 @@
 //! Invariant: the kind follows from the error alone. Texts give no advice on command-line options: the
 //! program that shows an error adds it. Plain values.
 
-use tokio::task::JoinError;
-
 use super::reference::Ref;
+use crate::base::blocking::Stopped;
 use crate::fetch::FetchError;
 use crate::model::trace::TraceError;
 use crate::model::{ReferenceError, VersionRef};
@@ -155,8 +154,8 @@ pub enum ManagerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A task of this process panicked or was cancelled.
-    #[error("a task failed: {0}")]
-    Task(#[from] JoinError),
+    #[error(transparent)]
+    Task(#[from] Stopped),
 }
 
 impl ManagerError {

@@ -13,7 +13,7 @@ use super::pin_info::PinInfo;
 use super::progress::ProgressSink;
 use super::reference::Ref;
 use super::selection;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 use crate::base::units::ByteSize;
 use crate::model::ContentKey;
 use crate::store::Pin;
@@ -85,6 +85,6 @@ impl Command for Evict {
                 pins: if kept { pins } else { Vec::new() },
             })
         })
-        .await
+        .await?
     }
 }

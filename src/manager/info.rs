@@ -13,7 +13,7 @@ use super::manager::{Command, Manager};
 use super::pin_info::{PinInfo, pins_of};
 use super::progress::ProgressSink;
 use super::reference::Ref;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 use crate::base::clock::rfc3339;
 use crate::model::Digest;
 
@@ -84,6 +84,6 @@ impl Command for GetInfo {
                     .collect(),
             })
         })
-        .await
+        .await?
     }
 }

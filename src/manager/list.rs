@@ -9,7 +9,7 @@ use super::listed::{ListedVersion, Owners};
 use super::lookup::{self, FoundVersion, Lookup, ResolvedVersion, all_resolved, offered};
 use super::manager::{Command, Manager};
 use super::progress::ProgressSink;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 
 /// Asks for versions.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ async fn local(manager: Manager) -> Result<List, ManagerError> {
         let versions = all.filter(|v| v.cached > 0 || !v.pinned_by.is_empty()).collect();
         Ok(List { versions, trouble: None })
     })
-    .await
+    .await?
 }
 
 async fn remote(manager: Manager) -> Result<List, ManagerError> {
@@ -74,6 +74,6 @@ async fn remote(manager: Manager) -> Result<List, ManagerError> {
         };
         offered(&catalog).filter_map(|v| listed(v).transpose()).collect::<Result<_, ManagerError>>()
     })
-    .await?;
+    .await??;
     Ok(List { versions, trouble })
 }

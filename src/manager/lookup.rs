@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::{ErrorKind, ManagerError};
 use super::manager::Manager;
 use super::suggest;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 use crate::fetch::Source;
 use crate::model::{
     Catalog, ContentKey, Digest, FileIx, LeftOut, Manifest, ModelRef, VersionEntry, VersionRef,
@@ -254,7 +254,7 @@ pub async fn all_resolved(manager: &Manager) -> Result<Vec<ResolvedVersion>, Man
     for source in all_sources(manager)? {
         let catalog = catalog(&source, Lookup::Offline).await.unwrap_or_default();
         let store = manager.store().clone();
-        all.extend(blocking(move || resolved(&store, &source, &catalog)).await?);
+        all.extend(blocking(move || resolved(&store, &source, &catalog)).await??);
     }
     Ok(all)
 }

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::daemon::DaemonControl;
 use super::error::ManagerError;
 use super::progress::ProgressSink;
-use super::tasks::blocking;
 use super::waiting::Waiting;
+use crate::base::blocking::blocking;
 use crate::base::units::ByteSize;
 use crate::fetch::{FetchOptions, Fetcher, Source};
 use crate::store::Store;
@@ -121,6 +121,6 @@ impl Manager {
     /// Makes everything durable that was done so far.
     pub async fn commit(&self) -> Result<(), ManagerError> {
         let store = self.store.clone();
-        blocking(move || Ok(store.commit()?)).await
+        Ok(blocking(move || store.commit()).await??)
     }
 }

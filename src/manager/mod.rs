@@ -26,7 +26,6 @@ mod restart;
 mod selection;
 mod status;
 mod suggest;
-mod tasks;
 mod trace;
 mod unmount;
 mod verify;

@@ -12,7 +12,7 @@ use super::manager::{Command, Manager};
 use super::pin_info::pins_of;
 use super::progress::ProgressSink;
 use super::reference::Ref;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 use crate::model::Digest;
 use crate::store;
 
@@ -105,7 +105,7 @@ impl Command for Pin {
                 pinned_by: pins_of(store, &version.found)?.into_iter().map(|p| p.owner).collect(),
             })
         })
-        .await
+        .await?
     }
 }
 
@@ -135,7 +135,7 @@ impl Command for Unpin {
             tracing::info!(%version, owner = %self.owner, "unpinned");
             Ok(Unpinned { reference: self.reference, owner: self.owner, pinned_by })
         })
-        .await
+        .await?
     }
 }
 

@@ -12,8 +12,8 @@ use super::error::ManagerError;
 use super::lookup::{self, Lookup, left_out};
 use super::manager::{Command, Manager};
 use super::progress::ProgressSink;
-use super::tasks::blocking;
 use super::waiting::Waiting;
+use crate::base::blocking::blocking;
 use crate::fetch::Traffic;
 use crate::model::LeftOut;
 use crate::store::Usage;
@@ -82,7 +82,7 @@ impl Command for GetStatus {
             let (registry, cache) = (registry_status(&manager)?, cache_status(&manager));
             Ok(Status { daemon, registry, cache, traffic })
         })
-        .await
+        .await?
     }
 }
 

@@ -10,7 +10,7 @@ use super::lookup::{Lookup, resolve};
 use super::manager::{Command, Manager};
 use super::progress::ProgressSink;
 use super::reference::Ref;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 use crate::model::Digest;
 use crate::model::trace::TraceDoc;
 
@@ -93,7 +93,7 @@ impl Command for GetTrace {
             let document = TraceDoc::parse(&body).map_err(ManagerError::DamagedTrace)?;
             Ok(Trace::new(Some(self.reference), document))
         })
-        .await
+        .await?
     }
 }
 
@@ -107,7 +107,7 @@ impl Command for ImportTrace {
             manager.store().save_trace(&document.manifest, &document.to_json())?;
             Ok(Trace::new(None, document))
         })
-        .await
+        .await?
     }
 }
 
@@ -120,6 +120,6 @@ impl Command for ForgetTrace {
             true => Ok(TraceForgotten { reference: self.reference, hash }),
             false => Err(ManagerError::NoTrace { reference: self.reference }),
         })
-        .await
+        .await?
     }
 }

@@ -12,7 +12,7 @@ use super::manager::{Command, Manager};
 use super::progress::{Progress, ProgressSink};
 use super::reference::Ref;
 use super::selection;
-use super::tasks::blocking;
+use crate::base::blocking::blocking;
 use crate::model::ContentKey;
 
 /// Hashes what is cached again.
@@ -56,9 +56,9 @@ impl Command for Verify {
                 progress(Progress { total, done, at_start: 0 });
                 true
             };
-            Ok(store.verify(&blobs, &report)?)
+            store.verify(&blobs, &report)
         })
-        .await?;
+        .await??;
         let lost: HashSet<_> = verified.damaged.iter().copied().collect();
         let (damaged, damaged_unknown) = files_of(&manager, &lost).await?;
         for file in damaged.iter().filter(|_| manager.daemon().is_some()) {

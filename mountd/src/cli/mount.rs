@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use modelfs::base::blocking::blocking;
 use modelfs::base::units::{ByteSize, parse_duration};
 use modelfs::config::{self, Address, Config, Layer, Setting};
 use modelfs_platform::Protected;
 
 use super::args::{self, Places};
 use super::output::{Out, printable};
-use crate::blocking::blocking;
 use crate::control::event::Event;
 use crate::error::Failure;
 use crate::identity::{self, Identity};
@@ -138,7 +138,7 @@ pub async fn run(
             return supervisor::run(plan, inherited, |ready| out.say(ready, ready_text)).await;
         }
         let root = plan(config, true)?.root;
-        let ready = blocking(move || background::start(&root)).await?;
+        let ready = blocking(move || background::start(&root)).await??;
         return out.say(&ready, ready_text);
     }
     let mut told = false;

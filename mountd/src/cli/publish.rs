@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use modelfs::base::blocking::blocking;
 use modelfs::base::units::ByteSize;
 use modelfs::manager::{Progress, Ref};
 use modelfs::model::{HashAlgorithm, ModelRef, Name, VersionRef};
@@ -13,7 +14,6 @@ use serde::Serialize;
 
 use super::output::{Out, printable};
 use super::progress::Meter;
-use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::paths;
 
@@ -135,7 +135,7 @@ pub async fn run(out: Out, args: Publish) -> Result<(), Failure> {
         write(&request, &report).map_err(failure)
     });
     let end = tokio::select! {
-        end = work => end,
+        end = work => end.map_err(Failure::from).and_then(|end| end),
         _ = tokio::signal::ctrl_c() => Err(Failure::new(
             Kind::Interrupted,
             "stopped; the catalog is unchanged, and the next attempt reuses what was written",

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use modelfs::base::blocking::blocking;
 use modelfs::base::units::ByteSize;
 use modelfs::manager::{ForgetTrace, GetTrace, ImportTrace, Lookup, Trace as Answer};
 use modelfs::model::trace::MAX_DOCUMENT;
@@ -14,7 +15,6 @@ use serde::Serialize;
 use super::args::{Places, Version};
 use super::output::{Out, print_json};
 use super::table::{Column, table};
-use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 
 /// How many steps are shown: a screen.
@@ -124,7 +124,7 @@ async fn export(out: Out, args: Export) -> Result<(), Failure> {
     let trace = get(out, args.version).await?;
     let Some(file) = args.output else { return print_json(&trace.document) };
     let (body, to) = (trace.document.to_json(), file.clone());
-    blocking(move || write(&to, &body)).await?;
+    blocking(move || write(&to, &body)).await??;
     out.say(&Exported { trace, file }, |e| {
         format!("{} written to {}", counted(&e.trace), e.file.display())
     })
@@ -141,7 +141,7 @@ fn write(file: &Path, body: &[u8]) -> Result<(), Failure> {
 
 async fn import(out: Out, args: Import) -> Result<(), Failure> {
     let file = args.file.clone();
-    let body = blocking(move || read(&file)).await?;
+    let body = blocking(move || read(&file)).await??;
     let document = serde_json::from_slice(&body).map_err(|e| {
         Failure::usage(format!("{} is not an exported load: {e}", args.file.display()))
     })?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use modelfs::base::blocking::blocking;
 use modelfs::manager::{GetStatus, Unmount as Request, Unmounting, no_progress};
 use modelfs_platform::MountError;
 use serde::Serialize;
@@ -13,7 +14,6 @@ use serde::Serialize;
 use super::args::Cache;
 use super::daemons;
 use super::output::Out;
-use crate::blocking::blocking;
 use crate::control::backend;
 use crate::control::client::Client;
 use crate::error::{Failure, Kind};
@@ -55,7 +55,7 @@ pub async fn run(out: Out, args: Unmount) -> Result<(), Failure> {
         // The mount of a daemon that died or does not listen.
         (None, Some(mountpoint)) => {
             let at = mountpoint.clone();
-            blocking(move || modelfs_platform::unmount(&at).map_err(not_unmounted)).await?;
+            blocking(move || modelfs_platform::unmount(&at).map_err(not_unmounted)).await??;
             mountpoint
         }
         (None, None) => {

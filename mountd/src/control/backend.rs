@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelfs::base::blocking::blocking;
 use modelfs::base::units::ByteSize;
 use modelfs::fetch::{FetchOptions, Source};
 use modelfs::manager::{
@@ -17,7 +18,6 @@ use modelfs::store::{Holder, Store, StoreError};
 
 use super::client::Client;
 use super::routes::Route;
-use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::handover::{self, TakeError};
 use crate::{paths, wiring};
@@ -131,7 +131,7 @@ impl Backend {
 /// Who holds the store at `root`, as its lock says.
 pub async fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
     let root: PathBuf = root.to_owned();
-    blocking(move || handover::holder(&root)).await
+    blocking(move || handover::holder(&root)).await?
 }
 
 async fn same_registry(client: &Client, given: &str) -> Result<(), Failure> {
@@ -191,7 +191,7 @@ async fn local(
             Err(TakeError::Failed(failure)) => return Err(failure),
         })
     });
-    let (store, scratch) = opened.await?.map_err(Opening::Locked)?;
+    let (store, scratch) = opened.await.map_err(Failure::from)??.map_err(Opening::Locked)?;
     let options = FetchOptions::default();
     let mut manager = Manager::new(store.clone(), options.clone());
     if let Some(scratch) = scratch {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use modelfs::base::blocking::blocking;
 use modelfs_platform::{Connection, Kept, MountOptions, Mounted, inherited};
 use rustix::fs::MemfdFlags;
 
@@ -18,7 +19,6 @@ use super::guard::{Guard, GuardProcess};
 use super::messages::OpenFile;
 use super::service_manager;
 use super::unit::Unit;
-use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 
 /// The names of the descriptors in the fd store.
@@ -221,7 +221,7 @@ async fn store(connection: &Connection, guard: Option<&Guard>, left: Left) -> Re
     service_manager::store_fd(GUARD, guard).map_err(failed)?;
     service_manager::store_fd(STATE, state.as_fd()).map_err(failed)?;
     service_manager::store_fd(DEVICE, connection.device()).map_err(failed)?;
-    blocking(move || service_manager::barrier(BARRIER_TIMEOUT).map_err(failed)).await
+    blocking(move || service_manager::barrier(BARRIER_TIMEOUT).map_err(failed)).await?
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use modelfs::base::blocking::blocking;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Connection, MountOptions, Open};
 use rustix::fs::OFlags;
@@ -17,7 +18,6 @@ use super::events::Mount;
 use super::guard::{Guard, GuardProcess};
 use super::messages::{FromWorker, ToWorker};
 use super::refusing::Refusing;
-use crate::blocking::blocking;
 use crate::error::Failure;
 
 /// The mount, if it was made.
@@ -81,7 +81,7 @@ impl KeptMount {
             return Ok((Arc::clone(connection), true));
         }
         let options = options.clone();
-        let made = Arc::new(blocking(move || Ok(Connection::open(&options)?)).await?);
+        let made = Arc::new(blocking(move || Connection::open(&options)).await??);
         self.guard = Some(Guard::new(made.mounted(), None)?);
         self.connection = Some(Arc::clone(&made));
         Ok((made, false))

@@ -27,10 +27,10 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
+use modelfs::base::blocking::blocking;
 use modelfs::base::clock::rfc3339;
 use modelfs::store::{Holder, StoreLock};
 
-use crate::blocking::blocking;
 use crate::control::server::{self, Bound};
 use crate::error::Failure;
 use crate::handover;
@@ -81,16 +81,16 @@ where
     // Before anything is changed. An inherited mount was checked when it was made.
     if inherited.is_empty() {
         let mount = plan.mount.clone();
-        blocking(move || Ok(modelfs_platform::check(&mount)?)).await?;
+        blocking(move || modelfs_platform::check(&mount)).await??;
     }
     // The worker reports a registry that does not answer: an inherited mount already exists.
     let registry = plan.registry_folder.clone().filter(|_| !probe.hangs());
     let (root, identity) = (plan.root.clone(), plan.identity.clone());
-    let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await?;
+    let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await??;
     // The path as the worker will resolve it, now that the folder exists.
     let root = paths::absolute(&plan.root)?;
     let (mount, at) = (plan.mount.clone(), root.clone());
-    let taken = blocking(move || Ok(inherited.take_up(&mount, &at))).await?;
+    let taken = blocking(move || inherited.take_up(&mount, &at)).await?;
     let bound = server::bind(&paths::socket(&root))?;
     let (workers, mut inbox) = Workers::new()?;
     let restarts = taken.as_ref().map(|taken| taken.restarts);

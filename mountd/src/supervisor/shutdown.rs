@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelfs::base::blocking::blocking;
 use modelfs_platform::{Connection, GRACE};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -17,7 +18,6 @@ use super::messages::{FromWorker, ToWorker};
 use super::service_manager;
 use super::unit::Unit;
 use super::workers::{Heard, Inbox, Workers};
-use crate::blocking::blocking;
 use crate::error::{Failure, Kind};
 use crate::signals::Signals;
 
@@ -211,5 +211,5 @@ impl Ending {
 
 async fn unmount(connection: &Arc<Connection>) -> Result<(), Failure> {
     let connection = Arc::clone(connection);
-    blocking(move || Ok(connection.unmount()?)).await
+    Ok(blocking(move || connection.unmount()).await??)
 }

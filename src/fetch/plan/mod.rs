@@ -1,6 +1,7 @@
 //! Plans: which leaves of which objects a range of a file needs, and in what portions they are fetched.
 //!
-//! Pure: functions of manifests and layouts; no I/O, no locks.
+//! `leaf_runs`: from missing parts to runs of leaves, and back. `batches`: the portions in which a run is
+//! verified and written. `object_key`: which objects are the same bytes. Pure: no I/O, no locks.
 
 mod batches;
 mod leaf_runs;

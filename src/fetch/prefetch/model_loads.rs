@@ -14,7 +14,7 @@ use super::ahead::Ahead;
 use super::trace_follower::TraceFollower;
 use super::trace_recorder::TraceRecorder;
 use crate::base::FileRange;
-use crate::fetch::blocking::blocking;
+use crate::base::blocking::blocking;
 use crate::fetch::cached_file::CachedFile;
 use crate::fetch::source::Source;
 use crate::model::trace::{MAX_DOCUMENT, Step, TraceDoc};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use crate::fetch::blocking::blocking;
+use crate::base::blocking::blocking;
 use crate::fetch::error::FetchError;
 use crate::fetch::plan::{ObjectKey, runs};
 use crate::fetch::schedule::Priority;

@@ -1,5 +1,7 @@
-//! What is under way, what waits, and who goes first: flights and their table, priorities, request slots,
-//! the memory budget.
+//! What is under way, what waits, and who goes first.
+//!
+//! `flight`: a run of leaves being fetched, and the outcome of each. `table`: which flight fetches a leaf.
+//! `dynamic_priority`: urgency that may rise. `slots`: how many requests at once. `memory`: how many bytes.
 //!
 //! Invariant: at most one flight fetches each leaf; demand precedes readahead, readahead precedes prefetch;
 //! what is less urgent never takes the share of what is more urgent. Concurrency: each component has its

@@ -1,38 +1,33 @@
-//! A configured registry and what the index holds of it: catalogs and manifests, also offline.
+//! A configured registry and what the index holds of it: catalogs (here) and `manifests`, also offline.
 //!
 //! Invariant: while a registry cannot be reached, the last catalog seen stays. The catalog is requested
 //! at most once per time to live, whatever the answer, and earlier only for a name that the catalog lacks
 //! (limited by `rate_limit`).
 //! Concurrency: shared; one refresh at a time, and no lock that readers need is held during it.
 
+mod manifests;
+mod rate_limit;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::blocking::blocking;
+use manifests::{Manifests, warn_unless_saved};
+use rate_limit::RateLimit;
+
 use super::error::FetchError;
 use super::options::FetchOptions;
-use super::rate_limit::RateLimit;
-use crate::base::weighted::Weighted;
-use crate::model::hash;
+use crate::base::blocking::blocking;
 use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest, SourceName, VersionId};
 use crate::registry::{
-    Listing, ManifestDocument, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait,
-    Waits, read_catalog, read_manifest,
+    Listing, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, read_catalog,
+    read_manifest,
 };
-use crate::store::{Formats, NodeKey, SavedCatalog, Store, StoreError};
+use crate::store::{Formats, NodeKey, SavedCatalog, Store};
 
-/// Maximum number of files and objects of the manifests kept in memory: some 100 bytes each.
-const MANIFEST_ENTRIES: usize = 200_000;
-
-/// A registry that answers slower than this is remote: a connection is opened before a reader needs it. A
-/// tenth of a remote registry's round trip, ten times a near one's.
-const NEAR: Duration = Duration::from_millis(5);
 /// The log message for names in the catalog that are left out.
 const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
-/// How long most servers keep an idle connection, at least.
-const KEPT_ALIVE: Duration = Duration::from_secs(30);
 
 /// A configured registry.
 pub struct Source {
@@ -50,7 +45,7 @@ pub struct Source {
     refreshing: tokio::sync::Mutex<()>,
     /// Notified when the catalog changes.
     changed: tokio::sync::Notify,
-    manifests: Mutex<Weighted<Digest, Arc<Manifest>>>,
+    manifests: Arc<Manifests>,
 }
 
 #[derive(Default)]
@@ -66,19 +61,6 @@ struct State {
     trouble: Option<String>,
     /// The catalog that an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
-    /// When a connection was last opened ahead of reads.
-    preconnected: Option<Instant>,
-}
-
-impl State {
-    /// Whether to open a connection now. If so, records it.
-    fn preconnects(&mut self) -> bool {
-        let due = self.preconnected.is_none_or(|at| at.elapsed() >= KEPT_ALIVE);
-        if due {
-            self.preconnected = Some(Instant::now());
-        }
-        due
-    }
 }
 
 /// A catalog before and after a change.
@@ -93,10 +75,14 @@ impl Source {
         options: &FetchOptions,
     ) -> Self {
         let waits = Arc::new(Waits::default());
+        // Retries are wrapped around documents only, and here: they end at this source's read deadline and
+        // are listed among its waits. A flight repeats by itself, and only what it still lacks. Other layers
+        // concern every request and are wrapped where the registry is opened.
         let patient = registry.clone().map(|r| {
             let retrying = Retrying::new(r, RetryPolicy::default(), options.read_deadline);
             Arc::new(retrying.listed_in(waits.clone())) as Arc<dyn Registry>
         });
+        let manifests = Arc::new(Manifests::new(patient.clone(), store.clone()));
         store.reads(&name, Formats { listed, blobs });
         Self {
             name,
@@ -109,7 +95,7 @@ impl Source {
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             changed: tokio::sync::Notify::new(),
-            manifests: Mutex::new(Weighted::new(MANIFEST_ENTRIES)),
+            manifests,
         }
     }
 
@@ -253,7 +239,10 @@ impl Source {
         let outcome = match answer {
             Ok(Listing::Unchanged) => {
                 let (store, name) = (self.store.clone(), self.name.clone());
-                kept("the catalog", blocking(move || store.catalog_checked(&name, now)).await);
+                warn_unless_saved(
+                    "the catalog",
+                    blocking(move || store.catalog_checked(&name, now)).await,
+                );
                 Ok(())
             }
             Ok(Listing::Changed { catalog, document, validator }) => {
@@ -264,7 +253,10 @@ impl Source {
                     checked: now,
                 };
                 let (store, name) = (self.store.clone(), self.name.clone());
-                kept("the catalog", blocking(move || store.save_catalog(&name, &saved)).await);
+                warn_unless_saved(
+                    "the catalog",
+                    blocking(move || store.save_catalog(&name, &saved)).await,
+                );
                 news = Some((Arc::new(catalog), validator));
                 Ok(())
             }
@@ -328,64 +320,17 @@ impl Source {
 
     /// A manifest from memory or the index, without asking the registry.
     pub fn manifest_now(&self, hash: &Digest) -> Result<Option<Arc<Manifest>>, FetchError> {
-        if let Some(found) = self.manifests.lock().expect("holders do not panic").get(hash) {
-            return Ok(Some(found));
-        }
-        let Some(body) = self.saved_document(hash)? else { return Ok(None) };
-        let manifest = Arc::new(read_manifest(VersionId::new(*hash), &body)?);
-        self.keep(manifest.clone());
-        Ok(Some(manifest))
-    }
-
-    fn saved_document(&self, hash: &Digest) -> Result<Option<Vec<u8>>, FetchError> {
-        let body = self.store.saved_manifest(hash)?;
-        // The index is trusted no more than a registry: a document that does not match its digest is
-        // fetched again.
-        Ok(body.filter(|body| hash::sha256(body) == *hash))
+        self.manifests.now(hash)
     }
 
     /// A manifest from memory, the index, or the registry.
-    pub async fn manifest(self: &Arc<Self>, hash: &Digest) -> Result<Arc<Manifest>, FetchError> {
-        let (this, hash) = (self.clone(), *hash);
-        if let Some(found) = blocking(move || this.manifest_now(&hash)).await?? {
-            return Ok(found);
-        }
-        let ManifestDocument { document, manifest } = self.fetch_manifest(&hash).await?;
-        let (store, manifest) = (self.store.clone(), Arc::new(manifest));
-        kept("a manifest", blocking(move || store.save_manifest(&hash, &document)).await);
-        self.keep(manifest.clone());
-        Ok(manifest)
+    pub async fn manifest(&self, hash: &Digest) -> Result<Arc<Manifest>, FetchError> {
+        self.manifests.get(hash).await
     }
 
     /// The manifest document as published.
-    pub async fn manifest_document(self: &Arc<Self>, hash: &Digest) -> Result<Bytes, FetchError> {
-        let (this, hash) = (self.clone(), *hash);
-        match blocking(move || this.saved_document(&hash)).await?? {
-            Some(body) => Ok(body.into()),
-            None => Ok(self.fetch_manifest(&hash).await?.document),
-        }
-    }
-
-    async fn fetch_manifest(&self, hash: &Digest) -> Result<ManifestDocument, FetchError> {
-        let Some(registry) = &self.patient else {
-            return Err(FetchError::NotKnown { what: format!("manifest {hash}") });
-        };
-        let version = VersionId::new(*hash);
-        let mut coming = registry.manifest(&version);
-        if let Ok(came) = tokio::time::timeout(NEAR, &mut coming).await {
-            return Ok(came?);
-        }
-        // The first read requests data and a leaf list at once; neither should wait for a handshake.
-        if self.state().preconnects() {
-            registry.preconnect(&version);
-        }
-        Ok(coming.await?)
-    }
-
-    fn keep(&self, manifest: Arc<Manifest>) {
-        let weight = manifest.files().len() + manifest.objects().len() + 1;
-        let mut manifests = self.manifests.lock().expect("holders do not panic");
-        manifests.put(manifest.hash(), weight, manifest);
+    pub async fn manifest_document(&self, hash: &Digest) -> Result<Bytes, FetchError> {
+        self.manifests.document(hash).await
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -417,11 +362,4 @@ fn blobs(hash: &Digest, body: &[u8]) -> Option<Vec<ContentKey>> {
     let manifest = read_manifest(VersionId::new(*hash), body).ok()?;
     let files = (0u32..).map(FileIx).zip(manifest.files()).filter(|(_, file)| file.len > 0);
     Some(files.map(|(ix, _)| manifest.layout(ix).key()).collect())
-}
-
-/// Logs a document that could not be saved: it is valid, but unavailable while the registry is offline.
-fn kept(what: &str, saved: Result<Result<(), StoreError>, FetchError>) {
-    if let Err(error) = saved.and_then(|saved| saved.map_err(FetchError::from)) {
-        tracing::warn!(%error, "{what} could not be kept in the index");
-    }
 }
