@@ -69,17 +69,8 @@ impl Hub {
         if credentials || endpoint.query().is_some() || endpoint.fragment().is_some() {
             return Err(bad("has more than a host and a path"));
         }
-        let mut http = Client::builder()
-            .user_agent(concat!("modelfs/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(timeouts.connect)
-            .read_timeout(timeouts.stall)
-            // Followed here, since they decide about the token.
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .http2_adaptive_window(true);
-        if http_rules::is_local(&endpoint) {
-            http = http.no_proxy();
-        }
+        // Redirects are followed here, since they decide about the token.
+        let http = http_rules::client(&endpoint, timeouts).redirect(redirect::Policy::none());
         let http = http.build().map_err(|e| bad(&http_response::why(e)))?;
         let places = Mutex::new(LruCache::new(MAX_PLACES));
         Ok(Self { endpoint, token: environment.token()?, http, places })

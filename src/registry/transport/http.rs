@@ -15,7 +15,7 @@ use super::address::scheme_shown;
 use super::api::{Document, Resource, Transport, range_shown};
 use super::http_body;
 use super::http_response as response;
-use super::http_rules::{CLOCK, MAX_REDIRECTS, is_local, may_connect};
+use super::http_rules::{CLOCK, client, follow, may_connect};
 use super::timeouts::Timeouts;
 use crate::base::ObjectRange;
 use crate::registry::api::{ObjectBody, Validator};
@@ -46,18 +46,7 @@ impl Http {
         let cannot = |()| bad(&name, "the URL has no host".into());
         base.set_username("").and_then(|()| base.set_password(None)).map_err(cannot)?;
         base.set_fragment(None);
-        let mut client = Client::builder()
-            .user_agent(concat!("modelfs/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(timeouts.connect)
-            .read_timeout(timeouts.stall)
-            .redirect(redirect::Policy::custom(follow))
-            // A Referer would show the query to the server that a redirect leads to.
-            .referer(false)
-            .http2_adaptive_window(true);
-        if is_local(&base) {
-            // No proxy leads to this machine.
-            client = client.no_proxy();
-        }
+        let client = client(&base, timeouts).redirect(redirect::Policy::custom(follow));
         let client = client.build().map_err(|e| bad(&name, response::why(e)))?;
         Ok(Self { name, base, user, client })
     }
@@ -101,19 +90,6 @@ fn shown(url: &Url) -> String {
 /// What percent-encoded text means; broken escapes stand for themselves.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let from = attempt.previous().last().map(Url::scheme);
-    if from == Some("https") && attempt.url().scheme() != "https" {
-        attempt.error("redirected from https to http")
-    } else if attempt.previous().len() > MAX_REDIRECTS {
-        attempt.error(format!("more than {MAX_REDIRECTS} redirects"))
-    } else if !may_connect(attempt.url(), SystemTime::now()) {
-        attempt.error(CLOCK)
-    } else {
-        attempt.follow()
-    }
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {

@@ -1,8 +1,10 @@
-//! Rules that every client of HTTP here follows. Pure.
+//! Rules that every client of HTTP here follows. Pure, but for the certificates that a client loads.
 
 use std::time::SystemTime;
 
-use reqwest::Url;
+use reqwest::{Client, ClientBuilder, Url, redirect};
+
+use super::timeouts::Timeouts;
 
 /// Why no server with a certificate can be asked.
 pub(in crate::registry) const CLOCK: &str = "this machine's clock stands before 1970: set it";
@@ -20,6 +22,34 @@ pub(in crate::registry) fn is_local(url: &Url) -> bool {
 /// panics where the clock stands before that.
 pub(in crate::registry) fn may_connect(url: &Url, now: SystemTime) -> bool {
     url.scheme() != "https" || now >= SystemTime::UNIX_EPOCH
+}
+
+/// What every client has in common, whatever it does with redirects.
+pub(in crate::registry) fn client(base: &Url, timeouts: Timeouts) -> ClientBuilder {
+    let client = Client::builder()
+        .user_agent(concat!("modelfs/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(timeouts.connect)
+        .read_timeout(timeouts.stall)
+        // A Referer would show the query to the server that a redirect leads to.
+        .referer(false)
+        .http2_adaptive_window(true);
+    // No proxy leads to this machine.
+    if is_local(base) { client.no_proxy() } else { client }
+}
+
+/// Follows a redirect, unless it leads from https to http. One that leads to another host takes no
+/// `Authorization` with it: the client sees to that.
+pub(in crate::registry) fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let from = attempt.previous().last().map(Url::scheme);
+    if from == Some("https") && attempt.url().scheme() != "https" {
+        attempt.error("redirected from https to http")
+    } else if attempt.previous().len() > MAX_REDIRECTS {
+        attempt.error(format!("more than {MAX_REDIRECTS} redirects"))
+    } else if !may_connect(attempt.url(), SystemTime::now()) {
+        attempt.error(CLOCK)
+    } else {
+        attempt.follow()
+    }
 }
 
 #[cfg(test)]
