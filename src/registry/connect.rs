@@ -7,20 +7,36 @@ use super::api::Registry;
 use super::error::RegistryError;
 use super::huggingface::{self, HuggingFace};
 use super::layers::Hedged;
+use super::oci::{self, DockerConfig, Oci, OciOptions};
 use super::transport::{Address, Folder, Http, Timeouts, Transport};
 use super::xprim::{CATALOG, Xprim};
 
-/// The registry that `name` means: the Hugging Face Hub or a repository of it (`hf://`), an `http://` or
-/// `https://` URL, a `file://` URL, or a folder.
-/// It is not asked for anything yet: an unreachable one can be opened.
-pub fn open(name: &str) -> Result<Arc<dyn Registry>, RegistryError> {
-    open_with(name, Timeouts::default())
+/// How a registry is asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectOptions {
+    /// How long it may be silent.
+    pub timeouts: Timeouts,
+    /// Whether an OCI registry speaks plain HTTP; `None`: if it is on this machine. An URL says it.
+    pub plain_http: Option<bool>,
 }
 
-/// As [`open`], with other timeouts.
-pub fn open_with(name: &str, timeouts: Timeouts) -> Result<Arc<dyn Registry>, RegistryError> {
+/// The registry that `name` means: the Hugging Face Hub or a repository of it (`hf://`), an OCI registry
+/// or a path of one (`oci://`), an `http://` or `https://` URL, a `file://` URL, or a folder.
+/// It is not asked for anything yet: an unreachable one can be opened.
+pub fn open(name: &str) -> Result<Arc<dyn Registry>, RegistryError> {
+    open_with(name, &ConnectOptions::default())
+}
+
+/// As [`open`], asked in another way.
+pub fn open_with(name: &str, options: &ConnectOptions) -> Result<Arc<dyn Registry>, RegistryError> {
+    let ConnectOptions { timeouts, plain_http } = *options;
     if huggingface::is_hub(name) {
         return Ok(Arc::new(Hedged::new(Arc::new(HuggingFace::open(name, timeouts)?))));
+    }
+    if oci::is_oci(name) {
+        let logins = DockerConfig::from_environment();
+        let registry = Oci::open(name, OciOptions { timeouts, plain_http, logins })?;
+        return Ok(Arc::new(Hedged::new(Arc::new(registry))));
     }
     let address = Address::parse(name)?;
     let remote = matches!(address, Address::Http(_));
@@ -47,6 +63,7 @@ mod tests {
         let name = |of: &str| open(of).map(|r| r.name().to_owned());
         assert_eq!(name("https://u:p@h/x/?q").unwrap(), "https://h/x");
         assert_eq!(name("HTTP://h").unwrap(), "http://h");
+        assert_eq!(name("oci://u:p@h/org/").unwrap(), "oci://h/org");
         assert_eq!(name("hf://org/name/").unwrap(), "hf://org/name");
         #[cfg(unix)]
         {
@@ -66,6 +83,7 @@ mod tests {
             "ftp://u:secret@h",
             "file://elsewhere/x",
             "s3://secret/x",
+            "oci://u:secret@h/?secret",
             "https://",
             "http:/u:secret@h",
             "HTTPS:u:secret@h",

@@ -1,6 +1,6 @@
 //! Registries: where catalogs, manifests and objects come from.
 //!
-//! Formats (`xprim`, `huggingface`) implement [`Registry`] over a `transport` (HTTP, a folder); `layers` wrap any
+//! Formats (`xprim`, `huggingface`, `oci`) implement [`Registry`] over a `transport` (HTTP, a folder); `layers` wrap any
 //! registry (retries, hedging). This file only names what the layers above may use; `connect` puts a
 //! registry together from its name.
 
@@ -10,6 +10,7 @@ mod documents;
 mod error;
 pub mod huggingface;
 mod layers;
+pub mod oci;
 pub mod transport;
 mod unavailable;
 pub mod xprim;
@@ -17,7 +18,7 @@ pub mod xprim;
 pub use api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions, read_object,
 };
-pub use connect::{first_file, open, open_with};
+pub use connect::{ConnectOptions, first_file, open, open_with};
 pub use documents::{read_catalog, read_manifest};
 pub use error::{RegistryError, Retry};
 pub use layers::{Attempts, DEADLINE, Hedged, RetryPolicy, Retrying, Wait, Waiting, Waits};

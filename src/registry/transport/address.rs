@@ -36,7 +36,7 @@ impl Address {
                 path.map(Self::Folder)
                     .ok_or_else(|| bad("a file URL names a folder of this machine"))
             }
-            _ => Err(bad("write an http, https, file or hf URL, or a folder")),
+            _ => Err(bad("write an http, https, file, hf or oci URL, or a folder")),
         }
     }
 }
