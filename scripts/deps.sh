@@ -16,6 +16,8 @@ if [ "$what" = tests ]; then
     need curl curl
     need getfattr attr
     need openssl openssl
+    # The tests of OCI registries start one.
+    need docker-registry docker-registry
     # The tests of full, failing and unplugged disks make file systems of their own.
     need mkfs.ext4 e2fsprogs
     need mkfs.xfs xfsprogs
@@ -35,6 +37,10 @@ command -v cargo >/dev/null 2>&1 || {
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing ${missing[*]}" >&2
     export DEBIAN_FRONTEND=noninteractive
+    case " ${missing[*]} " in *" docker-registry "*)
+        # The tests start one of their own: the package's service, open to the network, stays off.
+        ! command -v systemctl >/dev/null 2>&1 || systemctl mask --quiet docker-registry.service ;;
+    esac
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 else

@@ -14,5 +14,7 @@ mod packaging;
 mod reference;
 mod registry_http;
 mod registry_huggingface;
+mod registry_oci;
+mod registry_oci_hostile;
 mod stack;
 mod store;

@@ -28,7 +28,9 @@ fn packages_for(what: &str) -> String {
 #[test]
 fn the_demo_needs_no_file_systems_of_the_tests() {
     let (demo, tests) = (packages_for("demo"), packages_for("tests"));
-    for package in ["e2fsprogs", "xfsprogs", "btrfs-progs", "attr", "openssl", "curl"] {
+    for package in
+        ["e2fsprogs", "xfsprogs", "btrfs-progs", "attr", "openssl", "curl", "docker-registry"]
+    {
         assert!(!demo.contains(package), "{demo}");
         assert!(tests.contains(package), "{tests}");
     }

@@ -405,7 +405,8 @@ async fn reader(hub: &HubServer, cache: &std::path::Path) -> (Arc<Fetcher>, Arc<
     (Fetcher::new(source, store, options), manifest)
 }
 
-fn file_reader(fetcher: &Fetcher, manifest: &Arc<Manifest>, ix: FileIx) -> Arc<FileReader> {
+/// A reader of one file for one handle.
+pub fn file_reader(fetcher: &Fetcher, manifest: &Arc<Manifest>, ix: FileIx) -> Arc<FileReader> {
     let file = fetcher.file(fetcher.source(), manifest, ix).unwrap();
     fetcher.reader(&file, Readers::OfOneHandle, Arc::new(|_, _| ()))
 }
