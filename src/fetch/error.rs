@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::blocking::Stopped;
+use crate::base::units::ByteSize;
 use crate::registry::{RegistryError, Retry};
 use crate::store::StoreError;
 
@@ -39,6 +40,14 @@ pub enum FetchError {
     NotKnown {
         /// What was requested.
         what: String,
+    },
+    /// An object too large for memory that can be verified only as a whole.
+    #[error("{what} has {len} and only one digest for all of them, which modelfs cannot fetch yet")]
+    TooLargeToVerify {
+        /// The object.
+        what: String,
+        /// Its length.
+        len: ByteSize,
     },
     /// The fetch was stopped from within: by a shutdown, or by a bug that was logged.
     #[error("the fetch was stopped")]

@@ -203,7 +203,7 @@ fn of_fetch(error: &FetchError) -> ErrorKind {
         FetchError::Store(_) => ErrorKind::Storage,
         FetchError::NotKnown { .. } => ErrorKind::NotCached,
         // The daemon ends; the caller of this command stopped nothing.
-        FetchError::Stopped => ErrorKind::Internal,
+        FetchError::Stopped | FetchError::TooLargeToVerify { .. } => ErrorKind::Internal,
     }
 }
 

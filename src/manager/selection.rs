@@ -16,7 +16,7 @@ pub async fn blobs(
     manager: &Manager,
     reference: &Option<Ref>,
 ) -> Result<Vec<ContentKey>, ManagerError> {
-    let holds_data = |key: &ContentKey| manager.store().presence(key).0.0 > 0;
+    let holds_data = |key: &ContentKey| manager.store().holds(key);
     let Some(reference) = reference else {
         return Ok(manager.store().blobs().into_iter().filter(holds_data).collect());
     };

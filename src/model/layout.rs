@@ -1,7 +1,8 @@
 //! The layout of a blob: a model file as pieces of objects, cut into the parts that are verified.
 //!
 //! A *piece* is a slice of an object at its place in the file. A *part* is what one leaf of that object
-//! covers within the piece: the unit of presence. A *segment* is a run of parts of one piece: the unit of
+//! covers within the piece, or of an object that is verified as a whole and too large for memory, a fixed
+//! share of the leaf: the unit of presence. A *segment* is a run of parts of one piece: the unit of
 //! recency and eviction. Invariant: the [`ContentKey`] determines the layout completely, and commits to
 //! exactly what verification checks.
 //! Immutable values; pure arithmetic on offsets.
@@ -11,7 +12,7 @@ use std::ops::Range;
 use super::digest::{ContentKey, Digest};
 use super::hash;
 use super::hash::HashAlgorithm;
-use super::object::Check;
+use super::object::{Check, LARGE_PART};
 use crate::base::{FileRange, ObjectRange};
 
 /// Maximum size of a segment: small enough that eviction removes little more than requested, large enough
@@ -112,27 +113,34 @@ impl Piece {
         ObjectRange::at(self.object_offset, self.file.len())
     }
 
-    fn leaf_size(&self) -> u64 {
-        self.check.leaf_size(self.object_len)
+    /// Whether the piece is all of its object, which is a single leaf.
+    pub fn is_whole_large(&self) -> bool {
+        self.check == Check::WholeLarge && self.file.len() == self.object_len
     }
 
-    fn first_leaf(&self) -> u64 {
-        self.object_offset / self.leaf_size()
+    /// Bytes of each part of the object but the last.
+    pub fn part_size(&self) -> u64 {
+        self.check.part_size(self.object_len)
+    }
+
+    /// Which part of the object the first part of the piece lies in.
+    fn first_in_object(&self) -> u64 {
+        self.object_offset / self.part_size()
     }
 
     fn part_count(&self) -> u64 {
-        (self.object_range().end() - 1) / self.leaf_size() - self.first_leaf() + 1
+        (self.object_range().end() - 1) / self.part_size() - self.first_in_object() + 1
     }
 
     fn parts_per_segment(&self) -> u64 {
-        (SEGMENT_BYTES / self.leaf_size()).max(1)
+        (SEGMENT_BYTES / self.part_size()).max(1)
     }
 
     /// The digest that verification checks for this piece's object: pieces with the same identity are
     /// ranges of the same verified bytes.
     pub fn identity(&self) -> Digest {
         match self.check {
-            Check::Whole | Check::GitBlob => self.object,
+            Check::Whole | Check::WholeLarge | Check::GitBlob => self.object,
             Check::Leaves { list, .. } => list,
         }
     }
@@ -242,9 +250,11 @@ impl BlobLayout {
         assert!(ix.0 < self.parts, "part {} of {}", ix.0, self.parts);
         let at = self.piece_of_part(ix);
         let piece = &self.pieces[at];
-        let leaf = piece.first_leaf() + u64::from(ix.0 - piece.first_part);
+        let in_object = piece.first_in_object() + u64::from(ix.0 - piece.first_part);
+        let size = piece.part_size();
+        let object = ObjectRange::at(in_object * size, size).intersect(&piece.object_range());
+        let leaf = if piece.check == Check::WholeLarge { 0 } else { in_object };
         let leaf_range = piece.check.leaf_range(leaf, piece.object_len);
-        let object = leaf_range.intersect(&piece.object_range());
         let file = FileRange::at(
             piece.file.start() + (object.start() - piece.object_offset),
             object.len(),
@@ -266,7 +276,7 @@ impl BlobLayout {
         assert!(offset < self.len, "offset {offset} of {}", self.len);
         let piece = &self.pieces[self.pieces.partition_point(|p| p.file.start() <= offset) - 1];
         let in_object = piece.object_offset + (offset - piece.file.start());
-        PartIx(piece.first_part + (in_object / piece.leaf_size() - piece.first_leaf()) as u32)
+        PartIx(piece.first_part + (in_object / piece.part_size() - piece.first_in_object()) as u32)
     }
 
     /// The parts of one piece.
@@ -275,11 +285,20 @@ impl BlobLayout {
         PartRange { start, end: self.pieces.get(piece + 1).map_or(self.parts, |p| p.first_part) }
     }
 
-    /// The part of `piece` that lies in `leaf` of its object, if the piece touches that leaf.
-    pub fn part_of_leaf(&self, piece: usize, leaf: u64) -> Option<PartIx> {
+    /// The parts of `piece` that lie in `leaf` of its object; empty if the piece does not touch that leaf.
+    pub fn parts_of_leaf(&self, piece: usize, leaf: u64) -> PartRange {
         let parts = self.parts_of_piece(piece);
-        let ix = leaf.checked_sub(self.pieces[piece].first_leaf())?;
-        (ix < u64::from(parts.len())).then(|| PartIx(parts.start + ix as u32))
+        let none = PartRange { start: parts.start, end: parts.start };
+        if self.pieces[piece].check == Check::WholeLarge {
+            return if leaf == 0 { parts } else { none };
+        }
+        match leaf.checked_sub(self.pieces[piece].first_in_object()) {
+            Some(ix) if ix < u64::from(parts.len()) => {
+                let start = parts.start + ix as u32;
+                PartRange { start, end: start + 1 }
+            }
+            _ => none,
+        }
     }
 
     /// The bytes of the file that a run of parts covers.
@@ -314,7 +333,8 @@ impl BlobLayout {
     /// The encoding whose SHA-256 is the key. [`BlobLayout::decode`] reads it back.
     ///
     /// All numbers little endian: magic, then for each piece: kind (0 whole, 1 SHA-256 leaves, 2 BLAKE3
-    /// leaves, 4 git blob), leaf size (0 when whole), object length, the digest that is checked, offset in the
+    /// leaves, 3 whole in parts, 4 git blob), leaf size (0 when whole; of kind 3 the size of a part), object
+    /// length, the digest that is checked, offset in the
     /// object, length.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + self.pieces.len() * 65);
@@ -323,6 +343,7 @@ impl BlobLayout {
             let (kind, leaf_size, digest) = match p.check {
                 Check::Whole => (0, 0, p.object),
                 Check::GitBlob => (4, 0, p.object),
+                Check::WholeLarge => (3, LARGE_PART, p.object),
                 Check::Leaves { size, digest, list } => {
                     (if digest == HashAlgorithm::Sha256 { 1 } else { 2 }, size, list)
                 }
@@ -358,6 +379,7 @@ impl BlobLayout {
                 4 if size == 0 => Check::GitBlob,
                 1 => Check::Leaves { size, digest: HashAlgorithm::Sha256, list },
                 2 => Check::Leaves { size, digest: HashAlgorithm::Blake3, list },
+                3 if size == LARGE_PART => Check::WholeLarge,
                 _ => return Err(LayoutError("unknown kind of check")),
             };
             let (object_len, offset, len) =

@@ -31,8 +31,8 @@ fn a_file_that_starts_in_the_middle_of_a_leaf() {
     assert_eq!(l.part(PartIx(4)).file, FileRange::new(750, 814));
     assert_eq!(l.parts_in(FileRange::new(49, 51)), PartRange { start: 0, end: 2 });
     assert!(l.parts_in(FileRange::new(814, 900)).is_empty());
-    assert_eq!(l.part_of_leaf(0, 3), Some(PartIx(3)));
-    assert_eq!(l.part_of_leaf(0, 4), None);
+    assert_eq!(l.parts_of_leaf(0, 3), PartRange { start: 3, end: 4 });
+    assert!(l.parts_of_leaf(0, 4).is_empty());
 }
 
 #[test]
@@ -84,12 +84,53 @@ fn damaged_encodings_are_refused() {
     assert!(BlobLayout::decode(&bad[..]).is_err());
 }
 
+#[test]
+fn an_object_that_is_too_large_for_memory_is_one_leaf_of_many_parts() {
+    const LEN: u64 = 50 << 30;
+    assert_eq!((Check::of_whole(LEN), Check::of_whole(1 << 20)), (Check::WholeLarge, Check::Whole));
+    let of = |check, object| BlobLayout::new([(check, object, LEN, ObjectRange::new(0, LEN))]);
+    let l = of(Check::WholeLarge, d(1)).unwrap();
+    assert_eq!((l.part_count(), l.segment_count()), (50 << 10, 50 << 6));
+    assert!(l.pieces()[0].is_whole_large());
+    assert_eq!(Check::WholeLarge.leaf_count(LEN), 1);
+    let part = l.part(PartIx(7));
+    assert_eq!(part.file, FileRange::at(7 * LARGE_PART, LARGE_PART));
+    assert_eq!((part.leaf, part.leaf_range), (0, ObjectRange::new(0, LEN)));
+    assert!(!part.is_whole_leaf());
+    assert_eq!(l.parts_of_leaf(0, 0), l.all_parts());
+    assert!(l.parts_of_leaf(0, 1).is_empty());
+    let keys = [Check::WholeLarge, Check::Whole, leaves(1, LARGE_PART)]
+        .map(|c| of(c, d(1)).unwrap().key());
+    assert!(keys[0] != keys[1] && keys[0] != keys[2], "checked in another way");
+    assert_ne!(l.key(), of(Check::WholeLarge, d(2)).unwrap().key());
+    let mut bad = l.encode();
+    bad[9] = 1;
+    assert!(BlobLayout::decode(&bad).is_err(), "parts of another size");
+    // a slice of it has the parts of the object, and cannot be verified alone
+    let slice = (Check::WholeLarge, d(1), LEN, ObjectRange::new(LARGE_PART - 1, LARGE_PART + 1));
+    let slice = BlobLayout::new([slice]).unwrap();
+    assert_eq!(slice.part_count(), 2);
+    assert!(!slice.pieces()[0].is_whole_large());
+}
+
+#[test]
+fn layouts_of_before_have_the_keys_of_before() {
+    let l = BlobLayout::new([
+        (leaves(1, 300), d(9), 1000, ObjectRange::new(250, 1000)),
+        (Check::Whole, d(2), 64, ObjectRange::new(0, 64)),
+    ]);
+    let key = "e14c1c8a345caf674bf0a88a7d138360e6d8c56ec82d90f0deba17b85ec2d54d";
+    assert_eq!(l.unwrap().key().to_string(), key);
+}
+
 fn any_layout() -> impl Strategy<Value = BlobLayout> {
-    let piece = (1u64..5000, 1u64..2000, any::<bool>(), 0u64..5000, 1u64..5000, any::<u8>());
+    let piece = (1u64..5000, 1u64..2000, 0u8..3, 0u64..5000, 1u64..5000, any::<u8>());
     proptest::collection::vec(piece, 1..8).prop_map(|pieces| {
-        BlobLayout::new(pieces.into_iter().map(|(len, leaf, whole, a, b, n)| {
+        BlobLayout::new(pieces.into_iter().map(|(len, leaf, kind, a, b, n)| {
+            let len = if kind == 2 { len * 1000 } else { len };
             let start = a % len;
-            let check = if whole { Check::Whole } else { leaves(n, leaf) };
+            let check = [Check::Whole, leaves(n, leaf), Check::WholeLarge][usize::from(kind)];
+            let b = if kind == 2 { b * 1000 } else { b };
             (check, d(n), len, ObjectRange::new(start, start + 1 + b % (len - start)))
         }))
         .unwrap()
@@ -106,7 +147,13 @@ proptest! {
             prop_assert!(!part.file.is_empty());
             prop_assert!(part.leaf_range.contains(&part.object));
             prop_assert_eq!(l.part_at(at), ix);
-            prop_assert_eq!(l.part_of_leaf(part.piece, part.leaf), Some(ix));
+            let of_leaf = l.parts_of_leaf(part.piece, part.leaf);
+            let only = PartRange { start: ix.0, end: ix.0 + 1 };
+            if l.pieces()[part.piece].check == Check::WholeLarge {
+                prop_assert_eq!(of_leaf, l.parts_of_piece(part.piece));
+            } else {
+                prop_assert_eq!(of_leaf, only);
+            }
             let seg = l.segment_of(ix);
             let r = l.parts_of_segment(seg);
             prop_assert!(r.start <= ix.0 && ix.0 < r.end);

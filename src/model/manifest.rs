@@ -225,9 +225,11 @@ impl ManifestBuilder {
             }
             _ => {}
         }
-        let leaves = object.check.leaf_count(object.len);
+        let leaves = object.check.part_count(object.len);
         if leaves > MAX_OBJECT_LEAVES {
-            return Err(field(format!("{leaves} leaves are more than {MAX_OBJECT_LEAVES}")));
+            return Err(field(format!(
+                "{leaves} leaves or parts are more than {MAX_OBJECT_LEAVES}"
+            )));
         }
         self.leaves += leaves;
         if self.leaves > MAX_LEAVES {
@@ -258,8 +260,8 @@ impl ManifestBuilder {
                 return Err(field("a slice lies outside its object"));
             }
             if let Some(o) = object {
-                let leaf = o.check.leaf_size(o.len);
-                parts += (slice.range.end() - 1) / leaf - slice.range.start() / leaf + 1;
+                let size = o.check.part_size(o.len);
+                parts += (slice.range.end() - 1) / size - slice.range.start() / size + 1;
             }
             len = len.saturating_add(slice.range.len());
             self.out.slices.push(slice);

@@ -1,7 +1,7 @@
 //! Tests of `manifest.rs`: the rules that hold for every kind of registry.
 
 use super::*;
-use crate::model::GitId;
+use crate::model::{GitId, LARGE_PART};
 
 fn d(n: u8) -> Digest {
     Digest::from_bytes([n; 32])
@@ -69,6 +69,10 @@ fn sizes_have_limits() {
     }
     let long = Object::new(d(1), MAX_TOTAL + 1, leaves(MAX_LEAF));
     assert!(m.object(long).is_err());
+    // Without leaves, what is too large for memory is counted in parts.
+    let large = |len| Object::new(d(1), len, Check::of_whole(len));
+    ManifestBuilder::new(d(0)).object(large(50 << 30)).unwrap();
+    assert!(m.object(large(MAX_OBJECT_LEAVES * LARGE_PART + 1)).is_err());
     // The number of leaves is limited for an object, and for all objects of a version together.
     let most = Object::new(d(1), MAX_OBJECT_LEAVES * MIN_LEAF, leaves(MIN_LEAF));
     assert!(m.object(Object { len: most.len + 1, ..most.clone() }).is_err());

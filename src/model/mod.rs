@@ -26,6 +26,6 @@ pub use manifest::{
     ObjectIx, ObjectUse, Slice,
 };
 pub use name::{FilePath, Name, NameError};
-pub use object::{Check, Locator, MAX_LEAF, MIN_LEAF, Object};
+pub use object::{Check, LARGE_PART, Locator, MAX_LEAF, MIN_LEAF, Object};
 pub use reference::{ModelRef, ReferenceError, VersionRef, written};
 pub use source_name::{SourceName, SourceNameError};

@@ -17,11 +17,18 @@ use crate::base::ObjectRange;
 pub const MAX_LEAF: u64 = 64 << 20;
 /// Minimum size of a leaf, except the last of its object: a page; below, digests outweigh data.
 pub const MIN_LEAF: u64 = 4 << 10;
+/// Bytes of each part of an object that is verified as a whole and may be too large for memory: its presence,
+/// eviction and checksums after it was accepted.
+pub const LARGE_PART: u64 = 1 << 20;
+
 /// How an object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Check {
     /// The object is a single leaf; its name is the SHA-256 of its bytes.
     Whole,
+    /// The object is a single leaf that is not held in memory: it is stored unverified, in order, and is
+    /// readable once the SHA-256 of all its bytes, which is its name, has matched.
+    WholeLarge,
     /// The object is a single leaf; its name is its id as a git blob.
     GitBlob,
     /// Leaves of `size` bytes, the last one shorter.
@@ -36,12 +43,31 @@ pub enum Check {
 }
 
 impl Check {
+    /// The check of an object of that length of which only the digest of all its bytes is known.
+    pub fn of_whole(object_len: u64) -> Self {
+        if object_len > MAX_LEAF { Self::WholeLarge } else { Self::Whole }
+    }
+
     /// Bytes of each leaf but the last.
     pub fn leaf_size(&self, object_len: u64) -> u64 {
         match self {
-            Self::Whole | Self::GitBlob => object_len,
+            Self::Whole | Self::WholeLarge | Self::GitBlob => object_len,
             Self::Leaves { size, .. } => *size,
         }
+    }
+
+    /// Bytes of each part of the object but the last: presence is counted in parts, and one leaf covers one
+    /// part, or all of them.
+    pub fn part_size(&self, object_len: u64) -> u64 {
+        match self {
+            Self::WholeLarge => LARGE_PART,
+            Self::Whole | Self::GitBlob | Self::Leaves { .. } => self.leaf_size(object_len),
+        }
+    }
+
+    /// Number of parts of an object of that length.
+    pub fn part_count(&self, object_len: u64) -> u64 {
+        object_len.div_ceil(self.part_size(object_len).max(1))
     }
 
     /// Number of leaves of an object of that length.

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use super::disk::DiskFile;
 use super::engine::core::Core;
 use super::engine::reserve::{self, Reservation};
+use super::engine::unverified::{self, UnverifiedWriter};
 use super::engine::writer::{self, DiskCopy, Write};
-use super::engine::{reader, removal, trust, verify};
+use super::engine::{checksums, reader, removal, trust, verify};
 use super::error::StoreError;
 use super::state::accounting;
 use super::state::entry::{BlobEntry, HoldGuard};
@@ -214,6 +215,20 @@ impl Blob {
         let copy = Some(DiskCopy { from, copy: &copy });
         let w = Write { first, bytes, checksums, copy };
         writer::write(&self.core, &self.entry, &self.layout, w, space)
+    }
+
+    /// Writes a piece that is all of its object and is verified as a whole, or goes on with what was kept of
+    /// it: space for what it lacks is reserved now. `None`: somebody else writes it, or something of it is
+    /// present already, of which the rest can be verified by [`Blob::learned`].
+    pub fn begin_unverified(&self, piece: usize) -> Result<Option<UnverifiedWriter>, StoreError> {
+        let entry = self.core.table.acquire(&self.layout);
+        unverified::begin(&self.core, entry, &self.layout, piece)
+    }
+
+    /// The BLAKE3 of each of these parts, as far as they were verified before: a part that was evicted since
+    /// can be verified by it, as long as something of the blob is there.
+    pub fn learned(&self, parts: PartRange) -> Result<Vec<Option<Digest>>, StoreError> {
+        checksums::learned(&self.core, &self.entry, parts)
     }
 
     /// Keeps what is present of these parts from eviction, and counts as their use.

@@ -36,6 +36,7 @@ pub use blob::{Blob, Hold, LocalCopy};
 pub use disk::lock::StoreLock;
 pub use disk::{Disk, Faults, FaultyDisk, MemoryDisk, RealDisk};
 pub use engine::reserve::Reservation;
+pub use engine::unverified::UnverifiedWriter;
 pub use error::StoreError;
 pub use state::collector::{Formats, NodesInUse};
 pub use store::Store;

@@ -21,6 +21,7 @@ use super::index::sources as source_rows;
 use super::index::{Durability, garbage, names, rows};
 use super::local_copies;
 use super::state::collector::{Formats, NodesInUse};
+use super::state::entry::BlobEntry;
 use super::types::{
     Evicted, Holder, NodeId, NodeKey, Pin, SavedCatalog, StoreOptions, Usage, Verified,
 };
@@ -234,10 +235,15 @@ impl Store {
         reserve::evict(self.core(), blobs, force)
     }
 
-    /// Every blob that has something present.
+    /// Every blob that holds bytes, verified or not.
     pub fn blobs(&self) -> Vec<ContentKey> {
-        let present = self.core().table.all().into_iter().filter(|entry| entry.state().data > 0);
-        present.map(|entry| entry.key()).collect()
+        let holds = |entry: &Arc<BlobEntry>| entry.state().holds_bytes();
+        self.core().table.all().iter().filter(|entry| holds(entry)).map(|e| e.key()).collect()
+    }
+
+    /// Whether a blob holds bytes, verified or not.
+    pub fn holds(&self, key: &ContentKey) -> bool {
+        self.core().table.get(key).is_some_and(|entry| entry.state().holds_bytes())
     }
 
     /// Re-hashes what is present of these blobs against the sums; drops what does not match.

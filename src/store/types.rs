@@ -121,6 +121,9 @@ pub struct Usage {
     pub reserved: ByteSize,
     /// Bytes of model data present.
     pub data: ByteSize,
+    /// Bytes that were fetched of objects which can be verified only when they are complete.
+    #[serde(default)]
+    pub unverified: ByteSize,
     /// Blobs that have something present.
     pub blobs: u64,
     /// Of them: those that have everything.

@@ -48,7 +48,9 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
         FetchError::Corrupt { .. } => VfsError::Corrupt { reason },
         FetchError::TimedOut { .. } => VfsError::TimedOut { reason },
         FetchError::Store(e) => of_store(e),
-        FetchError::NotKnown { .. } | FetchError::Stopped => VfsError::Unavailable { reason },
+        FetchError::NotKnown { .. } | FetchError::TooLargeToVerify { .. } | FetchError::Stopped => {
+            VfsError::Unavailable { reason }
+        }
     }
 }
 

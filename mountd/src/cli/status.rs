@@ -117,6 +117,7 @@ fn status_text(s: &Answer) -> String {
         ("cache", Some(cache)),
         ("space", Some(space)),
         ("data", Some(format!("{} in {} files, {} complete", c.data, c.blobs, c.complete_blobs))),
+        ("unverified", (c.unverified.0 > 0).then(|| c.unverified.to_string())),
         ("pinned", Some(c.pinned.to_string())),
         ("reserved", (c.reserved.0 > 0).then(|| c.reserved.to_string())),
         ("disk free", Some(disk_text(c))),

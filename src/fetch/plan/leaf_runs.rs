@@ -11,7 +11,7 @@ pub struct LeafRun {
     pub object: ObjectIx,
     /// Its leaves.
     pub leaves: Range<u64>,
-    /// The part of the file that the first leaf covers. Each further leaf covers the next part.
+    /// The first of these parts of the file. Each leaf covers one, or a single leaf all of them.
     pub first: PartIx,
 }
 
@@ -37,7 +37,7 @@ pub fn leaf_runs(
             let first = layout.part(PartIx(at));
             let end = layout.parts_of_piece(first.piece).end.min(run.end);
             let object = manifest.slices(file)[first.piece].object;
-            let leaves = first.leaf..first.leaf + u64::from(end - at);
+            let leaves = first.leaf..layout.part(PartIx(end - 1)).leaf + 1;
             out.push(LeafRun { object, leaves, first: PartIx(at) });
             at = end;
         }
@@ -47,9 +47,10 @@ pub fn leaf_runs(
 
 /// The parts of a piece of a file that these leaves cover.
 pub fn parts_of_leaves(layout: &BlobLayout, piece: usize, leaves: &Range<u64>) -> PartRange {
-    let mut parts = leaves.clone().filter_map(|leaf| layout.part_of_leaf(piece, leaf));
+    let parts = leaves.clone().map(|leaf| layout.parts_of_leaf(piece, leaf));
+    let mut parts = parts.filter(|parts| !parts.is_empty());
     match (parts.next(), parts.next_back()) {
-        (Some(first), last) => PartRange { start: first.0, end: last.unwrap_or(first).0 + 1 },
+        (Some(first), last) => PartRange { start: first.start, end: last.unwrap_or(first).end },
         (None, _) => PartRange { start: 0, end: 0 },
     }
 }

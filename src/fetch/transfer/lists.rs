@@ -37,7 +37,7 @@ impl LeafLists {
     /// The digests of these leaves of an object, if known without a request to a registry.
     pub fn known(&self, object: &Object, leaves: &Range<u64>) -> Option<Leaves> {
         match &object.check {
-            Check::Whole | Check::GitBlob => Some(Leaves::whole(object)),
+            Check::Whole | Check::WholeLarge | Check::GitBlob => Some(Leaves::whole(object)),
             Check::Leaves { list, .. } => {
                 let kept = self.kept.lock().expect("holders do not panic").get(list);
                 kept.filter(|kept| kept.covers(leaves))

@@ -47,7 +47,7 @@ impl LocalCopies {
     pub async fn copy(&self, source: &Source, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
         let (object, flight) = (delivery.object(), delivery.flight());
         let names = match object.check {
-            Check::Whole | Check::GitBlob => vec![object.digest],
+            Check::Whole | Check::WholeLarge | Check::GitBlob => vec![object.digest],
             Check::Leaves { list, .. } => vec![list, object.digest],
         };
         let range = object.leaves_range(flight.leaves());

@@ -16,13 +16,14 @@ use super::local_copies::LocalCopies;
 use super::requests::Requests;
 use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
+use crate::base::units::ByteSize;
 use crate::fetch::cached_file::CachedFile;
 use crate::fetch::error::FetchError;
 use crate::fetch::options::{FetchOptions, InFlight, Traffic};
 use crate::fetch::plan::{ObjectKey, leaf_runs};
 use crate::fetch::schedule::{Claim, Flight, FlightKey, FlightTable, Memory, Outcome, Priority};
 use crate::fetch::source::Source;
-use crate::model::{Manifest, ObjectIx, PartIx, PartRange};
+use crate::model::{Check, Manifest, ObjectIx, PartIx, PartRange};
 use crate::store::{Reservation, Store};
 
 /// All flights. Shared; serves files of any number of sources.
@@ -150,6 +151,11 @@ impl Transfers {
         object: ObjectIx,
     ) -> Result<(), FetchError> {
         let what = manifest.object(object).clone();
+        if what.check == Check::WholeLarge {
+            // its one leaf must not be held in memory
+            let (what, len) = (what.to_string(), ByteSize(what.len));
+            return Err(FetchError::TooLargeToVerify { what, len });
+        }
         let (store, leaves) = (self.store.clone(), flight.leaves().clone());
         let destinations =
             blocking(move || Destination::of_leaves(&store, &manifest, object, &leaves)).await?;

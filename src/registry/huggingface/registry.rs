@@ -274,7 +274,7 @@ impl Registry for HuggingFace {
 
     async fn leaves(&self, object: &Object, _: ObjectRange) -> Result<Leaves, RegistryError> {
         match object.check {
-            Check::Whole | Check::GitBlob => Ok(Leaves::whole(object)),
+            Check::Whole | Check::WholeLarge | Check::GitBlob => Ok(Leaves::whole(object)),
             Check::Leaves { .. } => Err(RegistryError::Invalid {
                 what: object.to_string(),
                 why: "the Hub has no leaf lists".into(),

@@ -47,7 +47,8 @@ pub fn close(core: &Arc<Core>) -> Result<(), StoreError> {
     }
     let idle = core.table.all().iter().all(|entry| {
         let s = entry.state();
-        s.writing.is_empty() && s.dirty.is_empty() && s.syncing.is_empty() && s.excess == 0
+        let written = s.writing.is_empty() && s.dirty.is_empty() && s.syncing.is_empty();
+        written && s.excess == 0 && s.prefixes.are_recorded()
     });
     if idle { core.index.close() } else { Ok(()) }
 }

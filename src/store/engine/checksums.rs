@@ -5,10 +5,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::core::Core;
 use crate::model::{BlobLayout, ContentKey, Digest, PartRange, hash};
 use crate::store::disk::{Access, Disk, DiskFile};
+use crate::store::error::StoreError;
 use crate::store::sidecar::{self, HEADER, MAGIC, MAX_LAYOUT, SLOT};
+use crate::store::state::entry::BlobEntry;
 
 /// Slots read at once: 32 KiB of them.
 const AT_ONCE: u32 = 1024;
@@ -48,6 +52,34 @@ pub fn read(
         .chunks_exact(SLOT as usize)
         .map(|s| if s.iter().all(|b| *b == 0) { None } else { Digest::from_slice(s) });
     Ok(slots.collect())
+}
+
+/// The checksums of a blob's parts: those that wait for their commit, else what its sidecar has.
+pub fn learned(
+    core: &Core,
+    entry: &BlobEntry,
+    parts: PartRange,
+) -> Result<Vec<Option<Digest>>, StoreError> {
+    let mut found = vec![None; parts.len() as usize];
+    let path = entry.sidecar_path();
+    let read = |file: Arc<dyn DiskFile>| -> io::Result<()> {
+        for (chunk, slots) in chunks(parts).zip(found.chunks_mut(AT_ONCE as usize)) {
+            slots.copy_from_slice(&read(file.as_ref(), &entry.layout, chunk)?);
+        }
+        Ok(())
+    };
+    match core.disk.open(&path, Access::Read).and_then(read) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(StoreError::disk(&core.full_path(&path), "read the checksums")(e));
+        }
+        _ => {}
+    }
+    for (part, checksum) in &entry.state().checksums {
+        if (parts.start..parts.end).contains(part) {
+            found[(part - parts.start) as usize] = Some(*checksum);
+        }
+    }
+    Ok(found)
 }
 
 /// The layout in a sidecar, if it is the one that `key` names.

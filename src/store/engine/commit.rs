@@ -1,6 +1,7 @@
 //! Group commit: what was written becomes durable, then the index says so.
 //!
-//! Invariant: a part is in the index only after its bytes, its checksum and its file's name were synced.
+//! Invariant: a part is in the index only after its bytes, its checksum and its file's name were synced, and
+//! an unverified byte only after it was.
 //! Knows nothing of eviction: `reserve` enforces the limit after a commit that found more to be taken.
 //! Concurrency: one commit at a time, without any lock that readers or writers need; a part that is
 //! dropped meanwhile falls out of the commit, one that is written meanwhile waits for the next.
@@ -18,6 +19,7 @@ use crate::store::index::{Durability, garbage, rows};
 use crate::store::sidecar;
 use crate::store::state::entry::BlobEntry;
 use crate::store::state::lru::SegmentId;
+use crate::store::state::prefixes::Believed;
 
 /// Rows in one transaction: its log stays within what the accounting allows for it.
 const ROWS: usize = 1000;
@@ -42,6 +44,8 @@ fn commit_group(core: &Arc<Core>, entries: Vec<Arc<BlobEntry>>) -> Result<(), St
                     source,
                 };
                 tracing::error!(error = %e);
+                // nor is it known of unverified bytes; the index claims those of before
+                revoke_unverified(core, &entry);
                 if let Err(e) = removal::invalidate(core, &entry, &uncommitted(&entry)) {
                     tracing::error!(error = %e, "dropping what could not be synced");
                 }
@@ -49,19 +53,32 @@ fn commit_group(core: &Arc<Core>, entries: Vec<Arc<BlobEntry>>) -> Result<(), St
             }
         }
     }
-    let (mut segments, mut stale) = (Vec::new(), Vec::new());
+    let mut stale = Vec::new();
+    let (mut apart, mut rows) = (Vec::new(), Vec::new());
     for entry in &synced {
         let mut s = entry.state();
         let all = s.syncing.runs(entry.layout.all_parts(), true);
         let mut changed: Vec<u32> = all.into_iter().flat_map(|r| entry.segments_of(r)).collect();
         changed.dedup();
-        if std::mem::take(&mut s.index_stale) {
+        let index_stale = std::mem::take(&mut s.index_stale);
+        if index_stale {
             changed = entry.all_segments().collect();
             stale.push(entry);
         }
-        segments.extend(changed.into_iter().map(|i| (entry, i)));
+        let mut of_entry: Vec<Row<'_>> =
+            changed.into_iter().map(|i| Row::Segment(entry, i)).collect();
+        if index_stale || s.prefixes.waits_for_commit() {
+            of_entry.push(Row::Unverified(entry, index_stale));
+        }
+        if s.prefixes.are_stale() {
+            // what was unverified is claimed as present with the transaction that forgets it: a row for
+            // 16 MiB, so that even the largest object stays within what the log is counted for
+            apart.push(of_entry);
+        } else {
+            rows.extend(of_entry);
+        }
     }
-    for rows in segments.chunks(ROWS) {
+    for rows in apart.iter().map(Vec::as_slice).chain(rows.chunks(ROWS)) {
         if let Err(e) = mark(core, rows) {
             // still good, still unmarked: the next commit tries again
             stale.iter().for_each(|entry| entry.state().index_stale = true);
@@ -121,9 +138,10 @@ fn sync(core: &Core, entry: &Arc<BlobEntry>) -> io::Result<()> {
         let mut s = entry.state();
         let dirty = std::mem::take(&mut s.dirty);
         s.syncing.merge(&dirty);
-        if s.row.is_none() || s.removing || s.syncing.is_empty() {
+        if s.row.is_none() || s.removing || s.syncing.is_empty() && !s.prefixes.waits_for_commit() {
             return Ok(());
         }
+        s.prefixes.begin_sync();
         (std::mem::take(&mut s.checksums), s.name_unsynced)
     };
     let open = core.files.open(entry, false)?;
@@ -144,12 +162,44 @@ fn sync(core: &Core, entry: &Arc<BlobEntry>) -> io::Result<()> {
     Ok(())
 }
 
+/// A row to write.
+enum Row<'a> {
+    /// Of a segment.
+    Segment(&'a Arc<BlobEntry>, u32),
+    /// Of the unverified bytes of a blob; `true`: whatever the index should say already.
+    Unverified(&'a Arc<BlobEntry>, bool),
+}
+
+/// Takes unverified bytes that are not yet committed from their writers.
+fn revoke_unverified(core: &Core, entry: &BlobEntry) {
+    let mut s = entry.state();
+    for piece in s.prefixes.pieces() {
+        s.prefixes.revoke(piece, Believed::Claimed);
+        core.idle_prefixes.add(entry.id, piece);
+    }
+}
+
 /// Says in the index what was synced and is still there.
-fn mark(core: &Core, segments: &[(&Arc<BlobEntry>, u32)]) -> Result<(), StoreError> {
-    let mut done = Vec::with_capacity(segments.len());
+fn mark(core: &Core, marked: &[Row<'_>]) -> Result<(), StoreError> {
+    let (mut done, mut said) = (Vec::with_capacity(marked.len()), Vec::new());
     core.write_index(Durability::Full, |tx| {
         done.clear();
-        for &(entry, segment) in segments {
+        said.clear();
+        for marked in marked {
+            let (entry, segment) = match marked {
+                Row::Segment(entry, segment) => (entry, *segment),
+                Row::Unverified(entry, all) => {
+                    let s = entry.state();
+                    let Some(row) = s.row.filter(|_| !s.removing) else { continue };
+                    let claims = s.prefixes.unrecorded(*all);
+                    drop(s);
+                    for (piece, len) in &claims {
+                        rows::set_unverified(tx, row, *piece, *len)?;
+                    }
+                    said.push((entry, claims));
+                    continue;
+                }
+            };
             let s = entry.state();
             let Some(row) = s.row.filter(|_| !s.removing) else { continue };
             let range = entry.parts_of(segment);
@@ -166,6 +216,7 @@ fn mark(core: &Core, segments: &[(&Arc<BlobEntry>, u32)]) -> Result<(), StoreErr
         }
         Ok(())
     })?;
+    said.iter().for_each(|(entry, claims)| entry.state().prefixes.recorded(claims));
     for (entry, synced) in done {
         let mut s = entry.state();
         for run in synced {
@@ -179,7 +230,8 @@ fn mark(core: &Core, segments: &[(&Arc<BlobEntry>, u32)]) -> Result<(), StoreErr
 fn measure(core: &Core, entry: &BlobEntry) {
     let Some(stat) = core.files.get(entry).and_then(|open| open.file.stat().ok()) else { return };
     let mut s = entry.state();
-    if !s.writing.is_empty() || s.is_removing_of(entry.all_segments()) {
+    let writing = !s.writing.is_empty() || s.prefixes.all().any(|(_, prefix)| prefix.writing);
+    if writing || s.is_removing_of(entry.all_segments()) {
         return;
     }
     let excess = stat.allocated.saturating_sub(s.cost + entry.overhead.map);

@@ -3,7 +3,7 @@
 //! Concurrency: every lock guards one thing and is held briefly, without I/O (but the index's).
 //! Order, where two are held: `collector` → a blob's `proof_lock` → `eviction_lock` → `commit_lock` →
 //! a blob's `write_lock` → index → `table` → a blob's state; `headroom` inside any of them. `recency`,
-//! `accounting`, `dirty`, `manifest_uses` and `files` are leaves: nothing is taken inside them.
+//! `idle_prefixes`, `accounting`, `dirty`, `manifest_uses` and `files` are leaves: nothing is taken inside them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,7 @@ use crate::store::state::accounting::Accounting;
 use crate::store::state::collector::Collector;
 use crate::store::state::dirty::DirtyQueue;
 use crate::store::state::entry::BlobEntry;
+use crate::store::state::prefixes::IdlePrefixes;
 use crate::store::state::recency::Recency;
 use crate::store::state::table::Table;
 use crate::store::types::Usage;
@@ -45,6 +46,8 @@ pub struct Core {
     pub table: Arc<Table>,
     /// Segments by last use.
     pub recency: Recency,
+    /// Unverified bytes that nobody writes.
+    pub idle_prefixes: IdlePrefixes,
     /// What everything takes.
     pub accounting: Mutex<Accounting>,
     /// Room on the disk that is kept for the index.
@@ -120,9 +123,10 @@ impl Core {
         for entry in self.table.all() {
             let s = entry.state();
             out.data.0 += s.data;
+            out.unverified.0 += s.prefixes.bytes();
             out.blobs += u64::from(s.data > 0);
             out.complete_blobs += u64::from(s.is_complete(&entry.layout));
-            if entry.is_pinned() && s.data > 0 {
+            if entry.is_pinned() && s.cost > 0 {
                 out.pinned.0 += s.cost + s.excess + entry.overhead.total();
             }
         }

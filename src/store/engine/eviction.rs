@@ -1,4 +1,4 @@
-//! Giving space back: the oldest segments, or blobs by name.
+//! Giving space back: unverified bytes and the oldest segments, or blobs by name.
 //!
 //! Invariant: a plan is made before anything is destroyed, and each segment is looked at once more when
 //! its removal begins. Knows nothing of commits: it says what waits for one, and `reserve` sees to it.
@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::removal::{self, OnFailure};
-use crate::model::ContentKey;
+use super::removal::{self, OnFailure, Removal, Unverified};
+use crate::model::{ContentKey, PartIx, PartRange};
 use crate::store::error::StoreError;
 use crate::store::index::names;
 use crate::store::state::accounting;
 use crate::store::state::lru::SegmentId;
 use crate::store::state::plan::{Candidate, Evictability, EvictionPlan};
+use crate::store::state::prefixes;
 use crate::store::types::Evicted;
 
 /// More than was asked for is evicted at once, so that the syncs it costs are shared: a 64th of what
@@ -79,6 +80,37 @@ fn candidates(core: &Core) -> impl Iterator<Item = Candidate> + '_ {
     })
 }
 
+/// Looks at the unverified bytes that nobody writes, segment by segment, each blob's from their end on.
+fn unverified(core: &Core) -> Vec<Candidate> {
+    let mut out = Vec::new();
+    for (blob, piece) in core.idle_prefixes.all() {
+        let Some(entry) = core.table.by_id(blob).filter(|entry| !entry.is_pinned()) else {
+            continue;
+        };
+        let s = entry.state();
+        let Some(prefix) = s.prefixes.get(piece) else { continue };
+        // without holes they go with the whole file, if that has nothing else
+        let whole = prefixes::cost(&entry.layout, piece, prefix.reach) == s.cost;
+        let evictability = match prefix.is_busy() || !core.disk.holes() && !whole {
+            true => Evictability::Held,
+            false => Evictability::Evictable,
+        };
+        let parts = prefixes::touched(&entry.layout, piece, prefix.reach);
+        let mut left = s.cost;
+        for segment in entry.segments_of(parts).rev() {
+            let within = entry.parts_of(segment);
+            let within = PartRange { start: within.start, end: within.end.min(parts.end) };
+            let mut frees = accounting::cost(&entry.layout, within);
+            left -= frees;
+            if left == 0 {
+                frees += entry.overhead.total() + s.excess;
+            }
+            out.push(Candidate { segment: entry.segment_id(segment), frees, evictability });
+        }
+    }
+    out
+}
+
 /// Evicts the oldest segments that free `lacking` bytes.
 pub fn oldest(
     core: &Arc<Core>,
@@ -119,7 +151,7 @@ fn oldest_locked(
     shortfall: Shortfall,
 ) -> Result<EvictionOutcome, StoreError> {
     let batch = (core.room() / 64).min(BATCH);
-    let plan = EvictionPlan::choose(lacking.max(batch), candidates(core));
+    let plan = EvictionPlan::choose(lacking.max(batch), unverified(core), candidates(core));
     if plan.frees < lacking {
         if plan.uncommitted {
             return Ok(EvictionOutcome::Uncommitted);
@@ -131,9 +163,9 @@ fn oldest_locked(
             return Ok(EvictionOutcome::Nothing);
         }
     }
+    let mut removals = cut_unverified(core, plan.unverified);
     let mut by_blob: Vec<SegmentId> = plan.victims;
     by_blob.sort_unstable();
-    let mut removals = Vec::new();
     for group in by_blob.chunk_by(|a, b| a.blob == b.blob) {
         let Some(entry) = core.table.by_id(group[0].blob) else { continue };
         let segments: Vec<u32> = if core.disk.holes() {
@@ -142,10 +174,34 @@ fn oldest_locked(
             // space comes back only with the whole file
             entry.all_segments().collect()
         };
-        removals.extend(removal::begin(core, &entry, &segments, false).0);
+        removals.extend(removal::begin(core, &entry, &segments, Unverified::Stays, false).0);
     }
     let freed = removal::execute(core, removals, OnFailure::Restore)?;
     Ok(if freed > 0 { EvictionOutcome::Freed } else { EvictionOutcome::InUse })
+}
+
+/// Takes the unverified bytes in these segments, and what comes after them in their pieces.
+fn cut_unverified(core: &Core, mut segments: Vec<SegmentId>) -> Vec<Removal> {
+    segments.sort_unstable();
+    let mut removals = Vec::new();
+    for group in segments.chunk_by(|a, b| a.blob == b.blob) {
+        let Some(entry) = core.table.by_id(group[0].blob) else { continue };
+        let start = |segment: &SegmentId| {
+            let first = entry.layout.part(PartIx(entry.parts_of(segment.segment).start));
+            let piece = entry.layout.pieces()[first.piece].file.start();
+            (first.piece as u32, first.file.start() - piece)
+        };
+        // in order, so the first of a piece is where it is cut
+        let mut cuts: Vec<(u32, u64)> = group.iter().map(start).collect();
+        cuts.dedup_by_key(|(piece, _)| *piece);
+        for (piece, mut keep) in cuts {
+            if !core.disk.holes() {
+                keep = 0;
+            }
+            removals.extend(removal::begin_unverified(core, &entry, piece, keep));
+        }
+    }
+    removals
 }
 
 /// Evicts these blobs, with `force` pinned ones too.
@@ -164,7 +220,7 @@ pub fn blobs(core: &Arc<Core>, keys: &[ContentKey], force: bool) -> Result<Evict
             tracing::warn!(blob = %key, ?owners, "evicted by force although it is pinned");
         }
         let all: Vec<u32> = entry.all_segments().collect();
-        let (removal, busy) = removal::begin(core, &entry, &all, force);
+        let (removal, busy) = removal::begin(core, &entry, &all, Unverified::Goes, force);
         out.kept_busy.0 += busy;
         removals.extend(removal);
     }

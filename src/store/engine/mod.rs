@@ -20,5 +20,6 @@ pub mod removal;
 pub mod reserve;
 pub mod sources;
 pub mod trust;
+pub mod unverified;
 pub mod verify;
 pub mod writer;

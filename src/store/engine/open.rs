@@ -27,6 +27,7 @@ use crate::store::index::{self, Durability, Epochs, names, rows};
 use crate::store::state::accounting::{self, Accounting, BLOCK, MIN_LIMIT};
 use crate::store::state::dirty::{CommitPolicy, DirtyQueue};
 use crate::store::state::lru::Lru;
+use crate::store::state::prefixes::{self, IdlePrefixes};
 use crate::store::state::recency::Recency;
 use crate::store::state::table::Table;
 use crate::store::types::StoreOptions;
@@ -87,7 +88,7 @@ pub fn open(
         accounting.overhead += accounting::up(len) + BLOCK;
     }
     let newest = read.blobs.iter().flat_map(|b| &b.used).map(|(_, used)| *used).max().unwrap_or(0);
-    let (table, lru) = load(read, &mut accounting, opened.evidence);
+    let (table, lru, idle_prefixes) = load(read, &mut accounting, opened.evidence);
     let lock = Arc::new(lock);
     let policy = CommitPolicy { bytes: options.commit_bytes.0, after: options.commit_after };
     let core = Arc::new(Core {
@@ -97,6 +98,7 @@ pub fn open(
         index: opened.index,
         table: Arc::new(table),
         recency: Recency::new(lru),
+        idle_prefixes,
         accounting: Mutex::new(accounting),
         headroom,
         dirty: DirtyQueue::new(policy),
@@ -175,9 +177,9 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the table and the LRU list of what the index says.
-fn load(read: Read, accounting: &mut Accounting, evidence: Evidence) -> (Table, Lru) {
-    let table = Table::new(read.pinned);
+/// Makes the table, the LRU list and the list of unverified bytes of what the index says.
+fn load(read: Read, accounting: &mut Accounting, evidence: Evidence) -> (Table, Lru, IdlePrefixes) {
+    let (table, idle) = (Table::new(read.pinned), IdlePrefixes::default());
     let mut listed = Vec::with_capacity(read.blobs.iter().map(|b| b.used.len()).sum());
     for row in read.blobs {
         let entry = table.entry(&row.layout);
@@ -190,6 +192,13 @@ fn load(read: Read, accounting: &mut Accounting, evidence: Evidence) -> (Table, 
         s.unproven = s.present.clone();
         s.stamp = row.stamp.filter(|_| evidence == Evidence::Stamp);
         s.indexed_stamp = s.stamp;
+        for (piece, len) in row.unverified {
+            let cost = prefixes::cost(&entry.layout, piece, len);
+            s.prefixes.load(piece, len);
+            s.cost += cost;
+            accounting.data += cost;
+            idle.add(entry.id, piece);
+        }
         for (segment, used) in row.used {
             s.segments[segment as usize].used = used;
             if !entry.is_pinned() {
@@ -201,5 +210,5 @@ fn load(read: Read, accounting: &mut Accounting, evidence: Evidence) -> (Table, 
     }
     let mut lru = Lru::default();
     lru.load(listed);
-    (table, lru)
+    (table, lru, idle)
 }

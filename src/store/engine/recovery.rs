@@ -19,6 +19,7 @@ use crate::store::index::{Durability, rows};
 use crate::store::state::accounting;
 use crate::store::state::entry::{BlobEntry, folder_of};
 use crate::store::state::part_set::PartSet;
+use crate::store::state::prefixes;
 
 /// Makes the disk agree with the index.
 pub fn agree(core: &Arc<Core>) -> Result<(), StoreError> {
@@ -107,8 +108,8 @@ fn remove(core: &Core, path: &Path) {
 /// Checks a blob that the index claims.
 fn check(core: &Arc<Core>, entry: &Arc<BlobEntry>) -> Result<(), StoreError> {
     let stat = core.disk.stat(&entry.path()).ok().filter(|s| s.len == entry.layout.len());
-    let data = entry.state().data;
-    let Some(stat) = stat.filter(|_| data > 0) else {
+    let cost = entry.state().cost;
+    let Some(stat) = stat.filter(|_| cost > 0) else {
         // nothing of it is there, or nothing of it was ever committed
         return removal::invalidate(core, entry, &[entry.layout.all_parts()]).map(drop);
     };
@@ -133,14 +134,23 @@ fn give_back(core: &Arc<Core>, entry: &Arc<BlobEntry>, allocated: u64) {
 }
 
 fn punch_absent(core: &Core, entry: &Arc<BlobEntry>) -> io::Result<()> {
-    let absent = entry.state().present.runs(entry.layout.all_parts(), false);
+    let absent: Vec<PartRange> = {
+        let (s, layout) = (entry.state(), &entry.layout);
+        let mut taken = s.present.clone();
+        for (piece, prefix) in s.prefixes.all() {
+            taken.set(prefixes::touched(layout, piece, prefix.reach));
+        }
+        taken.runs(layout.all_parts(), false)
+    };
     if absent.is_empty() || !core.disk.holes() || core.files.is_shared(entry) {
         return Ok(());
     }
     trust::changing(core, entry, || {
         let open = core.files.open(entry, true)?;
         absent.iter().try_for_each(|run| {
-            let r = accounting::punch_range(&entry.layout, *run, |n| entry.state().keeps(n));
+            let r = accounting::punch_range(&entry.layout, *run, |n| {
+                entry.state().keeps(&entry.layout, n)
+            });
             if r.is_empty() { Ok(()) } else { open.file.punch(r.start(), r.len()) }
         })
     })?;

@@ -1,6 +1,7 @@
-//! Removing parts: from readers, from the index, from the disk, from the accounting, in that order.
+//! Removing parts and unverified bytes: from readers, from the index, from the disk, from the accounting, in
+//! that order.
 //!
-//! Invariant: first nobody can read them (parts in memory), then the index durably claims them no more,
+//! Invariant: first nobody can read or continue them (memory), then the index durably claims them no more,
 //! then their bytes go, then their space is free. While that lasts their segments count a removal: nobody
 //! writes into them or into a block that they share. Concurrency: see `state::entry` and `core`.
 
@@ -16,23 +17,63 @@ use crate::model::PartRange;
 use crate::store::error::StoreError;
 use crate::store::index::{Durability, rows};
 use crate::store::state::accounting;
-use crate::store::state::entry::{BlobEntry, BlobState};
+use crate::store::state::blob_state::BlobState;
+use crate::store::state::entry::BlobEntry;
 use crate::store::state::plan::Evictability;
+use crate::store::state::prefixes::{self, Believed, CutPrefix};
 
 /// Segments removed in one transaction: its log stays within what the accounting allows for it.
 const GROUP: usize = 1000;
 
-/// Parts that are being removed.
+/// Parts and unverified bytes that are being removed.
 #[derive(Debug)]
 pub struct Removal {
     entry: Arc<BlobEntry>,
     segments: Vec<u32>,
+    taken: Taken,
+    punches: Vec<FileRange>,
+    whole: bool,
+}
+
+/// What was taken from readers and writers.
+#[derive(Debug, Default)]
+struct Taken {
     runs: Vec<PartRange>,
     /// Of them: those that were unproven, in case that they are restored.
     unproven: Vec<PartRange>,
-    punches: Vec<FileRange>,
+    /// Unverified bytes.
+    cut: Vec<CutPrefix>,
     cost: u64,
-    whole: bool,
+}
+
+impl Taken {
+    /// Takes unverified bytes that nobody writes, all but the first `keep`; whether there were any.
+    fn cut(&mut self, entry: &BlobEntry, s: &mut BlobState, piece: u32, keep: u64) -> bool {
+        let Some(cut) = s.cut_prefix(&entry.layout, piece, keep) else { return false };
+        self.cost += cut.cost;
+        self.cut.push(cut);
+        true
+    }
+
+    /// Takes what is present of a run.
+    fn take(&mut self, entry: &BlobEntry, s: &mut BlobState, parts: PartRange) {
+        let (gone, freed) = s.take(&entry.layout, parts);
+        self.runs.extend(gone);
+        self.cost += freed;
+    }
+
+    /// The runs of parts whose bytes go.
+    fn parts(&self) -> impl Iterator<Item = PartRange> + '_ {
+        self.runs.iter().copied().chain(self.cut.iter().map(|cut| cut.parts))
+    }
+
+    /// Their segments.
+    fn segments(&self, entry: &BlobEntry) -> Vec<u32> {
+        let mut segments: Vec<u32> = self.parts().flat_map(|r| entry.segments_of(r)).collect();
+        segments.sort_unstable();
+        segments.dedup();
+        segments
+    }
 }
 
 /// What happens to parts whose removal the index could not record.
@@ -44,22 +85,32 @@ pub enum OnFailure {
     StayAbsent,
 }
 
+/// Whether unverified bytes go with segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unverified {
+    /// All of the blob's that nobody writes.
+    Goes,
+    /// They stay, but on a disk where a blob goes as a whole.
+    Stays,
+}
+
 /// Takes segments from readers, where nothing stands against it; and the bytes kept because they are in
 /// use.
 pub fn begin(
     core: &Core,
     entry: &Arc<BlobEntry>,
     segments: &[u32],
+    unverified: Unverified,
     force: bool,
 ) -> (Option<Removal>, u64) {
     let mut s = entry.state();
-    let mut out = Vec::new();
-    let (mut runs, mut unproven, mut cost, mut busy) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut taken, mut busy) = (Taken::default(), 0);
     let free = |s: &BlobState, i: u32| entry.evictability(s, i) == Evictability::Evictable;
     let present = |s: &BlobState, i: u32| s.present.any(entry.parts_of(i));
     // without holes a blob goes as a whole or not at all
-    let whole_only =
-        !core.disk.holes() && segments.iter().any(|i| present(&s, *i) && !free(&s, *i));
+    let whole_only = !core.disk.holes()
+        && (segments.iter().any(|i| present(&s, *i) && !free(&s, *i))
+            || s.prefixes.all().any(|(_, prefix)| prefix.is_busy()));
     for &segment in segments {
         let parts = entry.parts_of(segment);
         if !s.present.any(parts) || (entry.is_pinned() && !force) {
@@ -70,17 +121,21 @@ pub fn begin(
             busy += kept.iter().map(|r| accounting::cost(&entry.layout, *r)).sum::<u64>();
             continue;
         }
-        unproven.extend(s.unproven.runs(parts, true));
-        let (gone, freed) = s.take(&entry.layout, parts);
-        runs.extend(gone);
-        cost += freed;
-        out.push(segment);
+        taken.unproven.extend(s.unproven.runs(parts, true));
+        taken.take(entry, &mut s, parts);
+    }
+    if unverified == Unverified::Goes || !core.disk.holes() {
+        for piece in s.prefixes.pieces() {
+            if whole_only || entry.is_pinned() && !force || !taken.cut(entry, &mut s, piece, 0) {
+                let kept = s.prefixes.get(piece).map_or(0, |prefix| prefix.reach);
+                busy += prefixes::cost(&entry.layout, piece, kept);
+            }
+        }
     }
     let passed_to_kernel = s.passed_to_kernel;
-    let removal = mark(core, entry, s, out, runs, cost).map(|r| Removal { unproven, ..r });
-    match removal {
+    match mark(core, entry, s, taken) {
         Some(r) if passed_to_kernel && core.files.is_shared(entry) => {
-            busy += r.cost;
+            busy += r.taken.cost;
             restore(core, r);
             (None, busy)
         }
@@ -88,18 +143,41 @@ pub fn begin(
     }
 }
 
-/// Takes parts from readers that must go, in whatever use they are.
+/// Takes unverified bytes of a piece, all but the first `keep`, unless somebody writes them.
+pub fn begin_unverified(
+    core: &Core,
+    entry: &Arc<BlobEntry>,
+    piece: u32,
+    keep: u64,
+) -> Option<Removal> {
+    let (mut s, mut taken) = (entry.state(), Taken::default());
+    taken.cut(entry, &mut s, piece, keep).then(|| mark(core, entry, s, taken)).flatten()
+}
+
+/// Verified parts are to be written: unverified bytes in their place that nobody continues go.
+pub fn make_way(
+    core: &Arc<Core>,
+    entry: &Arc<BlobEntry>,
+    parts: PartRange,
+) -> Result<(), StoreError> {
+    let pieces = entry.state().prefixes.pieces_of(&entry.layout, parts);
+    let removals = pieces.into_iter().filter_map(|piece| begin_unverified(core, entry, piece, 0));
+    execute(core, removals.collect(), OnFailure::Restore).map(drop)
+}
+
+/// Takes parts from readers, and unverified bytes in them from their writers, that must go, in whatever
+/// use they are.
 fn begin_invalid(core: &Core, entry: &Arc<BlobEntry>, parts: &[PartRange]) -> Option<Removal> {
-    let mut s = entry.state();
-    let (mut runs, mut cost) = (Vec::new(), 0);
+    let (mut s, mut taken) = (entry.state(), Taken::default());
     for &range in parts {
-        let (gone, freed) = s.take(&entry.layout, range);
-        runs.extend(gone);
-        cost += freed;
+        taken.take(entry, &mut s, range);
+        for piece in s.prefixes.pieces_of(&entry.layout, range) {
+            // one that is being written this instant goes when its writer finds out
+            s.prefixes.revoke(piece, Believed::Nothing);
+            taken.cut(entry, &mut s, piece, 0);
+        }
     }
-    let mut segments: Vec<u32> = runs.iter().flat_map(|r| entry.segments_of(*r)).collect();
-    segments.dedup();
-    let removal = mark(core, entry, s, segments, runs, cost)?;
+    let removal = mark(core, entry, s, taken)?;
     // reads under way found the parts present: punch only when they have ended
     entry.wait_for_readers(&removal.segments);
     Some(removal)
@@ -110,24 +188,25 @@ fn mark(
     core: &Core,
     entry: &Arc<BlobEntry>,
     mut s: MutexGuard<'_, BlobState>,
-    segments: Vec<u32>,
-    runs: Vec<PartRange>,
-    cost: u64,
+    taken: Taken,
 ) -> Option<Removal> {
     let whole = s.row.is_some() && !s.removing && s.is_idle_and_empty();
-    if runs.is_empty() && !whole {
+    if taken.parts().next().is_none() && !whole {
         return None;
     }
     s.removing |= whole;
+    let segments = taken.segments(entry);
     s.begin_removal(&segments);
-    let punches = runs.iter().map(|r| accounting::punch_range(&entry.layout, *r, |n| s.keeps(n)));
+    let layout = &entry.layout;
+    let punches = taken.parts().map(|r| accounting::punch_range(layout, r, |n| s.keeps(layout, n)));
     let punches = punches.filter(|r| !r.is_empty()).collect();
+    let gone = |cut: &&CutPrefix| s.prefixes.get(cut.piece).is_none();
+    taken.cut.iter().filter(gone).for_each(|cut| core.idle_prefixes.remove(entry.id, cut.piece));
     let empty: Vec<u32> =
         segments.iter().copied().filter(|i| !s.present.any(entry.parts_of(*i))).collect();
     drop(s);
     core.recency.unlist(entry, empty);
-    let (entry, unproven) = (entry.clone(), Vec::new());
-    Some(Removal { entry, segments, runs, unproven, punches, cost, whole })
+    Some(Removal { entry: entry.clone(), segments, taken, punches, whole })
 }
 
 /// Makes removals durable and gives their space back: how much.
@@ -171,7 +250,9 @@ pub fn execute(
 
 /// Has the index claim the parts no more.
 fn unclaim(core: &Core, group: &[Removal]) -> Result<(), StoreError> {
+    let mut said = Vec::new();
     core.write_index(Durability::Full, |tx| {
+        said.clear();
         for r in group {
             let s = r.entry.state();
             let Some(row) = s.row else { continue };
@@ -186,9 +267,16 @@ fn unclaim(core: &Core, group: &[Removal]) -> Result<(), StoreError> {
                 let new = rows::SegmentRow { segment, parts, used };
                 rows::set_segment(tx, row, &r.entry.key(), &new)?;
             }
+            let claims = s.prefixes.claims(r.taken.cut.iter().map(|cut| cut.piece));
+            for (piece, len) in &claims {
+                rows::set_unverified(tx, row, *piece, *len)?;
+            }
+            said.push((&r.entry, claims));
         }
         Ok(())
-    })
+    })?;
+    said.iter().for_each(|(entry, claims)| entry.state().prefixes.recorded(claims));
+    Ok(())
 }
 
 /// On a disk so full that not even a removal can be recorded: the bytes go first, which makes room to
@@ -245,11 +333,11 @@ fn free_bytes(core: &Arc<Core>, removal: &Removal) -> io::Result<()> {
 fn account(core: &Arc<Core>, removal: Removal, done: io::Result<()>) -> u64 {
     let entry = &removal.entry;
     let mut s = entry.state();
-    let mut freed = removal.cost;
+    let mut freed = removal.taken.cost;
     if let Err(e) = &done {
         // it still takes its space: counted until the file goes or is seen to be smaller
         tracing::warn!(blob = %entry.key(), error = %e, "space was not given back");
-        s.excess += removal.cost;
+        s.excess += removal.taken.cost;
         freed = 0;
     }
     s.end_removal(&removal.segments);
@@ -261,6 +349,7 @@ fn account(core: &Arc<Core>, removal: Removal, done: io::Result<()>) -> u64 {
         s.name_unsynced = false;
         (s.examined, s.stamp, s.indexed_stamp) = (false, None, None);
         s.overclaimed = false;
+        s.prefixes.forget_rows();
         if done.is_ok() {
             let excess = std::mem::take(&mut s.excess);
             accounting.data -= excess;
@@ -282,18 +371,23 @@ fn account(core: &Arc<Core>, removal: Removal, done: io::Result<()>) -> u64 {
 fn restore(core: &Core, removal: Removal) {
     let entry = &removal.entry;
     let mut s = entry.state();
-    for run in &removal.runs {
+    for run in &removal.taken.runs {
         s.add(&entry.layout, *run);
     }
-    for run in &removal.unproven {
+    for run in &removal.taken.unproven {
         s.unproven.set(*run);
+    }
+    for cut in &removal.taken.cut {
+        s.restore_prefix(cut);
+        core.idle_prefixes.add(entry.id, cut.piece);
     }
     if removal.whole {
         s.removing = false;
     }
     s.end_removal(&removal.segments);
-    let used: Vec<_> =
-        removal.segments.iter().map(|i| (*i, s.segments[*i as usize].used)).collect();
+    // unverified bytes are on no list of segments
+    let listed = removal.taken.runs.iter().flat_map(|run| entry.segments_of(*run));
+    let used: Vec<_> = listed.map(|i| (i, s.segments[i as usize].used)).collect();
     drop(s);
     core.recency.list(entry, used);
 }
@@ -301,7 +395,7 @@ fn restore(core: &Core, removal: Removal) {
 /// Leaves the parts absent in memory, although the index still claims them: bytes and space stay.
 fn stay_absent(removal: Removal) {
     let mut s = removal.entry.state();
-    s.excess += removal.cost;
+    s.excess += removal.taken.cost;
     s.overclaimed = true;
     if removal.whole {
         s.removing = false;
@@ -316,7 +410,7 @@ pub fn invalidate(
     parts: &[PartRange],
 ) -> Result<u64, StoreError> {
     let Some(removal) = begin_invalid(core, entry, parts) else { return Ok(0) };
-    let bytes = removal.runs.iter().map(|r| entry.layout.file_range(*r).len()).sum();
+    let bytes = removal.taken.runs.iter().map(|r| entry.layout.file_range(*r).len()).sum();
     execute(core, vec![removal], OnFailure::StayAbsent)?;
     Ok(bytes)
 }
@@ -341,8 +435,8 @@ pub fn rollback(
 ) {
     let mut s = entry.state();
     s.end_write(writing);
-    let segments: Vec<u32> = entry.segments_of(writing).collect();
-    if let Some(removal) = mark(core, entry, s, segments, runs.to_vec(), cost) {
+    let taken = Taken { runs: runs.to_vec(), cost, ..Taken::default() };
+    if let Some(removal) = mark(core, entry, s, taken) {
         if removal.whole {
             let _ = execute(core, vec![removal], OnFailure::StayAbsent);
         } else {

@@ -12,7 +12,8 @@ use super::{checksums, removal, reserve, trust};
 use crate::model::{ContentKey, PartRange, hash};
 use crate::store::disk::Access;
 use crate::store::error::StoreError;
-use crate::store::state::entry::{BlobEntry, BlobState};
+use crate::store::state::blob_state::BlobState;
+use crate::store::state::entry::BlobEntry;
 use crate::store::types::{ReadState, Verified};
 
 /// Verifies these blobs; `progress` gets (bytes done, bytes in all) and says whether to go on.

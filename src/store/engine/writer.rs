@@ -67,13 +67,15 @@ pub fn write(
         let source = io::ErrorKind::InvalidInput.into();
         return Err(StoreError::Disk { path, action: "write what are not whole parts", source });
     };
+    removal::make_way(core, entry, parts)?;
     let runs = {
         let mut s = entry.state();
         if s.present.all(parts) {
             return Ok(Written::Present);
         }
         let removing = s.is_removing_of(entry.segments_of(entry.block_mates(parts)));
-        if core.is_closed() || removing || s.is_writing(parts) {
+        let taken = s.is_writing(parts) || s.prefixes.has(&entry.layout, parts);
+        if core.is_closed() || removing || taken {
             return Ok(Written::Skipped);
         }
         s.writing.push(parts);
@@ -138,6 +140,24 @@ fn store(
     reservation: &mut Reservation,
 ) -> Result<(), Failed> {
     set_up(core, entry, layout).map_err(Failed::Before)?;
+    let open = open(core, entry).map_err(Failed::Before)?;
+    reservation.need(cost).map_err(Failed::Before)?;
+    reservation.take_data(cost);
+    let put = || put(core, &open, entry, w, runs);
+    reserve::write_or_make_room(core, cost, put)
+        .map_err(|source| Failed::Writing(failed(core, entry, cost, source)))
+}
+
+/// Why a write failed that had promised to take so much.
+pub(super) fn failed(core: &Core, entry: &BlobEntry, cost: u64, source: io::Error) -> StoreError {
+    if reserve::is_full(&source) {
+        return core.disk_full(cost);
+    }
+    StoreError::Disk { path: core.full_path(&entry.path()), action: "write", source }
+}
+
+/// The file of a blob that has one, to be written.
+pub(super) fn open(core: &Arc<Core>, entry: &Arc<BlobEntry>) -> Result<OpenFile, StoreError> {
     let path = core.full_path(&entry.path());
     let open = match trust::changing(core, entry, || core.files.open(entry, true)) {
         Ok(open) => open,
@@ -145,25 +165,16 @@ fn store(
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) {
                 removal::invalidate_all(core, entry);
             }
-            return Err(Failed::Before(StoreError::Disk { path, action: "open", source }));
+            return Err(StoreError::Disk { path, action: "open", source });
         }
     };
     // a file that somebody cut must not grow again around what it lost
     if open.file.stat().is_ok_and(|s| s.len != entry.layout.len()) {
         removal::invalidate_all(core, entry);
         let source = io::ErrorKind::UnexpectedEof.into();
-        return Err(Failed::Before(StoreError::Disk { path, action: "write", source }));
+        return Err(StoreError::Disk { path, action: "write", source });
     }
-    reservation.need(cost).map_err(Failed::Before)?;
-    reservation.take_data(cost);
-    let put = || put(core, &open, entry, w, runs);
-    reserve::write_or_make_room(core, cost, put).map_err(|source| {
-        Failed::Writing(if reserve::is_full(&source) {
-            core.disk_full(cost)
-        } else {
-            StoreError::Disk { path, action: "write", source }
-        })
-    })
+    Ok(open)
 }
 
 /// Writes the runs.
@@ -201,7 +212,11 @@ fn is_aligned(layout: &BlobLayout, from: u64, to: FileRange) -> bool {
 }
 
 /// Makes the row and the file of a blob that has none.
-fn set_up(core: &Arc<Core>, entry: &Arc<BlobEntry>, layout: &BlobLayout) -> Result<(), StoreError> {
+pub(super) fn set_up(
+    core: &Arc<Core>,
+    entry: &Arc<BlobEntry>,
+    layout: &BlobLayout,
+) -> Result<(), StoreError> {
     if entry.state().row.is_some() {
         return Ok(());
     }

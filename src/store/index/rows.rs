@@ -76,14 +76,14 @@ pub fn add_objects(conn: &Connection, blob: i64, layout: &BlobLayout) -> rusqlit
 /// Says that nothing is present of a blob.
 pub fn forget_parts(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;
+    conn.prepare_cached("DELETE FROM unverified WHERE blob = ?1")?.execute([blob])?;
     set_stamp(conn, blob, None)
 }
 
 /// Removes a blob and all that is said of it.
 pub fn remove_blob(conn: &Connection, blob: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("DELETE FROM segments WHERE blob = ?1")?.execute([blob])?;
+    forget_parts(conn, blob)?;
     conn.prepare_cached("DELETE FROM objects WHERE blob = ?1")?.execute([blob])?;
-    set_stamp(conn, blob, None)?;
     conn.prepare_cached("DELETE FROM blobs WHERE id = ?1")?.execute([blob])?;
     Ok(())
 }
@@ -116,6 +116,19 @@ pub fn set_segment(
     conn.prepare_cached("INSERT OR REPLACE INTO segments VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![blob, row.segment, row.parts, seal, row.used])
         .map(drop)
+}
+
+/// Says how many bytes of a piece are there and not verified; none: the row goes.
+pub fn set_unverified(conn: &Connection, blob: i64, piece: u32, len: u64) -> rusqlite::Result<()> {
+    match len {
+        0 => conn
+            .prepare_cached("DELETE FROM unverified WHERE blob = ?1 AND piece = ?2")?
+            .execute(params![blob, piece]),
+        _ => conn
+            .prepare_cached("INSERT OR REPLACE INTO unverified VALUES (?1, ?2, ?3)")?
+            .execute(params![blob, piece, len as i64]),
+    }
+    .map(drop)
 }
 
 /// Records a last use.
@@ -183,6 +196,8 @@ pub struct BlobRow {
     pub layout: Arc<BlobLayout>,
     /// What is durably present of it.
     pub present: PartSet,
+    /// Its pieces that have unverified bytes from their start on, and how many.
+    pub unverified: Vec<(u32, u64)>,
     /// Its segments that have something present, with their last uses in seconds.
     pub used: Vec<(u32, u32)>,
     /// What its file looked like when all of that was known to be right.
@@ -202,6 +217,7 @@ pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
                 id: r.get(0)?,
                 layout: Arc::new(l),
                 present: PartSet::default(),
+                unverified: Vec::new(),
                 used: Vec::new(),
                 stamp: stamp_at(r, 3)?,
             }),
@@ -210,7 +226,31 @@ pub fn blobs(conn: &Connection) -> rusqlite::Result<Vec<BlobRow>> {
     })?;
     let mut blobs: Vec<BlobRow> = rows.collect::<rusqlite::Result<_>>()?;
     segments(conn, &mut blobs)?;
+    unverified(conn, &mut blobs)?;
     Ok(blobs)
+}
+
+/// Adds what is unverified to its blobs, which are in the order of their numbers. A row of no blob, of no
+/// piece that is verified as a whole, beyond it, or beside something that is present is damage.
+fn unverified(conn: &Connection, blobs: &mut [BlobRow]) -> rusqlite::Result<()> {
+    let mut select =
+        conn.prepare("SELECT blob, piece, len FROM unverified ORDER BY blob, piece")?;
+    let mut rows = select.query([])?;
+    while let Some(r) = rows.next()? {
+        let (id, at, len): (i64, u32, i64) = (r.get(0)?, r.get(1)?, r.get(2)?);
+        let found = blobs.binary_search_by_key(&id, |blob| blob.id).ok();
+        let blob = found.map(|found| &mut blobs[found]).filter(|blob| {
+            blob.layout.pieces().get(at as usize).is_some_and(|piece| {
+                let fits =
+                    u64::try_from(len).is_ok_and(|len| (1..=piece.file.len()).contains(&len));
+                let parts = blob.layout.parts_of_piece(at as usize);
+                fits && piece.is_whole_large() && !blob.present.any(parts)
+            })
+        });
+        let Some(blob) = blob else { return Err(rusqlite::Error::IntegralValueOutOfRange(2, len)) };
+        blob.unverified.push((at, len as u64));
+    }
+    Ok(())
 }
 
 /// Adds what segments say to their blobs, which are in the order of their numbers. A row of no blob,

@@ -56,6 +56,10 @@ pub const MIGRATIONS: &[&str] = &[
          name TEXT PRIMARY KEY, url TEXT NOT NULL, format TEXT NOT NULL, used INTEGER) WITHOUT ROWID;
      INSERT INTO sources SELECT source, source, 'xprim', NULL FROM
          (SELECT source FROM catalogs UNION SELECT source FROM pins UNION SELECT source FROM nodes);",
+    // 6. How many bytes from the start of a piece on are in a blob's file and synced, but not verified yet.
+    "CREATE TABLE unverified (
+         blob INTEGER NOT NULL, piece INTEGER NOT NULL, len INTEGER NOT NULL,
+         PRIMARY KEY (blob, piece)) WITHOUT ROWID;",
 ];
 
 /// The version of an open index.

@@ -53,8 +53,7 @@ fn unaligned_boundaries(layout: &BlobLayout, parts: PartRange) -> u64 {
         let end = piece.end.min(parts.end);
         // the boundary before this run of parts of one piece
         count += u64::from(at > parts.start && !first.file.start().is_multiple_of(BLOCK));
-        let leaf = first.leaf_range.len();
-        if leaf.is_multiple_of(BLOCK) {
+        if layout.pieces()[first.piece].part_size().is_multiple_of(BLOCK) {
             // all inner boundaries of a piece are alike
             count += u64::from(end - at - 1) * u64::from(!first.file.end().is_multiple_of(BLOCK));
         } else {

@@ -1,6 +1,8 @@
 //! What to evict: a value, made before anything is destroyed.
 //!
-//! Invariant: oldest first; nothing that is in use, pinned or not yet committed. Pure values.
+//! Invariant: unverified bytes that nobody writes first, from their end on, so that what is left of them can
+//! be gone on with; then the oldest segments; nothing that is in use, pinned or not yet committed. Pure
+//! values.
 
 use crate::store::state::lru::SegmentId;
 
@@ -17,7 +19,7 @@ pub enum Evictability {
     Held,
 }
 
-/// A segment that might be evicted.
+/// A segment that might be evicted, or the unverified bytes in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
     /// Which.
@@ -31,6 +33,8 @@ pub struct Candidate {
 /// What to evict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EvictionPlan {
+    /// The unverified bytes in these.
+    pub unverified: Vec<SegmentId>,
     /// These, oldest first.
     pub victims: Vec<SegmentId>,
     /// Bytes that this frees.
@@ -42,13 +46,20 @@ pub struct EvictionPlan {
 }
 
 impl EvictionPlan {
-    /// From candidates, oldest first, as many as free `goal` bytes.
-    pub fn choose(goal: u64, candidates: impl IntoIterator<Item = Candidate>) -> Self {
+    /// From unverified bytes, in the order in which they go, and segments, oldest first: as many as free
+    /// `goal` bytes.
+    pub fn choose(
+        goal: u64,
+        unverified: impl IntoIterator<Item = Candidate>,
+        segments: impl IntoIterator<Item = Candidate>,
+    ) -> Self {
         let mut plan = Self::default();
-        for c in candidates {
+        let unverified = unverified.into_iter().map(|c| (c, true));
+        for (c, is_unverified) in unverified.chain(segments.into_iter().map(|c| (c, false))) {
             match c.evictability {
                 Evictability::Evictable => {
-                    plan.victims.push(c.segment);
+                    let list = if is_unverified { &mut plan.unverified } else { &mut plan.victims };
+                    list.push(c.segment);
                     plan.frees += c.frees;
                     if plan.frees >= goal {
                         break;
@@ -83,11 +94,30 @@ mod tests {
             frees: 10,
             evictability,
         });
-        let plan = EvictionPlan::choose(15, list);
+        let plan = EvictionPlan::choose(15, [], list);
         assert_eq!(plan.victims.iter().map(|s| s.segment).collect::<Vec<_>>(), [2, 5]);
         assert_eq!((plan.frees, plan.uncommitted, plan.in_use), (20, true, true));
-        let plan = EvictionPlan::choose(10, list);
+        let plan = EvictionPlan::choose(10, [], list);
         assert_eq!((plan.victims.len(), plan.uncommitted), (1, false));
-        assert_eq!(EvictionPlan::choose(1000, list).frees, 30);
+        assert_eq!(EvictionPlan::choose(1000, [], list).frees, 30);
+    }
+
+    #[test]
+    fn unverified_bytes_go_before_anything_that_is_verified() {
+        let candidate = |segment, evictability| Candidate {
+            segment: SegmentId { blob: 1, segment },
+            frees: 10,
+            evictability,
+        };
+        let unverified = [9, 8].map(|n| candidate(n, Evictability::Evictable));
+        let held = [candidate(7, Evictability::Held)];
+        let old = [1, 2].map(|n| candidate(n, Evictability::Evictable));
+        let numbers = |ids: &[SegmentId]| ids.iter().map(|id| id.segment).collect::<Vec<_>>();
+        for (goal, first, then) in
+            [(5, vec![9], vec![]), (20, vec![9, 8], vec![]), (25, vec![9, 8], vec![1])]
+        {
+            let plan = EvictionPlan::choose(goal, held.into_iter().chain(unverified), old);
+            assert_eq!((numbers(&plan.unverified), numbers(&plan.victims)), (first, then));
+        }
     }
 }

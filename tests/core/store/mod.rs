@@ -13,6 +13,7 @@ mod sources;
 mod steps;
 mod tampered;
 mod trusted;
+mod unverified;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

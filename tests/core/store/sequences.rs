@@ -6,10 +6,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::crash::copy_index;
+use super::unverified::{append, large, read_back};
 use super::*;
-use modelfs::store::{MemoryDisk, Pin};
+use modelfs::store::{MemoryDisk, Pin, UnverifiedWriter};
 
-const FILES: u32 = 5;
+/// The last one is a large object.
+const FILES: u32 = 6;
+const LARGE: u32 = FILES - 1;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -21,6 +24,11 @@ enum Step {
     Reserve(u64),
     Commit,
     Verify,
+    /// Of the large object: begins, reads back what is there, and appends so many bytes.
+    Append(u64),
+    Accept,
+    Discard,
+    Leave,
     Reopen,
     Crash(u64),
 }
@@ -36,12 +44,19 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u64..6_000_000).prop_map(Step::Reserve),
         2 => Just(Step::Commit),
         1 => Just(Step::Verify),
+        4 => (1u64..1_500_000).prop_map(Step::Append),
+        2 => Just(Step::Accept),
+        1 => Just(Step::Discard),
+        1 => Just(Step::Leave),
         1 => Just(Step::Reopen),
         1 => any::<u64>().prop_map(Step::Crash),
     ]
 }
 
 fn file(n: u32) -> BlobLayout {
+    if n == LARGE {
+        return large(n, 2_500_001);
+    }
     pieces(n, 1_200_000 + u64::from(n) * 400_001, [65_536, 30_001, 100_000][n as usize % 3])
 }
 
@@ -66,7 +81,13 @@ fn run(steps: Vec<Step>) {
     let mut written: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); FILES as usize];
     // of pinned files: parts that were committed while pinned must stay
     let mut firm: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); FILES as usize];
+    let mut writer: Option<UnverifiedWriter> = None;
+    // the most that may be unverified of the large object
+    let mut appended = 0;
     for step in steps {
+        if matches!(step, Step::Reopen | Step::Crash(_)) {
+            writer = None;
+        }
         let s = store.as_ref().unwrap();
         let span = |f: u32, start: u32, n: u32| {
             let count = file(f).part_count();
@@ -78,8 +99,11 @@ fn run(steps: Vec<Step>) {
                 let blob = s.blob(file(f)).unwrap();
                 match put(s, &blob, f, p) {
                     Ok(_) => {
-                        assert!(check(&blob, f, p), "readable at once");
-                        written[f as usize].extend(p.start..p.end);
+                        let being_written = f == LARGE && writer.is_some();
+                        assert_ne!(check(&blob, f, p), being_written, "readable at once");
+                        if !being_written {
+                            written[f as usize].extend(p.start..p.end);
+                        }
                     }
                     Err(StoreError::NoSpace { .. }) => {}
                     Err(e) => panic!("{e}"),
@@ -95,6 +119,8 @@ fn run(steps: Vec<Step>) {
                 } else {
                     assert_eq!(s.presence(&file(f).key()).0, ByteSize(0));
                     firm[f as usize].clear();
+                    let stays = f != LARGE || writer.is_some();
+                    assert!(stays || s.usage().unverified == ByteSize(0), "{step:?}");
                 }
             }
             Step::Pin(f) => {
@@ -116,6 +142,45 @@ fn run(steps: Vec<Step>) {
             Step::Verify => {
                 assert_eq!(s.verify(&s.blobs(), &|_, _| true).unwrap().dropped, ByteSize(0));
             }
+            Step::Append(n) => {
+                if writer.is_none() {
+                    let blob = s.blob(file(LARGE)).unwrap();
+                    writer = match blob.begin_unverified(0) {
+                        Ok(writer) => writer,
+                        Err(StoreError::NoSpace { .. }) => None,
+                        Err(e) => panic!("{e}"),
+                    };
+                    let some = !blob.present(file(LARGE).all_parts()).is_empty();
+                    assert!(!some || writer.is_none(), "nothing of it is present");
+                    if let Some(writer) = &mut writer {
+                        assert!(writer.len() <= appended);
+                        read_back(writer, LARGE, &file(LARGE));
+                    }
+                }
+                if let Some(writer) = &mut writer {
+                    let end = writer.len() + n;
+                    append(writer, LARGE, &file(LARGE), end).unwrap();
+                    appended = writer.len();
+                }
+            }
+            Step::Accept => {
+                if let Some(writer) = writer.take() {
+                    let complete = writer.len() == writer.total();
+                    let all = file(LARGE).all_parts();
+                    assert_eq!(writer.accept().is_ok(), complete);
+                    if complete {
+                        written[LARGE as usize].extend(all.start..all.end);
+                        assert!(check(&s.blob(file(LARGE)).unwrap(), LARGE, all));
+                    }
+                }
+            }
+            Step::Discard => {
+                if let Some(writer) = writer.take() {
+                    writer.discard();
+                    assert_eq!(s.usage().unverified, ByteSize(0));
+                }
+            }
+            Step::Leave => writer = None,
             Step::Reopen => {
                 drop(store.take());
                 store = Some(open_on(&root(generation), limit, Arc::new(disk.clone())));
@@ -133,7 +198,11 @@ fn run(steps: Vec<Step>) {
         let used = s.usage();
         assert!(used.used <= limit, "{step:?}: {used:?}");
         assert!(disk.allocated() <= used.used.0, "{step:?}");
-        assert_eq!(used.reserved, ByteSize(0));
+        assert!(writer.is_some() || used.reserved == ByteSize(0), "{step:?}");
+        match &writer {
+            Some(writer) => assert_eq!(used.unverified.0, writer.len(), "{step:?}"),
+            None => assert!(used.unverified.0 <= appended, "{step:?}"),
+        }
         for f in 0..FILES {
             let blob = s.blob(file(f)).unwrap();
             let present: BTreeSet<u32> = blob
