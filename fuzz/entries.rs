@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::{ByteSize, parse_duration};
+use modelfs::config::{self, Config, Level};
 use modelfs::manager::Ref;
 use modelfs::model::hash::sha256;
 use modelfs::model::tensors::{self, Header};
@@ -27,7 +28,7 @@ use modelfs_mountd::control::routes::{self, Route, Visitor};
 pub type Entrance = fn(&[u8]);
 
 /// All of them, by the name of their target and corpus.
-pub const TARGETS: [(&str, Entrance); 11] = [
+pub const TARGETS: [(&str, Entrance); 12] = [
     ("catalog", catalog),
     ("manifest", manifest),
     ("leaf_list", leaf_list),
@@ -39,6 +40,7 @@ pub const TARGETS: [(&str, Entrance); 11] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("trace", trace),
+    ("config", config),
 ];
 
 /// The longest refusal that fits a log line, whatever was refused.
@@ -331,4 +333,20 @@ pub fn lock_file(data: &[u8]) {
     let Some(holder) = Holder::parse(data) else { return };
     let written = serde_json::to_vec(&holder).expect("what came as JSON can be JSON");
     assert_eq!(Holder::parse(&written), Some(holder));
+}
+
+/// A file of settings. A project's may be written by strangers.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for level in [Level::System, Level::Project] {
+        let layer = config::parse(text, std::path::Path::new("/work/modelfs.toml"), level);
+        match layer.and_then(|layer| Config::resolve([layer])) {
+            Ok(config) => {
+                let sent = serde_json::to_string(&config).expect("plain values");
+                let received: Config = serde_json::from_str(&sent).expect("it is what was sent");
+                assert_eq!(received, config);
+            }
+            Err(error) => one_short_line(&error),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Where a value came from. Plain values.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,15 @@ pub enum Origin {
         /// The flag with its dashes, or the argument's name in the help.
         name: String,
     },
+    /// A file.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+    },
     /// A place that only a newer program knows.
     #[serde(other)]
     Other,
@@ -32,6 +42,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Environment { variable } => f.write_str(variable),
             Self::Argument { name } => f.write_str(name),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Other => f.write_str("unknown"),
         }
     }

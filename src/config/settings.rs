@@ -1,7 +1,7 @@
-//! Every setting of the daemon, declared once, and the resolution of layers.
+//! Every setting of the daemon, declared once.
 //!
 //! Invariant: a setting `some_key` is the flag `--some-key`, the variable `MODELFS_SOME_KEY` and the key
-//! `some_key` of a file. A later layer wins. A configuration that another version of this program sent
+//! `some_key` of a file. A configuration that another version of this program sent
 //! is read as far as it is known: unknown fields are ignored, missing ones have their default. Plain
 //! values.
 
@@ -12,9 +12,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
+use super::entry::Entry;
 use super::error::ConfigError;
 use super::origin::{Origin, Setting};
-use super::value::{ConfigValue, positive_duration, threads};
+use super::policy::Policy;
+use super::source::{SourceConfig, SourceLayer};
+use super::value::{ConfigValue, Given, positive_duration, read, threads};
 use crate::base::units::ByteSize;
 
 /// The values that are built in.
@@ -52,21 +55,11 @@ impl Key {
         format!("MODELFS_{}", self.name.to_ascii_uppercase())
     }
 
-    /// The flag of the command line.
-    pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace('_', "-"))
+    /// The flag of `modelfs mount`, if there is one.
+    pub fn flag(&self) -> Option<String> {
+        let has = !matches!(self.name, "mountpoint" | "log");
+        has.then(|| format!("--{}", self.name.replace('_', "-")))
     }
-}
-
-/// A setting as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    /// Its name.
-    pub key: &'static str,
-    /// Its value, without secrets; none: not set.
-    pub value: Option<String>,
-    /// Where the value came from.
-    pub origin: Origin,
 }
 
 macro_rules! settings {
@@ -80,6 +73,12 @@ macro_rules! settings {
         pub struct Layer {
             $( #[doc = $about_o] pub $optional: Option<Setting<$of_o>>, )*
             $( #[doc = $about_d] pub $defaulted: Option<Setting<$of_d>>, )*
+            /// The sources.
+            pub sources: Vec<SourceLayer>,
+            /// Whether the sources of weaker layers are dropped.
+            pub clear_sources: bool,
+            /// The host policy.
+            pub policy: Policy,
         }
 
         /// Every setting, resolved.
@@ -88,6 +87,10 @@ macro_rules! settings {
         pub struct Config {
             $( #[doc = $about_o] pub $optional: Option<Setting<$of_o>>, )*
             $( #[doc = $about_d] pub $defaulted: Setting<$of_d>, )*
+            /// The sources, the one that is asked first at the front.
+            pub sources: Vec<SourceConfig>,
+            /// The host policy.
+            pub policy: Policy,
         }
 
         impl Default for Config {
@@ -95,6 +98,8 @@ macro_rules! settings {
                 Self {
                     $( $optional: None, )*
                     $( $defaulted: Setting::default($default), )*
+                    sources: Vec::new(),
+                    policy: Policy::default(),
                 }
             }
         }
@@ -106,33 +111,33 @@ macro_rules! settings {
         ];
 
         impl Layer {
-            /// Sets what `text` means; false: there is no such setting.
-            fn set_text(
+            /// Sets what was given; a key that is not in [`KEYS`] sets nothing.
+            pub(super) fn set(
                 &mut self,
                 key: &str,
-                text: &str,
+                given: Given<'_>,
                 origin: &Origin,
-            ) -> Result<bool, ConfigError> {
+            ) -> Result<(), ConfigError> {
                 let origin = || origin.clone();
                 let wrong = |why| ConfigError::Value { origin: origin(), key: key.to_owned(), why };
                 match key {
                     $( stringify!($optional) => {
-                        let value = <$of_o>::parse(text).map_err(wrong)?;
+                        let value: $of_o = read(given).map_err(wrong)?;
                         self.$optional = Some(Setting { value, origin: origin() });
                     } )*
                     $( stringify!($defaulted) => {
-                        let value = <$of_d>::parse(text).map_err(wrong)?;
+                        let value: $of_d = read(given).map_err(wrong)?;
                         $( let value = $check(value).map_err(wrong)?; )?
                         self.$defaulted = Some(Setting { value, origin: origin() });
                     } )*
-                    _ => return Ok(false),
+                    _ => {}
                 }
-                Ok(true)
+                Ok(())
             }
         }
 
         impl Config {
-            fn apply(&mut self, layer: Layer) {
+            pub(super) fn apply(&mut self, layer: Layer) {
                 $( if layer.$optional.is_some() { self.$optional = layer.$optional; } )*
                 $( if let Some(given) = layer.$defaulted { self.$defaulted = given; } )*
             }
@@ -212,106 +217,8 @@ impl Layer {
                 key: key.name.to_owned(),
                 why: "the value is not UTF-8".to_owned(),
             })?;
-            layer.set_text(key.name, &value, &origin)?;
+            layer.set(key.name, Given::Plain(&value), &origin)?;
         }
         Ok(layer)
-    }
-}
-
-impl Config {
-    /// The settings of these layers, the strongest last.
-    pub fn resolve(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
-        layers.into_iter().for_each(|layer| config.apply(layer));
-        match &config.worker_user {
-            Some(user) if config.keep_privileges.value => Err(ConfigError::Conflict {
-                first: "worker_user",
-                first_origin: user.origin.clone(),
-                second: "keep_privileges",
-                second_origin: config.keep_privileges.origin.clone(),
-            }),
-            _ => Ok(config),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(of: &[(&str, &str)]) -> Result<Layer, ConfigError> {
-        let find = |name: &str| of.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
-        Layer::from_environment(find)
-    }
-
-    #[test]
-    fn without_layers_everything_is_default() {
-        let config = Config::resolve([]).unwrap();
-        assert_eq!(config, Config::default());
-        assert_eq!(config.entries().len(), KEYS.len());
-        assert!(config.entries().iter().all(|e| e.origin == Origin::Default));
-    }
-
-    #[test]
-    fn a_later_layer_wins_and_every_value_knows_its_origin() {
-        let low = environment(&[("MODELFS_THREADS", "7"), ("MODELFS_CACHE_SIZE", "2GiB")]).unwrap();
-        let high = Layer { threads: Some(Setting::argument("--threads", 9)), ..Layer::default() };
-        let config = Config::resolve([low, high]).unwrap();
-        assert_eq!(config.threads, Setting::argument("--threads", 9));
-        let size = config.cache_size.unwrap();
-        assert_eq!(size.value, ByteSize::gib(2));
-        assert_eq!(size.origin.to_string(), "MODELFS_CACHE_SIZE");
-        assert_eq!(config.hang_timeout.origin, Origin::Default);
-    }
-
-    #[test]
-    fn an_empty_variable_counts_as_none_and_a_wrong_one_is_named() {
-        assert_eq!(environment(&[("MODELFS_REGISTRY", "")]), Ok(Layer::default()));
-        for (name, value) in [
-            ("MODELFS_READ_DEADLINE", "0s"),
-            ("MODELFS_THREADS", "0"),
-            ("MODELFS_ALLOW_OTHER", "perhaps"),
-            ("MODELFS_CACHE_SIZE", "much"),
-        ] {
-            let error = environment(&[(name, value)]).unwrap_err();
-            assert!(error.to_string().starts_with(&format!("{name}: ")), "{error}");
-            assert!(error.next_step().contains(name), "{error}");
-        }
-    }
-
-    #[test]
-    fn settings_of_two_layers_that_exclude_each_other_are_refused_with_both_places() {
-        let low = environment(&[("MODELFS_WORKER_USER", "ann")]).unwrap();
-        let high = Layer {
-            keep_privileges: Some(Setting::argument("--keep-privileges", true)),
-            ..Layer::default()
-        };
-        let text = Config::resolve([low, high]).unwrap_err().to_string();
-        assert!(
-            text.contains("MODELFS_WORKER_USER") && text.contains("--keep-privileges"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_configuration_of_another_version_is_read_as_far_as_it_is_known() {
-        let sent = Config {
-            registry: Some(Setting::argument("--registry", Address("https://u:p@h".into()))),
-            threads: Setting::argument("--threads", 2),
-            ..Config::default()
-        };
-        let mut text = serde_json::to_value(&sent).unwrap();
-        assert_eq!(serde_json::from_value::<Config>(text.clone()).unwrap(), sent);
-        text["of_a_newer_version"] = serde_json::json!({"value": [1]});
-        text.as_object_mut().unwrap().remove("hang_timeout");
-        assert_eq!(serde_json::from_value::<Config>(text).unwrap(), sent);
-    }
-
-    #[test]
-    fn no_secret_is_shown() {
-        let with = [("MODELFS_REGISTRY", "https://u:s3cret@h/x?s3cret")];
-        let config = Config::resolve([environment(&with).unwrap()]).unwrap();
-        let shown = format!("{config:?} {:?}", config.entries());
-        assert!(shown.contains("https://h/x") && !shown.contains("s3cret"), "{shown}");
     }
 }

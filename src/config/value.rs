@@ -12,8 +12,56 @@ use crate::base::units::{ByteSize, parse_duration};
 /// Characters of a wrong value that a message shows.
 const SHOWN: usize = 60;
 
+/// How a value may stand in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// As a text in quotes.
+    Text,
+    /// As a text in quotes or as a whole number.
+    TextOrNumber,
+    /// As a whole number.
+    Number,
+    /// As true or false.
+    Boolean,
+}
+
+/// What stands in a file or in a variable.
+#[derive(Debug, Clone, Copy)]
+pub enum Given<'a> {
+    /// A text of which the type is not known.
+    Plain(&'a str),
+    /// A text in quotes.
+    Quoted(&'a str),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Boolean(bool),
+}
+
+/// The value that was given, or why it is none.
+pub fn read<T: ConfigValue>(given: Given<'_>) -> Result<T, String> {
+    match (given, T::WRITTEN) {
+        (Given::Plain(text), _) | (Given::Quoted(text), Written::Text | Written::TextOrNumber) => {
+            T::parse(text)
+        }
+        (Given::Integer(number), Written::Number | Written::TextOrNumber) => {
+            T::parse(&number.to_string())
+        }
+        (Given::Boolean(value), Written::Boolean) => T::parse(&value.to_string()),
+        (_, Written::Text) => Err("a text in quotes is expected".to_owned()),
+        (_, Written::TextOrNumber) => {
+            Err("a text in quotes or a whole number is expected".to_owned())
+        }
+        (_, Written::Number) => Err("a whole number is expected".to_owned()),
+        (_, Written::Boolean) => Err("true or false is expected".to_owned()),
+    }
+}
+
 /// A type that a setting may have.
 pub trait ConfigValue: Sized {
+    /// Whether a file may have it as a text in quotes, as a whole number, as true or false.
+    const WRITTEN: Written;
+
     /// The value that a text means, or why it means none.
     fn parse(text: &str) -> Result<Self, String>;
 
@@ -22,6 +70,8 @@ pub trait ConfigValue: Sized {
 }
 
 impl ConfigValue for PathBuf {
+    const WRITTEN: Written = Written::Text;
+
     fn parse(text: &str) -> Result<Self, String> {
         Ok(Self::from(text))
     }
@@ -32,6 +82,8 @@ impl ConfigValue for PathBuf {
 }
 
 impl ConfigValue for String {
+    const WRITTEN: Written = Written::Text;
+
     fn parse(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
     }
@@ -42,6 +94,8 @@ impl ConfigValue for String {
 }
 
 impl ConfigValue for Address {
+    const WRITTEN: Written = Written::Text;
+
     fn parse(text: &str) -> Result<Self, String> {
         Ok(Self(text.to_owned()))
     }
@@ -52,6 +106,8 @@ impl ConfigValue for Address {
 }
 
 impl ConfigValue for ByteSize {
+    const WRITTEN: Written = Written::TextOrNumber;
+
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|e: crate::base::units::UnitError| e.to_string())
     }
@@ -65,6 +121,8 @@ impl ConfigValue for ByteSize {
 }
 
 impl ConfigValue for Duration {
+    const WRITTEN: Written = Written::TextOrNumber;
+
     fn parse(text: &str) -> Result<Self, String> {
         parse_duration(text).map_err(|e| e.to_string())
     }
@@ -75,6 +133,8 @@ impl ConfigValue for Duration {
 }
 
 impl ConfigValue for bool {
+    const WRITTEN: Written = Written::Boolean;
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "true" | "1" => Ok(true),
@@ -89,6 +149,8 @@ impl ConfigValue for bool {
 }
 
 impl ConfigValue for u16 {
+    const WRITTEN: Written = Written::Number;
+
     fn parse(text: &str) -> Result<Self, String> {
         number(text, Self::MAX.into())
     }
@@ -99,8 +161,22 @@ impl ConfigValue for u16 {
 }
 
 impl ConfigValue for u32 {
+    const WRITTEN: Written = Written::Number;
+
     fn parse(text: &str) -> Result<Self, String> {
         number(text, Self::MAX)
+    }
+
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ConfigValue for i32 {
+    const WRITTEN: Written = Written::Number;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("'{}' is not a whole number", brief(text, SHOWN)))
     }
 
     fn shown(&self) -> String {

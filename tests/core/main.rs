@@ -3,6 +3,7 @@
 // All of this is tests; helpers in them may unwrap, too.
 #![allow(clippy::unwrap_used)]
 
+mod configuration;
 mod corpus;
 mod docs;
 mod fetch;
