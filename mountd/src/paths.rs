@@ -37,6 +37,11 @@ pub fn cache_root(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The user's file of settings, if the user has a home folder.
+pub fn user_config() -> Option<PathBuf> {
+    base().ok().map(|base| base.config_dir().join(OURS).join(modelfs::config::FILE_NAME))
+}
+
 /// An absolute path with links resolved, so that one folder has one name, as in the kernel's mount
 /// table.
 pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {

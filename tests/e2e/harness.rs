@@ -117,6 +117,8 @@ impl Place {
             .env("HOME", self.dir.path())
             .env_remove("MODELFS_REGISTRY")
             .env_remove("MODELFS_LOG")
+            .env_remove("MODELFS_CONFIG")
+            .env_remove("XDG_CONFIG_HOME")
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         if self.user == User::Ordinary {

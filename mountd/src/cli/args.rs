@@ -1,14 +1,23 @@
 //! The options that several commands share, and the configuration that they are a layer of.
 //!
-//! Invariant: what parses here is well-formed. Plain values; the environment is read by [`resolve`] alone.
+//! Invariant: what parses here is well-formed. Plain values; environment and files are read by
+//! [`config_places`] and [`with_files`] alone.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use modelfs::config::{Address, Config, Layer, Setting};
+use modelfs::config::{self, Address, Config, Found, Layer, Setting};
 
 use crate::error::Failure;
 use crate::paths;
+
+/// Which file of settings.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFile {
+    /// File of settings to use instead of the user's and the project's [env: MODELFS_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
 
 /// Which cache.
 #[derive(Debug, Clone, Args)]
@@ -16,6 +25,8 @@ pub struct Cache {
     /// Cache folder [env: MODELFS_CACHE_DIR] [default: modelfs in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 /// Which cache and registry.
@@ -38,10 +49,37 @@ pub struct Version {
     pub places: Places,
 }
 
-/// The configuration of this process: the environment, and above it the flags.
-pub fn resolve(flags: Layer) -> Result<Config, Failure> {
+/// The files that are looked at, as the flags and the environment have it.
+pub fn config_places(file: &ConfigFile) -> config::Places {
+    let variable = std::env::var_os("MODELFS_CONFIG").filter(|name| !name.is_empty());
+    let named = file.config.clone().or(variable.map(PathBuf::from));
+    config::Places {
+        system: config::SYSTEM_FILE.into(),
+        user: paths::user_config(),
+        // Paths in it are relative to its folder, so that must be known. An empty name stays one.
+        named: named.map(|path| std::path::absolute(&path).unwrap_or(path)),
+        working_directory: std::env::current_dir().ok(),
+        // Looking into a mount would ask its daemon, and the registry.
+        avoid: modelfs_platform::mounts().into_iter().map(|mount| mount.path).collect(),
+        user_id: rustix::process::geteuid().as_raw(),
+    }
+}
+
+/// Reads the files of settings.
+pub fn files(file: &ConfigFile) -> Result<Vec<Found>, Failure> {
+    Ok(config::read_all(&config_places(file))?)
+}
+
+/// The configuration of this process: these files, above them the environment, above it the flags.
+pub fn with_files(files: Vec<Found>, flags: Layer) -> Result<Config, Failure> {
     let environment = Layer::from_environment(|name| std::env::var_os(name))?;
-    Ok(Config::resolve([environment, flags])?)
+    let files = files.into_iter().map(|found| found.layer);
+    Ok(Config::resolve(files.chain([environment, flags]))?)
+}
+
+/// As [`with_files`], with all files that there are.
+pub fn resolve(flags: Layer, file: &ConfigFile) -> Result<Config, Failure> {
+    with_files(files(file)?, flags)
 }
 
 /// The cache folder of a configuration, absolute.
@@ -49,9 +87,16 @@ pub fn cache_root(config: &Config) -> Result<PathBuf, Failure> {
     paths::cache_root(config.cache_dir.as_ref().map(|dir| dir.value.as_path()))
 }
 
-/// The registry of a configuration, a folder made absolute.
-pub fn registry(config: &Config) -> Result<Option<String>, Failure> {
-    config.registry.as_ref().map(|given| paths::registry(&given.value.0)).transpose()
+/// The registry of a configuration: the one that was given, else that of the only source; none if there are
+/// several. A folder is made absolute.
+pub fn registry(config: &Config) -> Result<Option<Setting<Address>>, Failure> {
+    let given = match (&config.registry, &config.sources[..]) {
+        (Some(given), _) => given,
+        (None, [only]) => &only.url,
+        (None, _) => return Ok(None),
+    };
+    let value = Address(paths::registry(&given.value.0)?);
+    Ok(Some(Setting { value, origin: given.origin.clone() }))
 }
 
 impl Cache {
@@ -63,7 +108,7 @@ impl Cache {
 
     /// The cache folder, absolute.
     pub fn root(&self) -> Result<PathBuf, Failure> {
-        cache_root(&resolve(self.layer())?)
+        cache_root(&resolve(self.layer(), &self.file)?)
     }
 }
 
@@ -77,6 +122,6 @@ impl Places {
 
     /// The configuration of a command.
     pub fn config(&self) -> Result<Config, Failure> {
-        resolve(self.layer())
+        resolve(self.layer(), &self.cache.file)
     }
 }

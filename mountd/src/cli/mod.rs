@@ -4,6 +4,7 @@
 //! of its own with its options, its help and its text; the other files are what commands share.
 
 mod args;
+mod config;
 mod daemons;
 mod doctor;
 mod evict;
@@ -20,6 +21,7 @@ mod publish;
 mod refresh;
 mod restart;
 mod session;
+mod source;
 mod status;
 mod table;
 mod trace;
@@ -69,7 +71,7 @@ A version (REF) is written GROUP/MODEL@VERSION, GROUP/MODEL/VERSION or GROUP/MOD
 path below the mount point.
 
 Environment: MODELFS_REGISTRY and MODELFS_CACHE_DIR stand for --registry and --cache-dir; MODELFS_LOG \
-sets what is logged (debug, modelfs=trace). Other users of the machine can read command lines: pass a \
+sets what is logged (debug, modelfs=trace). Settings can stand in modelfs.toml: see `modelfs config`. Other users of the machine can read command lines: pass a \
 registry URL that contains credentials in MODELFS_REGISTRY.
 
 Exit codes: 0 success, 1 general, 2 invalid arguments, 3 not found in the registry, 4 not mounted or \
@@ -94,6 +96,8 @@ pub enum Command {
     Verify(verify::Verify),
     Trace(trace::Trace),
     Publish(publish::Publish),
+    Source(source::Source),
+    Config(config::ConfigCommand),
 }
 
 /// Runs the command.
@@ -117,6 +121,8 @@ pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(out, args).await,
         Command::Trace(args) => trace::run(out, args).await,
         Command::Publish(args) => publish::run(out, args).await,
+        Command::Source(args) => source::run(out, args),
+        Command::Config(args) => config::run(out, args),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use modelfs::base::blocking::blocking;
 use modelfs::base::units::{ByteSize, parse_duration};
-use modelfs::config::{self, Address, Config, Layer, Setting};
+use modelfs::config::{self, Config, Layer, Setting, SourceKind, Verify};
 use modelfs_platform::Protected;
 
 use super::args::{self, Places};
@@ -21,6 +21,9 @@ use crate::logging::Verbosity;
 use crate::ready::Ready;
 use crate::{background, logging, paths, supervisor, wiring};
 
+/// Maximum size of the configuration for a worker: a message has 64 KiB, of which the rest is less than 16.
+const MAX_CONFIG: usize = 48 << 10;
+
 /// Mount a registry as a folder
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,7 +32,9 @@ Examples:
   modelfs mount ~/models --registry /srv/models --cache-size 200GiB
 
 Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a second signal closes \
-open files at once. Every flag but --background has a variable: MODELFS_CACHE_SIZE stands for --cache-size. \
+open files at once. Every flag but --background has a variable (MODELFS_CACHE_SIZE stands for --cache-size) \
+and a key in modelfs.toml (cache_size); `modelfs config show` lists them. Without --registry, the one \
+source that is configured there is mounted. \
 Other users of the machine can read command lines: pass a registry URL that contains credentials in \
 MODELFS_REGISTRY.")]
 pub struct Mount {
@@ -165,19 +170,61 @@ pub async fn run(
 /// The configuration of a mount: complete, and every path in it absolute. Relative paths are relative to
 /// this process's working directory.
 pub fn settle(args: &Mount, verbosity: Verbosity) -> Result<Config, Failure> {
-    let mut config = args::resolve(args.layer())?;
+    let mut config = args::resolve(args.layer(), &args.places.cache.file)?;
     config.log = Some(logging::filter(config.log.as_ref(), verbosity));
-    let registry = args::registry(&config)?.ok_or_else(|| Failure::no_registry("mount"))?;
-    let cache = args::cache_root(&config)?;
-    if let Some(given) = &mut config.registry {
-        given.value = Address(registry);
+    if config.registry.is_none() {
+        use_only_source(&mut config)?;
     }
+    config.registry = args::registry(&config)?;
+    if config.registry.is_none() {
+        return Err(Failure::no_registry("mount"));
+    }
+    let cache = args::cache_root(&config)?;
     if let Some(given) = &mut config.mountpoint {
         given.value = paths::absolute(&given.value)?;
     }
     let origin = config.cache_dir.map(|given| given.origin).unwrap_or_default();
     config.cache_dir = Some(Setting { value: cache, origin });
     Ok(config)
+}
+
+/// Takes the settings of the only source for those of the mount. Refuses what a mount cannot do yet.
+fn use_only_source(config: &mut Config) -> Result<(), Failure> {
+    let source = match &config.sources[..] {
+        [] => return Ok(()),
+        [only] => only,
+        several => {
+            let names: Vec<_> = several.iter().map(|s| s.name.value.as_str()).collect();
+            let text = format!(
+                "there are several sources, {}: a mount cannot have several yet",
+                names.join(", ")
+            );
+            return Err(Failure::usage(text).hint("say which: give its address with --registry"));
+        }
+    };
+    // A setting that did nothing would be worse than none: groups and secrets are promises.
+    let unused = |key: &str| match key {
+        "groups" | "username" | "token_file" | "token_command" | "token_variable" | "models" => {
+            true
+        }
+        "verify" => source.verify.as_ref().is_some_and(|v| v.value != Verify::Whole),
+        "plain_http" => source.plain_http.as_ref().is_some_and(|plain| plain.value),
+        _ => false,
+    };
+    if let Some(entry) = source.entries().iter().find(|entry| unused(entry.key)) {
+        let (name, key) = (&source.name.value, entry.key);
+        let text = format!("{}: a mount cannot have {key} of a source yet ({name})", entry.origin);
+        return Err(Failure::usage(text).hint("leave it out, or give an address with --registry"));
+    }
+    if !matches!(source.kind(), SourceKind::Http | SourceKind::Folder) {
+        let (origin, url) = (&source.url.origin, source.url.value.shown());
+        let text = format!("{origin}: a mount cannot have a registry of this kind yet: {url}");
+        return Err(Failure::usage(text).hint("write http://, https:// or a folder"));
+    }
+    if let Some(ttl) = &source.ttl {
+        config.catalog_ttl = ttl.clone();
+    }
+    Ok(())
 }
 
 /// What no mount may hide. A home folder may contain the mount point; the cache and the registry may not be
@@ -198,6 +245,17 @@ fn protected(cache: &Path, registry: Option<&Path>) -> Vec<Protected> {
 /// What the supervisor keeps up. The worker checks and reports the rest.
 fn plan(config: Config, in_background: bool) -> Result<supervisor::Plan, Failure> {
     let places = wiring::places(&config)?;
+    let message = serde_json::to_vec(&config).map_or(usize::MAX, |message| message.len());
+    if message > MAX_CONFIG {
+        let text = format!("the settings take {message} bytes, of which {MAX_CONFIG} are possible");
+        return Err(Failure::usage(text).hint("configure fewer sources, or fewer models of them"));
+    }
+    if !config.policy.is_empty() {
+        tracing::warn!(
+            "the policy is checked for the registry's address alone, not for redirects and not for \
+             what its name resolves to"
+        );
+    }
     wiring::check_registry(&places.registry)?;
     let registry_folder = wiring::registry_folder(&places.registry);
     let protected = protected(&places.cache, registry_folder.as_deref());
@@ -235,6 +293,22 @@ fn ready_text(ready: &Ready) -> String {
 mod tests {
     use super::*;
     use modelfs::manager::DaemonStatus;
+
+    #[test]
+    fn every_setting_has_its_flag() {
+        use clap::{Args, Command};
+        let command = Mount::augment_args(Command::new("mount"));
+        let long: Vec<_> = command.get_arguments().filter_map(|a| a.get_long()).collect();
+        let flags = config::KEYS.iter().filter_map(config::Key::flag);
+        for flag in flags {
+            assert!(long.contains(&flag.trim_start_matches('-')), "{flag}");
+        }
+        assert_eq!(
+            long.len(),
+            config::KEYS.len(),
+            "--background and --config, no mountpoint and log"
+        );
+    }
 
     #[test]
     fn the_ready_line_says_where_and_in_whose_log() {

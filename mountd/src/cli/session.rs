@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
+use modelfs::config::{Address, Origin, Setting};
 use modelfs::manager::{Lookup, MountedPath, ProgressSink, Ref, no_progress};
 use modelfs::model::VersionRef;
 
@@ -30,15 +31,18 @@ pub struct Session {
 }
 
 impl Places {
-    /// The registry, if one was given.
-    fn registry(&self) -> Result<Option<String>, Failure> {
-        args::registry(&self.config()?)
+    /// The registry that this command names, by flag or variable. A file says what to mount, not what the
+    /// daemon of this cache must serve.
+    fn asked_for(&self) -> Result<Option<String>, Failure> {
+        let given = args::registry(&self.config()?)?;
+        let now = |given: &Setting<Address>| !matches!(given.origin, Origin::File { .. });
+        Ok(given.filter(now).map(|given| given.value.0))
     }
 
     /// The name of that registry in answers, without credentials.
     pub fn registry_name(&self) -> Result<Option<String>, Failure> {
         let name = |given: String| Ok(modelfs::registry::open(&given)?.name().to_owned());
-        self.registry()?.map(name).transpose()
+        self.asked_for()?.map(name).transpose()
     }
 
     /// Opens the store for a command that keeps nothing new in it.
@@ -62,7 +66,8 @@ impl Places {
     ) -> Result<Session, Failure> {
         let config = self.config()?;
         let (root, registry) = (args::cache_root(&config)?, args::registry(&config)?);
-        let backend = Backend::open(&root, registry.as_deref(), lookup, if_absent).await?;
+        let registry = registry.as_ref().map(|given| given.value.0.as_str());
+        let backend = Backend::open(&root, registry, lookup, if_absent).await?;
         let mounted = match &backend {
             Backend::Local(_) => None,
             Backend::Daemon(_) => backend::holder(&root).await?.and_then(|h| h.mountpoint),
@@ -75,7 +80,7 @@ impl Places {
     }
 
     async fn check_registry(&self, session: Session) -> Result<Session, Failure> {
-        if let Some(registry) = self.registry()? {
+        if let Some(registry) = self.asked_for()? {
             session.backend.check_registry(&registry).await?;
         }
         Ok(session)
