@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::group_pattern::SourceIx;
 use super::name::Name;
 use super::reference::VersionRef;
 
@@ -77,6 +78,7 @@ impl VersionEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Model {
     name: Name,
+    source: SourceIx,
     versions: Vec<VersionEntry>,
 }
 
@@ -133,6 +135,13 @@ impl Catalog {
         let models = &self.group(group)?.models;
         let at = models.binary_search_by(|m| m.name.as_str().cmp(model)).ok()?;
         Some(&models[at].versions)
+    }
+
+    /// The source that provides a model, in a catalog merged of several; else the first.
+    pub fn source_of(&self, group: &str, model: &str) -> Option<SourceIx> {
+        let models = &self.group(group)?.models;
+        let at = models.binary_search_by(|m| m.name.as_str().cmp(model)).ok()?;
+        Some(models[at].source)
     }
 
     /// One version.
@@ -195,9 +204,14 @@ impl CatalogBuilder {
 
     /// Starts a model of the latest group. Without a group: ignored.
     pub fn model(&mut self, name: Name) {
+        self.model_of(name, SourceIx::default());
+    }
+
+    /// Starts a model of the latest group that this source provides. Without a group: ignored.
+    pub fn model_of(&mut self, name: Name, source: SourceIx) {
         self.end_model();
         if !self.out.groups.is_empty() {
-            self.models.push(Model { name, versions: Vec::new() });
+            self.models.push(Model { name, source, versions: Vec::new() });
         }
     }
 
@@ -225,6 +239,13 @@ impl CatalogBuilder {
     /// Records a name that is left out; `why` contains it and is one short line.
     pub fn left_out(&mut self, why: String) {
         self.out.left_out.add(why);
+    }
+
+    /// Records the names that another catalog left out.
+    pub fn all_left_out(&mut self, left_out: &LeftOut) {
+        let unnamed = left_out.count - left_out.first.len();
+        left_out.first.iter().cloned().for_each(|why| self.left_out(why));
+        self.out.left_out.count += unnamed;
     }
 
     /// The sorted catalog, or the first name that occurs twice in its list.

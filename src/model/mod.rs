@@ -5,6 +5,7 @@
 
 mod catalog;
 mod digest;
+mod group_pattern;
 pub mod hash;
 mod layout;
 mod leaves;
@@ -18,6 +19,7 @@ pub mod trace;
 
 pub use catalog::{Catalog, CatalogBuilder, LeftOut, Revision, VersionEntry, VersionTarget};
 pub use digest::{ContentKey, Digest, DigestError, GitId, GitIdError, VersionId};
+pub use group_pattern::{GroupClaims, GroupPattern, GroupPatternError, SourceIx};
 pub use hash::HashAlgorithm;
 pub use layout::{BlobLayout, LayoutError, Part, PartIx, PartRange, Piece, SegmentIx};
 pub use leaves::Leaves;
