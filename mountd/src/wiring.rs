@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use modelfs::base::units::ByteSize;
 use modelfs::config::Config;
-use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchOptions, Fetcher, Source, Sources};
 use modelfs::model::{Digest, SourceName, VersionId};
 use modelfs::registry::{Registry, RegistryError};
 use modelfs::store::{Store, StoreError, StoreOptions};
@@ -108,7 +108,9 @@ pub fn registry_folder(name: &str) -> Option<PathBuf> {
 /// certificates.
 pub fn check_registry(name: &str) -> Result<(), Failure> {
     let scheme = name.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    if modelfs::registry::is_url(name) && !matches!(&*scheme, "http" | "https" | "file") {
+    if modelfs::registry::is_url(name)
+        && !matches!(&*scheme, "http" | "https" | "file" | "hf" | "oci")
+    {
         modelfs::registry::open(name)?;
     }
     Ok(())
@@ -123,7 +125,8 @@ pub fn fetcher(
     let name = SourceName::of_address(registry.name());
     store.uses(&name, registry.name(), FORMAT)?;
     let source = Source::new(name, Some(registry), store.clone(), options);
-    Ok(Fetcher::new(Arc::new(source), store.clone(), options.clone()))
+    let sources = Arc::new(Sources::one(Arc::new(source)));
+    Ok(Fetcher::new(sources, store.clone(), options.clone()))
 }
 
 /// Makes sure that there is a catalog: the registry's, else the one last seen. Retries bridge an outage for

@@ -173,8 +173,8 @@ async fn prepare(
         true => Vfs::resume(fetcher.clone(), how).await,
         false => {
             tokio::select! {
-                first = wiring::first_catalog(&*registry, fetcher.source()) => first?,
-                never = report_waiting(fetcher.source()) => match never {},
+                first = wiring::first_catalog(&*registry, fetcher.sources().first()) => first?,
+                never = report_waiting(fetcher.sources().first()) => match never {},
             }
             Vfs::new(fetcher.clone(), how).await
         }
@@ -222,8 +222,8 @@ async fn live(
         |what: &str, e: std::io::Error| Failure::new(Kind::General, format!("{what}: {e}"));
     let ready = Ready {
         daemon: status.clone(),
-        registry: fetcher.source().name().to_string(),
-        trouble: fetcher.source().trouble(),
+        registry: fetcher.sources().first().name().to_string(),
+        trouble: fetcher.sources().trouble(),
     };
     let daemon =
         Arc::new(Control { status, supervisor: supervisor.clone(), restarts: Mutex::default() });

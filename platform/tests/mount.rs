@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchOptions, Fetcher, Source, Sources};
 use modelfs::model::{Digest, HashAlgorithm, SourceName, VersionRef};
 use modelfs::registry::{Cut, Memory};
 use modelfs::store::{Store, StoreOptions};
@@ -91,7 +91,7 @@ impl Bench {
                 store.clone(),
                 &options,
             );
-            let fetcher = Fetcher::new(Arc::new(source), store, options);
+            let fetcher = Fetcher::new(Arc::new(Sources::one(Arc::new(source))), store, options);
             let vfs = Vfs::new(Arc::clone(&fetcher), VfsOptions { passthrough: false }).await;
             (vfs.unwrap(), fetcher)
         });

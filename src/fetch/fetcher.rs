@@ -14,6 +14,7 @@ use super::prefetch::{
     Ahead, FileReadahead, ModelLoads, OnReadahead, PrefetchProgress, Readahead, VersionPrefetch,
 };
 use super::source::Source;
+use super::sources::Sources;
 use super::transfer::Transfers;
 use crate::base::buffers::Buffers;
 use crate::model::{FileIx, Manifest};
@@ -21,8 +22,8 @@ use crate::store::Store;
 
 /// Fetches the bytes of files, of any number of sources. Shared.
 pub struct Fetcher {
-    /// For the layers above, which know one source so far; nothing here uses it.
-    source: Arc<Source>,
+    /// For the layers above; nothing here uses them.
+    sources: Arc<Sources>,
     store: Store,
     transfers: Arc<Transfers>,
     ahead: Ahead,
@@ -42,18 +43,18 @@ pub enum Readers {
 
 impl Fetcher {
     /// A fetcher into this store. Must be called within a multi-threaded tokio runtime.
-    pub fn new(source: Arc<Source>, store: Store, options: FetchOptions) -> Arc<Self> {
+    pub fn new(sources: Arc<Sources>, store: Store, options: FetchOptions) -> Arc<Self> {
         let buffers = Buffers::default();
         let transfers = Transfers::new(store.clone(), buffers.clone(), &options);
         let ahead = Ahead::new(Arc::clone(&transfers));
         let loads = ModelLoads::new(store.clone(), ahead.clone());
         let deadline = options.read_deadline;
-        Arc::new(Self { source, store, transfers, ahead, loads, buffers, deadline })
+        Arc::new(Self { sources, store, transfers, ahead, loads, buffers, deadline })
     }
 
-    /// The source of catalogs and manifests.
-    pub fn source(&self) -> &Arc<Source> {
-        &self.source
+    /// The sources of catalogs and manifests.
+    pub fn sources(&self) -> &Arc<Sources> {
+        &self.sources
     }
 
     /// The store of cached bytes.

@@ -20,6 +20,7 @@ mod plan;
 mod prefetch;
 mod schedule;
 mod source;
+mod sources;
 mod transfer;
 
 pub use cached_file::CachedFile;
@@ -28,4 +29,5 @@ pub use fetcher::{Fetcher, Readers};
 pub use file_reader::FileReader;
 pub use options::{FetchOptions, InFlight, Traffic};
 pub use prefetch::{AccessPattern, OnReadahead, PrefetchProgress, Readahead};
-pub use source::{CatalogChange, Source};
+pub use source::{CatalogChange, Knowledge, LookUps, Source, VersionKnowledge};
+pub use sources::{Provider, SourceAndGroups, Sources};

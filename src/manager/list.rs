@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ManagerError;
 use super::listed::{ListedVersion, Owners};
-use super::lookup::{self, FoundVersion, Lookup, ResolvedVersion, all_resolved, offered};
+use super::lookup::{self, FoundVersion, ResolvedVersion, all_resolved, offered};
 use super::manager::{Command, Manager};
 use super::progress::ProgressSink;
 use crate::base::blocking::blocking;
+use crate::model::{VersionEntry, VersionRef};
 
 /// Asks for versions.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -53,17 +54,21 @@ async fn local(manager: Manager) -> Result<List, ManagerError> {
 }
 
 async fn remote(manager: Manager) -> Result<List, ManagerError> {
-    let source = lookup::configured(&manager, "`list --remote`")?;
-    lookup::ask_again(&manager, &source, source.patience()).await;
-    let catalog = lookup::catalog(&source, Lookup::Online).await?;
-    let trouble = source.trouble();
+    let sources = lookup::configured(&manager, "`list --remote`")?;
+    for source in sources.listing(None) {
+        lookup::ask_again(&manager, source, source.patience()).await;
+    }
+    let catalog = sources.catalog().await?;
+    let trouble = sources.trouble();
     let versions = blocking(move || {
         let store = manager.store();
         let owners = Owners::of(store)?;
-        let listed = |(version, entry): (_, &crate::model::VersionEntry)| {
+        let listed = |(version, entry): (VersionRef, &VersionEntry)| {
             // What no manifest is known of yet has nothing that a list shows.
             let Some(hash) = entry.hash() else { return Ok(None) };
-            let (source, entry) = (source.clone(), entry.clone());
+            let (group, model) = (version.model.group.as_str(), version.model.model.as_str());
+            let source = sources.get(catalog.source_of(group, model).unwrap_or_default()).clone();
+            let entry = entry.clone();
             let found = FoundVersion { source, version, hash, entry: Some(entry) };
             Ok(Some(match found.source.manifest_now(&found.hash)? {
                 Some(manifest) => {

@@ -5,13 +5,13 @@
 //! is never guessed. No state of its own: functions over a shared [`Manager`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::{ErrorKind, ManagerError};
 use super::manager::Manager;
 use super::suggest;
 use crate::base::blocking::blocking;
-use crate::fetch::Source;
+use crate::fetch::{Knowledge, Source, Sources};
 use crate::model::{
     Catalog, ContentKey, Digest, FileIx, LeftOut, Manifest, ModelRef, VersionEntry, VersionRef,
 };
@@ -67,25 +67,18 @@ impl ResolvedVersion {
     }
 }
 
-/// The configured registry, or an error that says that `action` needs one.
-pub fn configured(manager: &Manager, action: &str) -> Result<Arc<Source>, ManagerError> {
+/// The configured registries, or an error that says that `action` needs one.
+pub fn configured(manager: &Manager, action: &str) -> Result<Arc<Sources>, ManagerError> {
     let none = || ManagerError::NoRegistry { action: action.to_owned() };
-    manager.source().cloned().ok_or_else(none)
+    manager.sources().cloned().ok_or_else(none)
 }
 
-/// The registries to look in: the configured one, else all that the index remembers.
-fn sources(manager: &Manager) -> Result<Vec<Arc<Source>>, ManagerError> {
-    match manager.source() {
-        Some(source) => Ok(vec![source.clone()]),
-        None => all_sources(manager),
-    }
-}
-
-/// The configured registry first, then all others that the index remembers.
+/// The configured registries first, then all others that the index remembers.
 fn all_sources(manager: &Manager) -> Result<Vec<Arc<Source>>, ManagerError> {
-    let mut sources: Vec<_> = manager.source().into_iter().cloned().collect();
+    let configured = manager.sources().into_iter().flat_map(|sources| sources.iter());
+    let mut sources: Vec<_> = configured.map(|(_, source)| source.clone()).collect();
     for name in manager.store().sources()? {
-        if sources.first().is_none_or(|s| *s.name() != name) {
+        if sources.iter().all(|s| *s.name() != name) {
             let (store, options) = (manager.store().clone(), manager.fetch_options());
             sources.push(Arc::new(Source::new(name, None, store, options)));
         }
@@ -119,6 +112,12 @@ async fn entry(
     let entry = |catalog: &Result<Arc<Catalog>, ManagerError>| {
         catalog.as_ref().ok().and_then(|c| c.find(version).cloned())
     };
+    if !source.is_listable()
+        && lookup == Lookup::Online
+        && let Err(error) = look_up(source, version).await
+    {
+        return (Err(error), None);
+    }
     let first = catalog(source, lookup).await;
     match entry(&first) {
         None if lookup == Lookup::Online && first.is_ok() => {
@@ -131,7 +130,33 @@ async fn entry(
     }
 }
 
-/// Finds a version: in the catalog, else among what the index remembers.
+/// Asks a registry that does not list about a model, and about a version of it.
+async fn look_up(source: &Arc<Source>, version: &VersionRef) -> Result<(), ManagerError> {
+    // What an earlier run knew counts until there is a newer answer.
+    source.catalog().await?;
+    source.look_up(&version.model, source.patience()).await;
+    let known = source.look_ups().map(|known| known.knowledge(&version.model, Instant::now()));
+    match known {
+        Some(Knowledge::Failed { had: false, why }) => {
+            Err(ManagerError::CatalogUnavailable { reason: format!("{}: {why}", source.name()) })
+        }
+        Some(Knowledge::Answered { has: false }) | None => Ok(()),
+        Some(_) => Ok(source.resolve(version, source.patience()).await.map(drop)?),
+    }
+}
+
+/// The registries to look for a version in: of the configured ones those that may have its group, else all
+/// that the index remembers.
+fn candidates(manager: &Manager, version: &VersionRef) -> Result<Vec<Arc<Source>>, ManagerError> {
+    let group = version.model.group.as_str();
+    match manager.sources() {
+        Some(sources) => Ok(sources.allowed(group).map(|(_, source)| source.clone()).collect()),
+        None => all_sources(manager),
+    }
+}
+
+/// Finds a version: in the catalog, else among what the index remembers. Of the configured registries the
+/// first that has the model provides it.
 pub async fn find(
     manager: &Manager,
     version: &VersionRef,
@@ -139,7 +164,7 @@ pub async fn find(
 ) -> Result<FoundVersion, ManagerError> {
     let mut found = Vec::new();
     let mut seen: Option<(Arc<Source>, Arc<Catalog>)> = None;
-    for source in sources(manager)? {
+    for source in candidates(manager, version)? {
         let (catalog, entry) = entry(manager, &source, version, lookup).await;
         let hash = match entry.as_ref().and_then(VersionEntry::hash) {
             Some(hash) => Some(hash),
@@ -147,10 +172,19 @@ pub async fn find(
         };
         if let Some(hash) = hash {
             found.push(FoundVersion { source, version: version.clone(), hash, entry });
-            continue;
+            match manager.sources() {
+                Some(_) => break,
+                None => continue,
+            }
         }
-        match (catalog, manager.source()) {
-            (Ok(catalog), _) => seen = Some((source, catalog)),
+        match (catalog, manager.sources()) {
+            (Ok(catalog), configured) => {
+                let has_model = source.lists(&version.model);
+                seen = Some((source, catalog));
+                if has_model && configured.is_some() {
+                    break;
+                }
+            }
             // Not even a catalog is remembered: that it is not cached is all there is to say.
             (Err(error), _)
                 if lookup == Lookup::Offline && error.kind() == ErrorKind::NotCached => {}
@@ -178,7 +212,7 @@ fn not_found(
     let version = version.clone();
     let suggestions = seen.as_ref().map(|(_, c)| suggest::nearest(c, &version));
     let suggestions = suggestions.unwrap_or_default();
-    match (manager.source(), seen) {
+    match (manager.sources(), seen) {
         (Some(_), Some((source, _))) => {
             let registry = source.name().to_string();
             match source.trouble() {

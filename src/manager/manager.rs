@@ -16,7 +16,7 @@ use super::progress::ProgressSink;
 use super::waiting::Waiting;
 use crate::base::blocking::blocking;
 use crate::base::units::ByteSize;
-use crate::fetch::{FetchOptions, Fetcher, Source};
+use crate::fetch::{FetchOptions, Fetcher, Sources};
 use crate::store::Store;
 
 /// A request that a manager can carry out.
@@ -47,7 +47,7 @@ pub struct AbsentCache {
 #[derive(Clone)]
 pub struct Manager {
     store: Store,
-    source: Option<Arc<Source>>,
+    sources: Option<Arc<Sources>>,
     fetcher: Option<Arc<Fetcher>>,
     daemon: Option<Arc<dyn DaemonControl>>,
     fetch_options: FetchOptions,
@@ -59,17 +59,17 @@ impl Manager {
     /// A manager of this store that knows no registry but those that the store's index remembers.
     /// `fetch_options` apply to these.
     pub fn new(store: Store, fetch_options: FetchOptions) -> Self {
-        Self { store, source: None, fetcher: None, daemon: None, fetch_options, absent: None }
+        Self { store, sources: None, fetcher: None, daemon: None, fetch_options, absent: None }
     }
 
-    /// With a configured registry that is looked up in memory and index only.
-    pub fn with_source(self, source: Arc<Source>) -> Self {
-        Self { source: Some(source), ..self }
+    /// With configured registries that are looked up in memory and index only.
+    pub fn with_sources(self, sources: Arc<Sources>) -> Self {
+        Self { sources: Some(sources), ..self }
     }
 
-    /// With a configured registry to fetch from.
+    /// With configured registries to fetch from.
     pub fn with_fetcher(self, fetcher: Arc<Fetcher>) -> Self {
-        Self { source: Some(fetcher.source().clone()), fetcher: Some(fetcher), ..self }
+        Self { sources: Some(fetcher.sources().clone()), fetcher: Some(fetcher), ..self }
     }
 
     /// With the daemon that this process is.
@@ -87,12 +87,12 @@ impl Manager {
         &self.store
     }
 
-    /// The configured registry.
-    pub fn source(&self) -> Option<&Arc<Source>> {
-        self.source.as_ref()
+    /// The configured registries.
+    pub fn sources(&self) -> Option<&Arc<Sources>> {
+        self.sources.as_ref()
     }
 
-    /// What fetches from the configured registry.
+    /// What fetches from the configured registries.
     pub fn fetcher(&self) -> Option<&Arc<Fetcher>> {
         self.fetcher.as_ref()
     }
@@ -114,8 +114,11 @@ impl Manager {
 
     /// The request that is being waited for at this moment, and the registry that it went to.
     pub fn waiting(&self) -> Option<(String, Waiting)> {
-        let source = self.source.as_ref()?;
-        Some((source.name().to_string(), source.waiting()?.into()))
+        let sources = self.sources.as_ref()?;
+        let mut waiting = sources.iter().filter_map(|(_, source)| {
+            Some((source.name().to_string(), Waiting::from(source.waiting()?)))
+        });
+        waiting.next()
     }
 
     /// Makes everything durable that was done so far.

@@ -117,9 +117,10 @@ impl Command for Unpin {
         blocking(move || {
             let store = manager.store();
             // A pin remembers its registry, so none has to be asked.
-            let configured = manager.source().map(|s| s.name());
+            let configured = manager.sources();
             let ours = |p: &store::Pin| {
-                p.version == version && configured.is_none_or(|name| p.source == *name)
+                let known = configured.is_none_or(|sources| sources.named(&p.source).is_some());
+                p.version == version && known
             };
             let (mine, others): (Vec<_>, Vec<_>) =
                 store.pins()?.into_iter().filter(ours).partition(|p| p.owner == self.owner);

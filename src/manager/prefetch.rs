@@ -56,7 +56,7 @@ impl Command for Prefetch {
         let report = |p: PrefetchProgress| {
             progress(Progress { total: p.total, done: p.present, at_start: p.at_start });
         };
-        let end = fetcher.prefetch(fetcher.source(), &version.manifest, &report).await?;
+        let end = fetcher.prefetch(&version.found.source, &version.manifest, &report).await?;
         manager.commit().await?;
         Ok(Prefetched {
             reference: self.reference,

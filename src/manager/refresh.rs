@@ -14,10 +14,10 @@ use crate::model::{Catalog, LeftOut, VersionRef};
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Refresh {}
 
-/// What the registry offers, and what has changed.
+/// What the registries offer, and what has changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Refreshed {
-    /// Its name, without credentials.
+    /// Their names, without credentials.
     pub registry: String,
     /// Versions that it offers.
     pub versions: usize,
@@ -34,20 +34,23 @@ impl Command for Refresh {
     type Answer = Refreshed;
 
     async fn run(self, manager: Manager, _: ProgressSink) -> Result<Refreshed, ManagerError> {
-        let source = lookup::configured(&manager, "`refresh`")?;
+        let sources = lookup::configured(&manager, "`refresh`")?;
         let before = match manager.daemon() {
             Some(_) => {
-                let before = source.catalog_now();
-                source.refresh().await?;
+                let before = sources.catalog_now();
+                for (_, source) in sources.iter() {
+                    source.refresh().await?;
+                }
                 before
             }
-            // The registry was asked when the command began.
-            None => source.take_catalog_at_start(),
+            // The registries were asked when the command began.
+            None => sources.take_catalog_at_start(),
         };
-        let catalog = source.catalog().await?;
-        match source.trouble() {
+        let catalog = sources.catalog().await?;
+        let names: Vec<&str> = sources.iter().map(|(_, source)| source.name().as_str()).collect();
+        match sources.trouble() {
             Some(reason) => Err(ManagerError::CatalogUnavailable { reason }),
-            None => Ok(difference(source.name().as_str(), &before.unwrap_or_default(), &catalog)),
+            None => Ok(difference(&names.join(", "), &before.unwrap_or_default(), &catalog)),
         }
     }
 }

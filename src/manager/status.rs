@@ -14,7 +14,7 @@ use super::manager::{Command, Manager};
 use super::progress::ProgressSink;
 use super::waiting::Waiting;
 use crate::base::blocking::blocking;
-use crate::fetch::Traffic;
+use crate::fetch::{Source, Traffic};
 use crate::model::LeftOut;
 use crate::store::Usage;
 
@@ -27,8 +27,11 @@ pub struct GetStatus {}
 pub struct Status {
     /// The daemon; none: not mounted.
     pub daemon: Option<DaemonStatus>,
-    /// The registry, if one is configured.
+    /// The first registry, if one is configured.
     pub registry: Option<RegistryStatus>,
+    /// All configured registries, in order of priority.
+    #[serde(default)]
+    pub sources: Vec<RegistryStatus>,
     /// The cache.
     pub cache: CacheStatus,
     /// What came over the network since the daemon's start.
@@ -71,16 +74,21 @@ impl Command for GetStatus {
     type Answer = Status;
 
     async fn run(self, manager: Manager, _: ProgressSink) -> Result<Status, ManagerError> {
-        if let (Some(source), None) = (manager.source(), manager.daemon()) {
-            // Loads the remembered catalog; whether there is one is seen below. A daemon has it, or waits
-            // for it, which this answer must not.
-            let _ = lookup::catalog(source, Lookup::Offline).await;
+        if let (Some(sources), None) = (manager.sources(), manager.daemon()) {
+            // Loads the remembered catalogs; whether there is one is seen below. A daemon has them, or waits
+            // for them, which this answer must not.
+            for (_, source) in sources.iter() {
+                let _ = lookup::catalog(source, Lookup::Offline).await;
+            }
         }
         blocking(move || {
             let daemon = manager.daemon().map(|daemon| daemon.status());
             let traffic = manager.fetcher().filter(|_| daemon.is_some()).map(|f| f.traffic());
-            let (registry, cache) = (registry_status(&manager)?, cache_status(&manager));
-            Ok(Status { daemon, registry, cache, traffic })
+            let sources = manager.sources().into_iter().flat_map(|sources| sources.iter());
+            let sources = sources.map(|(_, source)| registry_status(&manager, source));
+            let sources = sources.collect::<Result<Vec<_>, _>>()?;
+            let (registry, cache) = (sources.first().cloned(), cache_status(&manager));
+            Ok(Status { daemon, registry, sources, cache, traffic })
         })
         .await?
     }
@@ -98,17 +106,16 @@ fn cache_status(manager: &Manager) -> CacheStatus {
     }
 }
 
-fn registry_status(manager: &Manager) -> Result<Option<RegistryStatus>, ManagerError> {
-    let Some(source) = manager.source() else { return Ok(None) };
+fn registry_status(manager: &Manager, source: &Source) -> Result<RegistryStatus, ManagerError> {
     let checked = manager.store().catalog_last_checked(source.name())?;
     let age = checked.and_then(|at| SystemTime::now().duration_since(at).ok());
     let catalog = source.catalog_now();
-    Ok(Some(RegistryStatus {
+    Ok(RegistryStatus {
         name: source.name().to_string(),
         versions: catalog.as_ref().map(|c| c.len()),
         left_out: catalog.and_then(|c| left_out(&c)),
         catalog_age_seconds: age.map(|a| a.as_secs()),
         trouble: source.trouble().filter(|_| manager.fetcher().is_some()),
         waiting: source.waiting().map(Waiting::from),
-    }))
+    })
 }

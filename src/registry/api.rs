@@ -31,6 +31,9 @@ pub struct Validator {
 pub struct Capabilities {
     /// Whether it lists everything that it offers. If not, models are looked up one by one.
     pub listable: bool,
+    /// Whether its lists say which manifest a version is. If not, names lead to revisions, and each is
+    /// resolved when it is used.
+    pub names_manifests: bool,
     /// Whether a range of an object can be read without the rest.
     pub ranged_reads: bool,
     /// Whether the digests of an object's leaves are available without its bytes.

@@ -137,11 +137,10 @@ impl Files {
     }
 
     fn file(&self, content: &Content, readers: Readers) -> Result<OpenFile, VfsError> {
-        let (manifest, ix) = match content {
+        let (source, manifest, ix) = match content {
             Content::Document(body) => return Ok(OpenFile::Document(body.clone())),
-            Content::File(manifest, ix) => (manifest, *ix),
+            Content::File(source, manifest, ix) => (source, manifest, *ix),
         };
-        let source = self.fetcher.source();
         let file = self.fetcher.file(source, manifest, ix).map_err(|e| of_fetch(&e))?;
         let reader = self.fetcher.reader(&file, readers, self.on_readahead(&file));
         Ok(OpenFile::Model(Model { file, reader }))

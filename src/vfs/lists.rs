@@ -78,7 +78,10 @@ mod tests {
 
     fn list(names: &[&str]) -> Result<List, ()> {
         let attr = |ino| Attr { ino, kind: Kind::File, size: 0, mtime: stable_time(), links: 1 };
-        Ok(names.iter().map(|n| Entry { name: (*n).into(), attr: attr(Ino(9)) }).collect())
+        Ok(names
+            .iter()
+            .map(|n| Entry { name: (*n).into(), attr: attr(Ino(9)), keeps: true })
+            .collect())
     }
 
     #[test]

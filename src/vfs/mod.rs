@@ -51,11 +51,11 @@ use resolve::Nodes;
 use sync::lock;
 use watch::Poke;
 
-/// Maximum number of fetches for one operation: catalog, manifest and document are three; twice that
+/// Maximum number of fetches for one operation: catalog, model, version, manifest and document are five; twice that
 /// allows for what is dropped from memory meanwhile.
-const MAX_ROUNDS: usize = 6;
+const MAX_ROUNDS: usize = 10;
 
-/// The tree of one source.
+/// The tree of one source or several.
 pub struct Vfs {
     fetcher: Arc<Fetcher>,
     names: Arc<Namespace>,
@@ -74,7 +74,7 @@ impl Vfs {
     /// Loads the catalog (from the registry, else the index) and starts watching it every time to live.
     /// Must be called within a tokio runtime. Fails only if there is no catalog at all.
     pub async fn new(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
-        fetcher.source().catalog().await.map_err(|e| of_fetch(&e))?;
+        fetcher.sources().catalog().await.map_err(|e| of_fetch(&e))?;
         Ok(Self::build(fetcher, options))
     }
 
@@ -82,22 +82,22 @@ impl Vfs {
     /// The registry is asked in the background; only the lookup of a name that is not in that catalog
     /// waits for it.
     pub async fn resume(fetcher: Arc<Fetcher>, options: VfsOptions) -> Result<Arc<Self>, VfsError> {
-        fetcher.source().recall().await.map_err(|e| of_fetch(&e))?;
+        fetcher.sources().recall().await.map_err(|e| of_fetch(&e))?;
         Ok(Self::build(fetcher, options))
     }
 
     fn build(fetcher: Arc<Fetcher>, options: VfsOptions) -> Arc<Self> {
-        let source = Arc::clone(fetcher.source());
+        let sources = Arc::clone(fetcher.sources());
         let store = fetcher.store().clone();
         let lookup_counts = Arc::new(LookupCounts::default());
         let in_use: Arc<dyn NodesInUse> = lookup_counts.clone();
         store.asks(Arc::downgrade(&in_use));
-        let metadata = Arc::new(MetadataCache::new(Arc::clone(&source), store.clone()));
-        let nodes = Nodes::new(store, source.name().clone());
+        let metadata = Arc::new(MetadataCache::new(Arc::clone(&sources), store.clone()));
+        let nodes = Nodes::new(store, Arc::clone(&sources));
         let names = Arc::new(Namespace::new(Arc::clone(&metadata), nodes));
         let (tell, listen) = mpsc::unbounded_channel();
         let poke = Arc::new(Poke::default());
-        let watch = watch::watch(source, Arc::clone(&names), Arc::clone(&poke), tell);
+        let watch = watch::watch(sources, Arc::clone(&names), Arc::clone(&poke), tell);
         // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of the next
         // one, so handles of a previous process never collide with those of this one.
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -224,7 +224,7 @@ impl Vfs {
 
     fn facts(&self, ino: Ino) -> Ready<Facts> {
         let (manifest, ix) = match self.names.content(ino) {
-            Ok(Content::File(manifest, ix)) => (manifest, ix),
+            Ok(Content::File(_, manifest, ix)) => (manifest, ix),
             Ok(Content::Document(body)) => {
                 let sha256 = Some(crate::model::hash::sha256(&body));
                 return Ok(Facts { sha256, ..Facts::default() });
@@ -233,7 +233,7 @@ impl Vfs {
                 let hash = self.names.version_hash(ino)?;
                 let error = match (hash, self.names.is_of_the_catalog(ino)?) {
                     (Some(hash), _) => self.metadata.failure(&hash),
-                    (None, true) => self.fetcher.source().trouble(),
+                    (None, true) => self.fetcher.sources().trouble(),
                     (None, false) => None,
                 };
                 return Ok(Facts { hash, error, ..Facts::default() });
@@ -304,8 +304,8 @@ impl Vfs {
             let mut asked_again = false;
             for _ in 0..MAX_ROUNDS {
                 match pending {
-                    Pending::NewerCatalog(error) if asked_again => return Err(error),
-                    Pending::NewerCatalog(_) => asked_again = true,
+                    Pending::NewerCatalog(_, error) if asked_again => return Err(error),
+                    Pending::NewerCatalog(..) => asked_again = true,
                     _ => {}
                 }
                 vfs.metadata.fetch(pending).await?;

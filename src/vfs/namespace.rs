@@ -12,31 +12,38 @@ use bytes::Bytes;
 use super::changes::Folder;
 use super::ino::Place;
 use super::metadata_cache::{MetadataCache, Ready};
-use super::resolve::Nodes;
+use super::resolve::{Node, Nodes, SHARED};
 use super::tree::{Position, VersionTree};
 use super::types::{Attr, Entry, Ino, Kind, VfsError, stable_time};
-use crate::model::{Digest, FileIx, Manifest};
+use crate::fetch::Source;
+use crate::model::{Digest, FileIx, Manifest, SourceIx};
 use crate::store::{NodeId, NodeKey};
 
 /// The folder that modelfs adds to every version, and the file in it.
 const OWN: &str = ".modelfs";
 const DOCUMENT: &str = "manifest.json";
 
+/// The hash of a version's node while it is not known which manifest its name leads to: a list can name it
+/// without asking the registry. The kernel never keeps such a name, and what lies below belongs to the
+/// node of the manifest.
+const UNRESOLVED: Digest = Digest::from_bytes([0; 32]);
+
 /// A version and the row of its node.
 #[derive(Debug, Clone, Copy)]
 struct Version<'a> {
     id: NodeId,
+    source: SourceIx,
     group: &'a str,
     model: &'a str,
     version: &'a str,
-    hash: &'a Digest,
+    hash: Digest,
 }
 
 /// What a file consists of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Content {
-    /// A file of a version.
-    File(Arc<Manifest>, FileIx),
+    /// A file of a version, and the source that the version comes from.
+    File(Arc<Source>, Arc<Manifest>, FileIx),
     /// `manifest.json`.
     Document(Bytes),
 }
@@ -48,7 +55,7 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// The tree of one source.
+    /// The tree of these rows.
     pub(super) fn new(metadata: Arc<MetadataCache>, nodes: Nodes) -> Self {
         Self { metadata, nodes }
     }
@@ -58,33 +65,37 @@ impl Namespace {
         let place = Place::decode(parent).ok_or(VfsError::Stale)?;
         let id = match place {
             Place::Root => {
-                if self.metadata.catalog()?.models(name).is_none() {
-                    return Err(self.metadata.absent(name));
-                }
-                self.nodes.id(NodeKey::Group { group: name.into() })?
+                self.metadata.group(name)?;
+                self.nodes.id(SHARED, NodeKey::Group { group: name.into() })?
             }
-            Place::Node(id) => match &*self.nodes.key(id)? {
-                NodeKey::Group { group } => {
-                    let catalog = self.metadata.catalog()?;
-                    catalog.versions(group, name).ok_or_else(|| self.metadata.absent(name))?;
-                    self.nodes.id(NodeKey::Model { group: group.clone(), model: name.into() })?
+            Place::Node(id) => {
+                let node = self.nodes.node(id)?;
+                match &node.key {
+                    NodeKey::Group { group } => {
+                        self.metadata.provider(group, name)?;
+                        let key = NodeKey::Model { group: group.clone(), model: name.into() };
+                        self.nodes.id(SHARED, key)?
+                    }
+                    NodeKey::Model { group, model } => {
+                        let source = self.metadata.provider(group, model)?;
+                        let hash = self.metadata.version(source, group, model, name)?;
+                        let (group, model) = (group.clone(), model.clone());
+                        let version = name.into();
+                        let key = NodeKey::Version { group, model, version, hash };
+                        self.nodes.id(source, key)?
+                    }
+                    NodeKey::Version { .. } => {
+                        return self.lookup_inside(
+                            self.version_of(id, &node)?,
+                            Position::TOP,
+                            name,
+                        );
+                    }
                 }
-                NodeKey::Model { group, model } => {
-                    let catalog = self.metadata.catalog()?;
-                    let found = catalog.version(group, model, name);
-                    let found = found.ok_or_else(|| self.metadata.absent(name))?;
-                    let (group, model) = (group.clone(), model.clone());
-                    let hash = found.hash().ok_or_else(|| unresolved(name))?;
-                    let version = name.into();
-                    self.nodes.id(NodeKey::Version { group, model, version, hash })?
-                }
-                key @ NodeKey::Version { .. } => {
-                    return self.lookup_inside(version_of(id, key)?, Position::TOP, name);
-                }
-            },
+            }
             Place::Inside(id, at) => {
-                let key = self.nodes.key(id)?;
-                return self.lookup_inside(version_of(id, &key)?, at, name);
+                let node = self.nodes.node(id)?;
+                return self.lookup_inside(self.version_of(id, &node)?, at, name);
             }
             Place::MetaFolder(id) if name == DOCUMENT => {
                 return self.attr(Place::Document(id).encode());
@@ -99,13 +110,13 @@ impl Namespace {
         if at == Position::TOP && name == OWN {
             return self.attr(Place::MetaFolder(v.id).encode());
         }
-        let tree = self.metadata.tree(v.hash)?;
+        let tree = self.metadata.tree(v.source, &v.hash)?;
         check_position(&tree, at)?;
         if at != Position::TOP && tree.file(at).is_some() {
             return Err(VfsError::NotFolder.into());
         }
         let child = tree.child(at, name).ok_or(VfsError::NotFound)?;
-        Ok(self.attr_inside(v, &tree, child))
+        Ok(attr_of(v.id, &tree, child, self.published_of(v)))
     }
 
     /// The attributes for `stat`.
@@ -119,25 +130,23 @@ impl Namespace {
             | Place::MetaFolder(id)
             | Place::Document(id) => id,
         };
-        let key = self.nodes.key(id)?;
-        match (place, &*key) {
-            (Place::Node(_), key) => self.attr_of_node(id, key),
-            _ => {
-                let v = version_of(id, &key)?;
-                let mtime = self.published(v);
-                match place {
-                    Place::Root | Place::Node(_) => Ok(Attr { mtime, ..folder(1) }),
-                    Place::MetaFolder(_) => Ok(Attr { mtime, ..folder(2) }),
-                    Place::Document(_) => {
-                        let size = self.metadata.document(v.hash)?.len() as u64;
-                        Ok(Attr { ino, kind: Kind::File, size, mtime, links: 1 })
-                    }
-                    Place::Inside(_, at) => {
-                        let tree = self.metadata.tree(v.hash)?;
-                        check_position(&tree, at)?;
-                        Ok(self.attr_inside(v, &tree, at))
-                    }
-                }
+        let node = self.nodes.node(id)?;
+        if let Place::Node(_) = place {
+            return self.attr_of_node(id, &node.key);
+        }
+        let v = self.version_of(id, &node)?;
+        let mtime = self.published(&node.key);
+        match place {
+            Place::Root | Place::Node(_) => Ok(Attr { mtime, ..folder(1) }),
+            Place::MetaFolder(_) => Ok(Attr { mtime, ..folder(2) }),
+            Place::Document(_) => {
+                let size = self.metadata.document(v.source, &v.hash)?.len() as u64;
+                Ok(Attr { ino, kind: Kind::File, size, mtime, links: 1 })
+            }
+            Place::Inside(_, at) => {
+                let tree = self.metadata.tree(v.source, &v.hash)?;
+                check_position(&tree, at)?;
+                Ok(attr_of(v.id, &tree, at, mtime))
             }
         }
     }
@@ -154,13 +163,9 @@ impl Namespace {
                 let versions = catalog.versions(group, model).map_or(0, <[_]>::len);
                 (links(versions), stable_time())
             }
-            NodeKey::Version { .. } => (1, self.published(version_of(id, key)?)),
+            NodeKey::Version { .. } => (1, self.published(key)),
         };
         Ok(Attr { ino: Place::Node(id).encode(), kind: Kind::Folder, size: 0, mtime, links })
-    }
-
-    fn attr_inside(&self, v: Version<'_>, tree: &VersionTree, at: Position) -> Attr {
-        attr_of(v.id, tree, at, self.published(v))
     }
 
     /// A folder's entries, sorted.
@@ -170,19 +175,19 @@ impl Namespace {
             Place::Root => {
                 let catalog = self.metadata.catalog()?;
                 let names = catalog.groups().map(|g| g.as_str());
-                return self.list_nodes(names, |group| NodeKey::Group { group: group.into() });
+                return self.list_nodes(SHARED, names, |g| NodeKey::Group { group: g.into() });
             }
             Place::Node(id)
             | Place::Inside(id, _)
             | Place::MetaFolder(id)
             | Place::Document(id) => id,
         };
-        let key = self.nodes.key(id)?;
-        match (place, &*key) {
+        let node = self.nodes.node(id)?;
+        match (place, &node.key) {
             (Place::Node(_), NodeKey::Group { group }) => {
                 let catalog = self.metadata.catalog()?;
                 let names = catalog.models(group).into_iter().flatten().map(|m| m.as_str());
-                self.list_nodes(names, |model| NodeKey::Model {
+                self.list_nodes(SHARED, names, |model| NodeKey::Model {
                     group: group.clone(),
                     model: model.into(),
                 })
@@ -190,10 +195,10 @@ impl Namespace {
             (Place::Node(_), NodeKey::Model { group, model }) => {
                 let catalog = self.metadata.catalog()?;
                 let versions = catalog.versions(group, model).unwrap_or_default();
-                let known = versions.iter().filter_map(|v| Some((v, v.hash()?)));
-                let mut hashes = known.clone().map(|(_, hash)| hash);
-                let names = known.map(|(v, _)| v.name.as_str());
-                self.list_nodes(names, |version| NodeKey::Version {
+                let source = catalog.source_of(group, model).unwrap_or_default();
+                let mut hashes = versions.iter().map(|v| v.hash().unwrap_or(UNRESOLVED));
+                let names = versions.iter().map(|v| v.name.as_str());
+                self.list_nodes(source, names, |version| NodeKey::Version {
                     group: group.clone(),
                     model: model.clone(),
                     version: version.into(),
@@ -203,20 +208,21 @@ impl Namespace {
             (Place::Document(_), _) => Err(VfsError::NotFolder.into()),
             (Place::MetaFolder(_), _) => {
                 let attr = self.attr(Place::Document(id).encode())?;
-                Ok([Entry { name: DOCUMENT.into(), attr }].into())
+                Ok([Entry { name: DOCUMENT.into(), attr, keeps: true }].into())
             }
-            (Place::Root | Place::Node(_) | Place::Inside(..), key) => {
-                let v = version_of(id, key)?;
+            (Place::Root | Place::Node(_) | Place::Inside(..), _) => {
+                let v = self.version_of(id, &node)?;
                 let at = if let Place::Inside(_, at) = place { at } else { Position::TOP };
-                let tree = self.metadata.tree(v.hash)?;
+                let tree = self.metadata.tree(v.source, &v.hash)?;
                 check_position(&tree, at)?;
                 if tree.file(at).is_some() {
                     return Err(VfsError::NotFolder.into());
                 }
-                let mtime = self.published(v);
+                let mtime = self.published_of(v);
                 let entry = |child| Entry {
                     name: tree.name(child).into(),
-                    attr: attr_of(id, &tree, child, mtime),
+                    attr: attr_of(v.id, &tree, child, mtime),
+                    keeps: true,
                 };
                 Ok(tree.children(at).map(entry).collect())
             }
@@ -225,14 +231,16 @@ impl Namespace {
 
     fn list_nodes<'a>(
         &self,
+        source: SourceIx,
         names: impl Iterator<Item = &'a str>,
         mut key: impl FnMut(&str) -> NodeKey,
     ) -> Ready<Arc<[Entry]>> {
         let names: Vec<&str> = names.collect();
         let keys: Vec<NodeKey> = names.iter().map(|name| key(name)).collect();
-        let ids = self.nodes.ids(&keys)?;
+        let ids = self.nodes.ids(source, &keys)?;
         let entry = |((name, key), id): ((&&str, &NodeKey), NodeId)| {
-            Ok(Entry { name: (*name).into(), attr: self.attr_of_node(id, key)? })
+            let attr = self.attr_of_node(id, key)?;
+            Ok(Entry { name: (*name).into(), attr, keeps: !is_unresolved(key) })
         };
         names.iter().zip(&keys).zip(ids).map(entry).collect()
     }
@@ -246,23 +254,25 @@ impl Namespace {
                 Place::MetaFolder(id) => Place::Node(id).encode(),
                 Place::Document(id) => Place::MetaFolder(id).encode(),
                 Place::Inside(id, at) => {
-                    let key = self.nodes.key(id)?;
-                    let tree = self.metadata.tree(version_of(id, &key)?.hash)?;
+                    let node = self.nodes.node(id)?;
+                    let v = self.version_of(id, &node)?;
+                    let tree = self.metadata.tree(v.source, &v.hash)?;
                     check_position(&tree, at)?;
                     match tree.parent(at) {
                         Position::TOP => Place::Node(id).encode(),
                         folder => Place::Inside(id, folder).encode(),
                     }
                 }
-                Place::Node(id) => match &*self.nodes.key(id)? {
+                Place::Node(id) => match &self.nodes.node(id)?.key {
                     NodeKey::Group { .. } => Ino::ROOT,
                     NodeKey::Model { group, .. } => {
                         let key = NodeKey::Group { group: group.clone() };
-                        Place::Node(self.nodes.id(key)?).encode()
+                        Place::Node(self.nodes.id(SHARED, key)?).encode()
                     }
                     NodeKey::Version { group, model, .. } => {
                         let (group, model) = (group.clone(), model.clone());
-                        Place::Node(self.nodes.id(NodeKey::Model { group, model })?).encode()
+                        let key = NodeKey::Model { group, model };
+                        Place::Node(self.nodes.id(SHARED, key)?).encode()
                     }
                 },
             })
@@ -275,24 +285,27 @@ impl Namespace {
         match Place::decode(ino).ok_or(VfsError::Stale)? {
             Place::Root | Place::Node(_) | Place::MetaFolder(_) => Err(VfsError::IsFolder.into()),
             Place::Document(id) => {
-                let key = self.nodes.key(id)?;
-                Ok(Content::Document(self.metadata.document(version_of(id, &key)?.hash)?))
+                let node = self.nodes.node(id)?;
+                let v = self.version_of(id, &node)?;
+                Ok(Content::Document(self.metadata.document(v.source, &v.hash)?))
             }
             Place::Inside(id, at) => {
-                let key = self.nodes.key(id)?;
-                let tree = self.metadata.tree(version_of(id, &key)?.hash)?;
+                let node = self.nodes.node(id)?;
+                let v = self.version_of(id, &node)?;
+                let tree = self.metadata.tree(v.source, &v.hash)?;
                 check_position(&tree, at)?;
                 let file = tree.file(at).ok_or(VfsError::IsFolder)?;
-                Ok(Content::File(Arc::clone(tree.manifest()), file))
+                let source = Arc::clone(self.metadata.sources().get(v.source));
+                Ok(Content::File(source, Arc::clone(tree.manifest()), file))
             }
         }
     }
 
-    /// The hash of a version, if the inode is its top folder.
+    /// The hash of a version, if the inode is its top folder and the manifest is known.
     pub(super) fn version_hash(&self, ino: Ino) -> Result<Option<Digest>, VfsError> {
         let Some(Place::Node(id)) = Place::decode(ino) else { return Ok(None) };
-        match &*self.nodes.key(id)? {
-            NodeKey::Version { hash, .. } => Ok(Some(*hash)),
+        match &self.nodes.node(id)?.key {
+            NodeKey::Version { hash, .. } => Ok(Some(*hash).filter(|hash| *hash != UNRESOLVED)),
             NodeKey::Group { .. } | NodeKey::Model { .. } => Ok(None),
         }
     }
@@ -301,7 +314,7 @@ impl Namespace {
     pub(super) fn is_of_the_catalog(&self, ino: Ino) -> Result<bool, VfsError> {
         Ok(match Place::decode(ino) {
             Some(Place::Root) => true,
-            Some(Place::Node(id)) => !matches!(&*self.nodes.key(id)?, NodeKey::Version { .. }),
+            Some(Place::Node(id)) => !matches!(self.nodes.node(id)?.key, NodeKey::Version { .. }),
             _ => false,
         })
     }
@@ -313,7 +326,7 @@ impl Namespace {
     ) -> Result<Vec<Ino>, VfsError> {
         let keys: Vec<Option<NodeKey>> = folders.map(Folder::key).collect();
         let known: Vec<NodeKey> = keys.iter().flatten().cloned().collect();
-        let mut ids = self.nodes.ids(&known)?.into_iter();
+        let mut ids = self.nodes.ids(SHARED, &known)?.into_iter();
         let ino = |key: Option<NodeKey>| match key {
             None => Some(Ino::ROOT),
             Some(_) => ids.next().map(|id| Place::Node(id).encode()),
@@ -321,28 +334,43 @@ impl Namespace {
         Ok(keys.into_iter().filter_map(ino).collect())
     }
 
-    fn published(&self, v: Version<'_>) -> SystemTime {
+    /// When the version of a node was published.
+    fn published(&self, key: &NodeKey) -> SystemTime {
+        let NodeKey::Version { group, model, version, hash } = key else { return stable_time() };
         let catalog = self.metadata.catalog_now();
-        let entry = catalog.as_ref().and_then(|c| c.version(v.group, v.model, v.version));
-        entry
-            .filter(|e| e.hash() == Some(*v.hash))
-            .and_then(|e| e.published)
-            .unwrap_or(stable_time())
+        let entry = catalog.as_ref().and_then(|c| c.version(group, model, version));
+        let entry = entry.filter(|entry| entry.hash() == Some(*hash));
+        entry.and_then(|entry| entry.published).unwrap_or(stable_time())
     }
-}
 
-/// A version whose manifest no registry has named yet: not to be had, but not missing either.
-fn unresolved(name: &str) -> VfsError {
-    VfsError::Unavailable { reason: format!("the manifest of '{name}' is not known yet") }
-}
+    fn published_of(&self, v: Version<'_>) -> SystemTime {
+        let (group, model, version) = (v.group.into(), v.model.into(), v.version.into());
+        self.published(&NodeKey::Version { group, model, version, hash: v.hash })
+    }
 
-fn version_of(id: NodeId, key: &NodeKey) -> Result<Version<'_>, VfsError> {
-    match key {
-        NodeKey::Version { group, model, version, hash } => {
-            Ok(Version { id, group, model, version, hash })
+    /// The version of a node. Of a node that is not resolved: what its name leads to now.
+    fn version_of<'a>(&self, id: NodeId, node: &'a Node) -> Ready<Version<'a>> {
+        let NodeKey::Version { group, model, version, hash } = &node.key else {
+            return Err(VfsError::Stale.into());
+        };
+        let (source, hash) = (node.source, *hash);
+        if hash != UNRESOLVED {
+            return Ok(Version { id, source, group, model, version, hash });
         }
-        NodeKey::Group { .. } | NodeKey::Model { .. } => Err(VfsError::Stale),
+        let hash = self.metadata.version(source, group, model, version)?;
+        let key = NodeKey::Version {
+            group: group.clone(),
+            model: model.clone(),
+            version: version.clone(),
+            hash,
+        };
+        let id = self.nodes.id(source, key)?;
+        Ok(Version { id, source, group, model, version, hash })
     }
+}
+
+fn is_unresolved(key: &NodeKey) -> bool {
+    matches!(key, NodeKey::Version { hash, .. } if *hash == UNRESOLVED)
 }
 
 /// Checks that a position from the kernel exists in this tree.

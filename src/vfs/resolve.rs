@@ -12,50 +12,64 @@ use lru::LruCache;
 use super::errors::of_store;
 use super::sync::lock;
 use super::types::VfsError;
-use crate::model::SourceName;
+use crate::fetch::Sources;
+use crate::model::SourceIx;
 use crate::store::{NodeId, NodeKey, Store};
 
 /// Maximum number of rows in memory: those of a large catalog, about 200 bytes each, 13 MiB at most.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 
-/// The rows of one source.
+/// The source whose name stands for the folders that sources share: groups and models.
+pub(super) const SHARED: SourceIx = SourceIx(0);
+
+/// A row: what it stands for, and in which source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    /// The source; [`SHARED`] for groups and models.
+    pub(super) source: SourceIx,
+    pub(super) key: NodeKey,
+}
+
+/// The rows of the sources of one tree.
 pub(super) struct Nodes {
     store: Store,
-    source: SourceName,
+    sources: Arc<Sources>,
     kept: Mutex<Kept>,
 }
 
 struct Kept {
     /// Number of node collections when the entries were read: older entries may be gone.
     collections: u64,
-    ids: LruCache<NodeKey, NodeId>,
-    keys: LruCache<NodeId, Arc<NodeKey>>,
+    ids: LruCache<Node, NodeId>,
+    nodes: LruCache<NodeId, Arc<Node>>,
 }
 
 impl Nodes {
-    /// The rows of the source called `source`.
-    pub(super) fn new(store: Store, source: SourceName) -> Self {
-        let (ids, keys) = (LruCache::new(KEPT), LruCache::new(KEPT));
-        let kept = Kept { collections: store.collections(), ids, keys };
-        Self { store, source, kept: Mutex::new(kept) }
+    /// The rows of these sources.
+    pub(super) fn new(store: Store, sources: Arc<Sources>) -> Self {
+        let (ids, nodes) = (LruCache::new(KEPT), LruCache::new(KEPT));
+        let kept = Kept { collections: store.collections(), ids, nodes };
+        Self { store, sources, kept: Mutex::new(kept) }
     }
 
-    /// The rows of these keys, in order; missing ones are created, all in one transaction.
-    pub(super) fn ids(&self, keys: &[NodeKey]) -> Result<Vec<NodeId>, VfsError> {
+    /// The rows of these keys in a source, in order; missing ones are created, all in one transaction.
+    pub(super) fn ids(&self, source: SourceIx, keys: &[NodeKey]) -> Result<Vec<NodeId>, VfsError> {
         let collections = self.store.collections();
+        let node = |key: &NodeKey| Node { source, key: key.clone() };
         {
             let mut kept = self.kept(collections);
             let known: Option<Vec<NodeId>> =
-                keys.iter().map(|k| kept.ids.get(k).copied()).collect();
+                keys.iter().map(|k| kept.ids.get(&node(k)).copied()).collect();
             if let Some(ids) = known {
                 return Ok(ids);
             }
         }
-        let ids = self.store.nodes(&self.source, keys).map_err(|e| of_store(&e))?;
+        let name = self.sources.get(source).name();
+        let ids = self.store.nodes(name, keys).map_err(|e| of_store(&e))?;
         let mut kept = lock(&self.kept);
         if kept.collections == collections {
             for (key, id) in keys.iter().zip(&ids) {
-                kept.ids.put(key.clone(), *id);
+                kept.ids.put(node(key), *id);
             }
         }
         Ok(ids)
@@ -67,33 +81,32 @@ impl Nodes {
         if kept.collections < collections {
             kept.collections = collections;
             kept.ids.clear();
-            kept.keys.clear();
+            kept.nodes.clear();
         }
         kept
     }
 
-    /// The row of one key.
-    pub(super) fn id(&self, key: NodeKey) -> Result<NodeId, VfsError> {
-        let ids = self.ids(&[key])?;
+    /// The row of one key in a source.
+    pub(super) fn id(&self, source: SourceIx, key: NodeKey) -> Result<NodeId, VfsError> {
+        let ids = self.ids(source, &[key])?;
         ids.first().copied().ok_or(VfsError::Stale)
     }
 
-    /// The key of a row.
-    pub(super) fn key(&self, id: NodeId) -> Result<Arc<NodeKey>, VfsError> {
+    /// What a row stands for. One of a source that the tree does not have is stale.
+    pub(super) fn node(&self, id: NodeId) -> Result<Arc<Node>, VfsError> {
         let collections = self.store.collections();
-        if let Some(key) = self.kept(collections).keys.get(&id) {
-            return Ok(Arc::clone(key));
+        if let Some(node) = self.kept(collections).nodes.get(&id) {
+            return Ok(Arc::clone(node));
         }
-        match self.store.node(id).map_err(|e| of_store(&e))? {
-            Some((source, key)) if source == self.source => {
-                let key = Arc::new(key);
-                let mut kept = lock(&self.kept);
-                if kept.collections == collections {
-                    kept.keys.put(id, Arc::clone(&key));
-                }
-                Ok(key)
-            }
-            _ => Err(VfsError::Stale),
+        let row = self.store.node(id).map_err(|e| of_store(&e))?;
+        let (name, key) = row.ok_or(VfsError::Stale)?;
+        let source = self.sources.iter().find(|(_, source)| *source.name() == name);
+        let (source, _) = source.ok_or(VfsError::Stale)?;
+        let node = Arc::new(Node { source, key });
+        let mut kept = lock(&self.kept);
+        if kept.collections == collections {
+            kept.nodes.put(id, Arc::clone(&node));
         }
+        Ok(node)
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::units::ByteSize;
-use crate::fetch::{FetchOptions, Source};
+use crate::fetch::{FetchOptions, Source, Sources};
 use crate::model::{Digest, SourceName, VersionRef};
 use crate::registry::{Cut, Memory, Registry};
 use crate::store::{Store, StoreOptions};
@@ -36,7 +36,7 @@ async fn vfs(folder: &std::path::Path, registry: Option<Arc<Memory>>) -> Arc<Vfs
     let registry = registry.map(|r| r as Arc<dyn Registry>);
     let source =
         Arc::new(Source::new(SourceName::of_address("memory"), registry, store.clone(), &options));
-    let fetcher = Fetcher::new(source, store, options);
+    let fetcher = Fetcher::new(Arc::new(Sources::one(source)), store, options);
     Vfs::new(fetcher, VfsOptions { passthrough: true }).await.unwrap()
 }
 

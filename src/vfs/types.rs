@@ -57,6 +57,9 @@ pub struct Entry {
     pub name: Box<str>,
     /// The attributes of the inode.
     pub attr: Attr,
+    /// Whether the kernel may keep the name. Not where it is not known yet which inode the name leads to:
+    /// the next lookup says.
+    pub keeps: bool,
 }
 
 /// The position of a reader in a folder's list: the edition of the list, and the number of entries read.

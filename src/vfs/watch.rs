@@ -8,14 +8,18 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
 use super::changes::{Changed, Folder, difference};
 use super::namespace::Namespace;
 use super::types::{Invalidation, VfsError};
-use crate::fetch::Source;
+use crate::fetch::Sources;
+use crate::model::ModelRef;
+
+/// How often to look for answers that have outlived their time to live: shorter than any useful one.
+const EXPIRY: Duration = Duration::from_secs(1);
 
 /// Wakes the watcher.
 #[derive(Debug, Default)]
@@ -35,28 +39,33 @@ impl Poke {
 
 /// Announces changes every time to live, or when woken, until aborted.
 pub(super) async fn watch(
-    source: Arc<Source>,
+    sources: Arc<Sources>,
     names: Arc<Namespace>,
     poke: Arc<Poke>,
     tell: mpsc::UnboundedSender<Invalidation>,
 ) {
     // The kernel may still hold names from the catalog that an earlier run last saw.
-    let mut announced = source.take_catalog_at_start().or_else(|| source.catalog_now());
-    let (ttl, mut first) = (source.catalog_ttl(), true);
-    // At once if the registry was not asked yet. The loop continues while the registry is slow.
-    let wait = source.asked().map_or(Duration::ZERO, |_| ttl);
-    let mut refreshed = pin!(refresh(&source, wait));
+    let mut announced = sources.take_catalog_at_start().or_else(|| sources.catalog_now());
+    let mut first = true;
+    // The loop continues while a registry is slow.
+    let mut refreshing = pin!(sources.refresh_when_due());
+    let mut expiry = tokio::time::interval(EXPIRY);
     loop {
         tokio::select! {
             () = std::future::ready(()), if std::mem::take(&mut first) => {}
-            () = &mut refreshed => refreshed.set(refresh(&source, ttl)),
+            () = &mut refreshing => {}
+            _ = expiry.tick() => {
+                if !announce_expired(&sources, &names, &tell) {
+                    return;
+                }
+            }
             () = poke.poked.notified() => {}
-            () = source.changed() => {}
+            () = sources.changed() => {}
         }
         if poke.all.swap(false, Ordering::Relaxed) {
             announced = None;
         }
-        let Some(now) = source.catalog_now() else { continue };
+        let Some(now) = sources.catalog_now() else { continue };
         let before = announced.clone().unwrap_or_default();
         if Arc::ptr_eq(&before, &now) {
             continue;
@@ -76,11 +85,33 @@ pub(super) async fn watch(
     }
 }
 
-async fn refresh(source: &Source, after: Duration) {
-    tokio::time::sleep(after).await;
-    if let Err(error) = source.refresh().await {
-        tracing::debug!(%error, "the catalog could not be refreshed");
+/// Invalidates the versions of models whose answers have outlived their time to live: the next lookup asks
+/// the registry. `false`: there is no listener any more.
+fn announce_expired(
+    sources: &Sources,
+    names: &Namespace,
+    tell: &mpsc::UnboundedSender<Invalidation>,
+) -> bool {
+    let Some(catalog) = sources.catalog_now() else { return true };
+    for ModelRef { group, model } in sources.take_expired(Instant::now()) {
+        let (group, model) = (group.as_str(), model.as_str());
+        let folder = Folder::Model(group.into(), model.into());
+        let ino = match names.folders(std::iter::once(&folder)) {
+            Ok(inos) => inos.into_iter().next(),
+            Err(error) => {
+                tracing::warn!(%error, "names that may lead elsewhere by now stay in the kernel");
+                None
+            }
+        };
+        let Some(parent) = ino else { continue };
+        for version in catalog.versions(group, model).unwrap_or_default() {
+            let name = version.name.as_str().into();
+            if tell.send(Invalidation::Entry { parent, name }).is_err() {
+                return false;
+            }
+        }
     }
+    true
 }
 
 fn invalidations(

@@ -217,7 +217,7 @@ async fn a_stalled_prefetch_keeps_nobody_from_reading() {
     let manifest = rig.manifest(&hash).await;
     let prefetch = tokio::spawn({
         let (fetcher, manifest) = (rig.fetcher.clone(), manifest.clone());
-        async move { fetcher.prefetch(fetcher.source(), &manifest, &|_| {}).await }
+        async move { fetcher.prefetch(fetcher.sources().first(), &manifest, &|_| {}).await }
     });
     while rig.objects() < 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -273,7 +273,7 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
     rig.memory.set_catalog(
         serde_json::json!({"org": {"net": {"v1": {"hash": hash}}}}).to_string().into_bytes(),
     );
-    let source = rig.fetcher.source();
+    let source = rig.fetcher.sources().first();
     for _ in 0..5 {
         assert_eq!(source.catalog().await.expect("a catalog").len(), 1);
     }

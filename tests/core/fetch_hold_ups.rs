@@ -139,7 +139,7 @@ async fn a_full_cache_hides_no_catalog_and_no_manifest() {
     let hash = rig.put(&[("w", &data)], None);
     let catalog = serde_json::json!({"org": {"net": {"v1": {"hash": hash}}}});
     rig.memory.set_catalog(catalog.to_string().into_bytes());
-    let source = rig.fetcher.source();
+    let source = rig.fetcher.sources().first();
     for _ in 0..3 {
         assert_eq!(source.catalog().await.expect("it came").len(), 1);
     }

@@ -8,6 +8,7 @@ use modelfs::base::units::ByteSize;
 use modelfs::base::{FileRange, SystemClock};
 use modelfs::fetch::{
     CachedFile, FetchError, FetchOptions, Fetcher, FileReader, PrefetchProgress, Readers, Source,
+    Sources,
 };
 use modelfs::model::hash::sha256;
 use modelfs::model::{Digest, FileIx, HashAlgorithm, Manifest, SourceName};
@@ -63,7 +64,8 @@ impl Rig {
             store.clone(),
             &options,
         );
-        let fetcher = Fetcher::new(Arc::new(source), store.clone(), options);
+        let fetcher =
+            Fetcher::new(Arc::new(Sources::one(Arc::new(source))), store.clone(), options);
         Self { dir, store, memory, faulty, fetcher }
     }
 
@@ -111,7 +113,7 @@ impl Rig {
     }
 
     pub async fn manifest(&self, hash: &Digest) -> Arc<Manifest> {
-        self.fetcher.source().manifest(hash).await.expect("a manifest")
+        self.fetcher.sources().first().manifest(hash).await.expect("a manifest")
     }
 
     pub async fn file(&self, hash: &Digest, ix: u32) -> Arc<CachedFile> {
@@ -119,7 +121,7 @@ impl Rig {
     }
 
     pub fn file_of(&self, manifest: &Arc<Manifest>, ix: u32) -> Arc<CachedFile> {
-        self.fetcher.file(self.fetcher.source(), manifest, FileIx(ix)).expect("a file")
+        self.fetcher.file(self.fetcher.sources().first(), manifest, FileIx(ix)).expect("a file")
     }
 
     /// A reader that has read nothing so far: its first read causes no readahead.
@@ -147,7 +149,7 @@ impl Rig {
     }
 
     pub async fn prefetch(&self, manifest: &Arc<Manifest>) -> Result<PrefetchProgress, FetchError> {
-        self.fetcher.prefetch(self.fetcher.source(), manifest, &|_| {}).await
+        self.fetcher.prefetch(self.fetcher.sources().first(), manifest, &|_| {}).await
     }
 
     /// Object requests so far.

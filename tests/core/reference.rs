@@ -112,7 +112,7 @@ impl World {
         let reference: VersionRef = VERSIONS[version].parse().expect("a reference");
         let (source, runtime) = {
             let layers = self.stack.up();
-            (layers.fetcher.source().clone(), self.stack.runtime.handle().clone())
+            (layers.fetcher.sources().first().clone(), self.stack.runtime.handle().clone())
         };
         let manifest = runtime.block_on(async {
             let catalog = source.catalog().await.expect("a catalog");
@@ -175,14 +175,15 @@ impl World {
                 let fetcher = self.stack.up().fetcher.clone();
                 // It may not fit beside what is pinned; then it says so and breaks nothing.
                 let _ = self.stack.runtime.block_on(async {
-                    let manifest = fetcher.source().manifest(&pin.hash).await.expect("a manifest");
-                    fetcher.prefetch(fetcher.source(), &manifest, &|_| {}).await
+                    let manifest =
+                        fetcher.sources().first().manifest(&pin.hash).await.expect("a manifest");
+                    fetcher.prefetch(fetcher.sources().first(), &manifest, &|_| {}).await
                 });
             }
             Op::Change { version, seed } => {
                 self.versions[version] = content(seed, Some(&self.versions[version]));
                 self.publish(version);
-                let source = self.stack.up().fetcher.source().clone();
+                let source = self.stack.up().fetcher.sources().first().clone();
                 self.stack.runtime.block_on(source.refresh()).expect("refreshes");
             }
             Op::Commit => self.stack.up().store.commit().expect("commits"),

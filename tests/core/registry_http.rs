@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modelfs::base::{FileRange, ObjectRange};
-use modelfs::fetch::{FetchOptions, Fetcher, Readers, Source};
+use modelfs::fetch::{FetchOptions, Fetcher, Readers, Source, Sources};
 use modelfs::model::hash::sha256;
 use modelfs::model::{Check, Digest, FileIx, Manifest, Object, SourceName, VersionId};
 use modelfs::registry::transport::{Address, Folder, Http, MemoryTransport, Timeouts, Transport};
@@ -384,7 +384,7 @@ async fn learned(url: &str, cache: &Path) -> (Arc<Fetcher>, Arc<Manifest>) {
     let catalog = source.catalog().await.unwrap();
     let hash = catalog.version("org", "net", "v1").unwrap().hash().unwrap();
     let manifest = source.manifest(&hash).await.unwrap();
-    (Fetcher::new(source, store, options), manifest)
+    (Fetcher::new(Arc::new(Sources::one(source)), store, options), manifest)
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn a_first_read_far_away_needs_no_new_connection() {
     // its answer comes, and it is free
     std::thread::sleep(2 * line.round_trip);
     let before = s.server.requests_for("/data/");
-    let file = fetcher.file(fetcher.source(), &manifest, FileIx(0)).unwrap();
+    let file = fetcher.file(fetcher.sources().first(), &manifest, FileIx(0)).unwrap();
     let reader = fetcher.reader(&file, Readers::OfOneHandle, Arc::new(|_, _| ()));
     runtime.block_on(reader.read(FileRange::new(0, 100))).unwrap();
     assert_eq!((s.server.requests_for("/data/") - before, proxy.connections()), (2, 2));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::{FileRange, ObjectRange};
-use modelfs::fetch::{FetchError, FetchOptions, Fetcher, FileReader, Readers, Source};
+use modelfs::fetch::{FetchError, FetchOptions, Fetcher, FileReader, Readers, Source, Sources};
 use modelfs::model::hash::{git_blob, sha256};
 use modelfs::model::{
     FileIx, Manifest, ModelRef, Name, Object, Revision, SourceName, VersionEntry, VersionId,
@@ -402,12 +402,12 @@ async fn reader(hub: &HubServer, cache: &std::path::Path) -> (Arc<Fetcher>, Arc<
         Source::new(SourceName::of_address("hf://"), Some(Arc::new(r)), store.clone(), &options);
     let source = Arc::new(source);
     let manifest = source.manifest(&hash).await.unwrap();
-    (Fetcher::new(source, store, options), manifest)
+    (Fetcher::new(Arc::new(Sources::one(source)), store, options), manifest)
 }
 
 /// A reader of one file for one handle.
 pub fn file_reader(fetcher: &Fetcher, manifest: &Arc<Manifest>, ix: FileIx) -> Arc<FileReader> {
-    let file = fetcher.file(fetcher.source(), manifest, ix).unwrap();
+    let file = fetcher.file(fetcher.sources().first(), manifest, ix).unwrap();
     fetcher.reader(&file, Readers::OfOneHandle, Arc::new(|_, _| ()))
 }
 

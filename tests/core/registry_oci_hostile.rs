@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::{FileRange, ObjectRange};
-use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Source, Sources};
 use modelfs::model::hash::sha256;
 use modelfs::model::{FileIx, Name, Revision, SourceName};
 use modelfs::registry::oci::{DockerConfig, Oci, OciOptions};
@@ -375,7 +375,7 @@ async fn a_reader_never_gets_a_wrong_byte() {
     let options = FetchOptions::default();
     let name = SourceName::of_address(r.name());
     let source = Arc::new(Source::new(name, Some(Arc::new(r)), store.clone(), &options));
-    let fetcher = Fetcher::new(source, store, options);
+    let fetcher = Fetcher::new(Arc::new(Sources::one(source)), store, options);
     let file = file_reader(&fetcher, &m, FileIx(0));
     let error = file.read(FileRange::at(0, 10)).await.unwrap_err();
     assert!(matches!(error, FetchError::Corrupt { .. }), "{error:?}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchOptions, Fetcher, Source, Sources};
 use modelfs::model::SourceName;
 use modelfs::publish::{PublishRequest, publish};
 use modelfs::store::{Store, StoreOptions};
@@ -92,7 +92,7 @@ impl Stack {
             let layers = self.runtime.block_on(async {
                 let name = SourceName::of_address(registry.name());
                 let source = Arc::new(Source::new(name, Some(registry), store.clone(), &options));
-                let fetcher = Fetcher::new(source, store.clone(), options);
+                let fetcher = Fetcher::new(Arc::new(Sources::one(source)), store.clone(), options);
                 let vfs = Vfs::new(fetcher.clone(), VfsOptions { passthrough: true });
                 Layers { store, fetcher: fetcher.clone(), vfs: vfs.await.expect("a catalog") }
             });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use modelfs::base::blocking::blocking;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchOptions, Source};
+use modelfs::fetch::{FetchOptions, Source, Sources};
 use modelfs::manager::{
     AbsentCache, GetStatus, Lookup, Manager, ProgressSink, Waiting, no_progress,
 };
@@ -94,7 +94,7 @@ impl Backend {
     /// Makes sure that there is a catalog where the command may ask the registry here. May wait.
     pub async fn first_catalog(&self) -> Result<(), Failure> {
         let Self::Local(manager) = self else { return Ok(()) };
-        let Some(source) = manager.fetcher().map(|f| f.source()) else { return Ok(()) };
+        let Some(source) = manager.fetcher().map(|f| f.sources().first()) else { return Ok(()) };
         match source.registry() {
             Some(registry) => wiring::first_catalog(&*registry, source).await,
             None => Ok(()),
@@ -201,7 +201,8 @@ async fn local(
         None => manager,
         Some(registry) if lookup == Lookup::Offline => {
             let name = SourceName::of_address(registry.name());
-            manager.with_source(Arc::new(Source::new(name, None, store, &options)))
+            let source = Arc::new(Source::new(name, None, store, &options));
+            manager.with_sources(Arc::new(Sources::one(source)))
         }
         Some(registry) => manager.with_fetcher(wiring::fetcher(registry, &store, &options)?),
     })

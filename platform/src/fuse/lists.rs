@@ -4,6 +4,8 @@
 //! first, so a reader can continue after any entry, also after a restart. Pure except for the buffer;
 //! any thread.
 
+use std::time::Duration;
+
 use fuser::{FileType, Generation, ReplyDirectory, ReplyDirectoryPlus};
 use modelfs::vfs::{Attr, Entry, Ino, Kind, ListPlace, Listing, stable_time};
 
@@ -54,7 +56,9 @@ pub(super) fn fill_plus(
     for (next, ino, name, entry) in from(place, ino, parent, list) {
         let dot = Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links: 2 };
         let attr = attr(entry.map_or(&dot, |e| &e.attr), owner);
-        if reply.add(number(ino), next, name, &KEPT, &attr, Generation(0)) {
+        let keeps = entry.is_none_or(|entry| entry.keeps);
+        let valid = if keeps { KEPT } else { Duration::ZERO };
+        if reply.add(number(ino), next, name, &valid, &attr, Generation(0)) {
             break;
         }
         // The kernel counts no lookup for `.` and `..`.
@@ -71,8 +75,9 @@ mod tests {
     fn a_reader_goes_on_after_any_entry() {
         let attr =
             |n| Attr { ino: Ino(n), kind: Kind::File, size: 0, mtime: stable_time(), links: 1 };
-        let entries =
-            (10..15).map(|n| Entry { name: n.to_string().into(), attr: attr(n) }).collect();
+        let entries = (10..15)
+            .map(|n| Entry { name: n.to_string().into(), attr: attr(n), keeps: true })
+            .collect();
         let list = Listing { edition: 77, entries };
         let rest = |place| from(place, Ino(2), Ino(1), &list).map(|e| (e.1.0, e.2));
         let all: Vec<_> = from(ListPlace::START, Ino(2), Ino(1), &list).collect();

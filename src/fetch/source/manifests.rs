@@ -59,12 +59,18 @@ impl Manifests {
         if let Some(found) = blocking(move || this.now(&hash)).await?? {
             return Ok(found);
         }
-        let ManifestDocument { document, manifest } = self.fetch(&hash).await?;
+        Ok(self.save(self.fetch(&hash).await?).await)
+    }
+
+    /// Keeps a manifest that a registry just gave, in memory and in the index.
+    pub async fn save(&self, came: ManifestDocument) -> Arc<Manifest> {
+        let ManifestDocument { document, manifest } = came;
         let (store, manifest) = (self.store.clone(), Arc::new(manifest));
+        let hash = manifest.hash();
         let saved = blocking(move || store.save_manifest(&hash, &document)).await;
         warn_unless_saved("a manifest", saved);
         self.keep(manifest.clone());
-        Ok(manifest)
+        manifest
     }
 
     /// The document as published.

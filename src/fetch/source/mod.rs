@@ -5,7 +5,9 @@
 //! (limited by `rate_limit`).
 //! Concurrency: shared; one refresh at a time, and no lock that readers need is held during it.
 
+mod look_ups;
 mod manifests;
+mod model_lookups;
 mod rate_limit;
 
 use std::sync::{Arc, Mutex};
@@ -13,13 +15,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+pub use look_ups::{Knowledge, LookUps, VersionKnowledge};
 use manifests::{Manifests, warn_unless_saved};
+use model_lookups::{ModelLookups, Shared};
 use rate_limit::RateLimit;
 
 use super::error::FetchError;
 use super::options::FetchOptions;
 use crate::base::blocking::blocking;
-use crate::model::{Catalog, ContentKey, Digest, FileIx, Manifest, SourceName, VersionId};
+use crate::model::{
+    Catalog, ContentKey, Digest, FileIx, Manifest, ModelRef, SourceName, VersionEntry, VersionId,
+    VersionRef,
+};
 use crate::registry::{
     Listing, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, read_catalog,
     read_manifest,
@@ -44,8 +51,10 @@ pub struct Source {
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
     /// Notified when the catalog changes.
-    changed: tokio::sync::Notify,
+    changed: Arc<tokio::sync::Notify>,
     manifests: Arc<Manifests>,
+    /// Where names lead to revisions instead of manifests.
+    lookups: Option<Arc<ModelLookups>>,
 }
 
 #[derive(Default)]
@@ -84,6 +93,21 @@ impl Source {
         });
         let manifests = Arc::new(Manifests::new(patient.clone(), store.clone()));
         store.reads(&name, Formats { listed, blobs });
+        let changed = Arc::new(tokio::sync::Notify::new());
+        let shared = |registry: &Arc<dyn Registry>| Shared {
+            name: name.clone(),
+            registry: Arc::clone(registry),
+            patient: patient.clone().unwrap_or_else(|| Arc::clone(registry)),
+            store: store.clone(),
+            manifests: Arc::clone(&manifests),
+            waits: Arc::clone(&waits),
+            changed: Arc::clone(&changed),
+        };
+        let lookups = registry.as_ref().filter(|r| !r.capabilities().names_manifests);
+        let lookups = lookups.map(|registry| {
+            let (ttl, deadline) = (options.catalog_ttl, options.read_deadline);
+            Arc::new(ModelLookups::new(shared(registry), ttl, deadline))
+        });
         Self {
             name,
             registry,
@@ -94,8 +118,9 @@ impl Source {
             waits,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
-            changed: tokio::sync::Notify::new(),
+            changed,
             manifests,
+            lookups,
         }
     }
 
@@ -114,9 +139,54 @@ impl Source {
         self.registry.clone()
     }
 
+    /// Whether its list says all that it offers. If not, models are looked up by name.
+    pub fn is_listable(&self) -> bool {
+        self.lookups.is_none()
+    }
+
+    /// What was looked up, where models are looked up by name.
+    pub fn look_ups(&self) -> Option<&LookUps> {
+        self.lookups.as_ref().map(|lookups| lookups.known())
+    }
+
+    /// Whether the catalog in memory has a model.
+    pub fn lists(&self, model: &ModelRef) -> bool {
+        let catalog = self.catalog_now();
+        catalog.is_some_and(|c| c.versions(model.group.as_str(), model.model.as_str()).is_some())
+    }
+
+    /// Asks the registry about a model that it does not list, unless an answer counts still. Waits at
+    /// most `patience` where an earlier answer is known. [`LookUps::knowledge`] tells the outcome.
+    pub async fn look_up(&self, model: &ModelRef, patience: Duration) {
+        if let Some(lookups) = &self.lookups {
+            lookups.model(model, patience).await;
+        }
+    }
+
+    /// The manifest that a version's name leads to; none: there is no such version. Waits at most
+    /// `patience` where an earlier answer is known.
+    pub async fn resolve(
+        &self,
+        version: &VersionRef,
+        patience: Duration,
+    ) -> Result<Option<Digest>, FetchError> {
+        match &self.lookups {
+            Some(lookups) => lookups.version(version, patience).await,
+            None => {
+                let catalog = self.catalog().await?;
+                Ok(catalog.find(version).and_then(VersionEntry::hash))
+            }
+        }
+    }
+
     /// The catalog: from memory while it is younger than the time to live, else from the registry; if
     /// that cannot be reached, the last one seen.
     pub async fn catalog(&self) -> Result<Arc<Catalog>, FetchError> {
+        if let Some(lookups) = &self.lookups {
+            self.recall().await?;
+            lookups.begin().await;
+            return Ok(lookups.catalog());
+        }
         let fresh = |state: &State| {
             let young = state.asked.is_some_and(|at| at.elapsed() < self.ttl);
             state.catalog.clone().filter(|_| young)
@@ -138,6 +208,9 @@ impl Source {
 
     /// The catalog in memory, however old.
     pub fn catalog_now(&self) -> Option<Arc<Catalog>> {
+        if let Some(lookups) = &self.lookups {
+            return Some(lookups.catalog());
+        }
         self.state().catalog.clone()
     }
 
@@ -154,13 +227,22 @@ impl Source {
 
     /// Requests the catalog now, conditionally. Returns the catalog before and after, if it changed.
     pub async fn refresh(&self) -> Result<Option<CatalogChange>, FetchError> {
+        if let Some(lookups) = &self.lookups {
+            let before = lookups.catalog();
+            self.recall().await?;
+            lookups.refresh().await;
+            let after = lookups.catalog();
+            return Ok((before != after).then_some((before, after)));
+        }
         let _one = self.refreshing.lock().await;
         self.ask().await
     }
 
     /// Whether the rate limit allows a request now for something that the catalog lacks.
     pub fn may_ask_again(&self) -> bool {
-        self.registry.is_some() && self.state().limit.allows(Instant::now())
+        self.lookups.is_none()
+            && self.registry.is_some()
+            && self.state().limit.allows(Instant::now())
     }
 
     /// Requests the catalog before the time to live has elapsed, if the rate limit allows it. Waits at
@@ -194,12 +276,34 @@ impl Source {
 
     /// Why the last request for the catalog failed, if it did.
     pub fn trouble(&self) -> Option<String> {
+        if let Some(lookups) = &self.lookups {
+            return lookups.trouble();
+        }
         self.state().trouble.clone()
     }
 
     /// Time since the last request for the catalog ended.
     pub fn asked(&self) -> Option<Duration> {
         self.state().asked.map(|at| at.elapsed())
+    }
+
+    /// Refreshes the catalog each time its time to live has elapsed. Models that are looked up by name are
+    /// asked for when they are used instead. Never ends.
+    pub async fn refresh_when_due(&self) {
+        if self.lookups.is_some() {
+            if let Err(error) = self.catalog().await {
+                tracing::warn!(%error, source = %self.name, "the lookups kept in the index cannot be read");
+            }
+            return std::future::pending().await;
+        }
+        let mut after = self.asked().map_or(Duration::ZERO, |_| self.ttl);
+        loop {
+            tokio::time::sleep(after).await;
+            if let Err(error) = self.refresh().await {
+                tracing::debug!(%error, source = %self.name, "the catalog could not be refreshed");
+            }
+            after = self.ttl;
+        }
     }
 
     /// The request to the registry that has been waited for longest.
@@ -285,13 +389,22 @@ impl Source {
 
     /// Loads the catalog of an earlier run from the index, if none is in memory.
     async fn load_saved(&self) -> Result<(), FetchError> {
+        if let Some(lookups) = &self.lookups {
+            if !lookups.is_recalled() {
+                let (store, name) = (self.store.clone(), self.name.clone());
+                let saved = blocking(move || store.saved_catalog(&name)).await??;
+                let catalog = lookups.recall(saved.as_ref().map(|saved| saved.body.as_slice()));
+                self.state().at_start = Some(catalog);
+            }
+            return Ok(());
+        }
         if self.catalog_now().is_some() {
             return Ok(());
         }
         let (store, name) = (self.store.clone(), self.name.clone());
         let loaded = blocking(move || -> Result<_, FetchError> {
             let Some(saved) = store.saved_catalog(&name)? else { return Ok(None) };
-            match read_catalog(&saved.body) {
+            match read_saved(&saved.body) {
                 Ok(catalog) => Ok(Some((
                     catalog,
                     Validator { etag: saved.etag, last_modified: saved.last_modified },
@@ -338,9 +451,17 @@ impl Source {
     }
 }
 
+/// The catalog in a document that was kept.
+fn read_saved(body: &[u8]) -> Result<Catalog, RegistryError> {
+    match look_ups::read(body) {
+        Some(lookups) => Ok(lookups.catalog()),
+        None => read_catalog(body),
+    }
+}
+
 /// Lists the nodes of a catalog document, for the store, which does not know the format.
 fn listed(body: &[u8], tell: &mut dyn FnMut(NodeKey)) -> bool {
-    let Ok(catalog) = read_catalog(body) else { return false };
+    let Ok(catalog) = read_saved(body) else { return false };
     for group in catalog.groups() {
         let name = || -> Box<str> { group.as_str().into() };
         tell(NodeKey::Group { group: name() });

@@ -192,7 +192,12 @@ impl Registry for HuggingFace {
 
     fn capabilities(&self) -> Capabilities {
         let listable = matches!(self.scope, Scope::One(_));
-        Capabilities { listable, ranged_reads: true, leaves_in_advance: true }
+        Capabilities {
+            listable,
+            names_manifests: false,
+            ranged_reads: true,
+            leaves_in_advance: true,
+        }
     }
 
     async fn list(&self, known: &Validator) -> Result<Listing, RegistryError> {

@@ -310,7 +310,12 @@ impl Registry for Oci {
     /// Whether it lists its repositories is known only once it was asked.
     fn capabilities(&self) -> Capabilities {
         let listable = !self.unlisted.load(Ordering::Relaxed);
-        Capabilities { listable, ranged_reads: true, leaves_in_advance: false }
+        Capabilities {
+            listable,
+            names_manifests: false,
+            ranged_reads: true,
+            leaves_in_advance: false,
+        }
     }
 
     async fn list(&self, known: &Validator) -> Result<Listing, RegistryError> {

@@ -83,7 +83,12 @@ impl Registry for Xprim {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { listable: true, ranged_reads: true, leaves_in_advance: true }
+        Capabilities {
+            listable: true,
+            names_manifests: true,
+            ranged_reads: true,
+            leaves_in_advance: true,
+        }
     }
 
     async fn list(&self, known: &Validator) -> Result<Listing, RegistryError> {
