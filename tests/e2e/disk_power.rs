@@ -272,7 +272,7 @@ fn cut_publishing(rig: &Rig, fs: &LoopFs, n: u64, chance: &mut Chance) {
     }
     let scratch = tempfile::tempdir().expect("a folder");
     let life = Life::new(scratch.path().join("cache"), LARGE, &folder).expect("a store");
-    let source = life.fetcher.source();
+    let source = life.fetcher.sources().first();
     let catalog = life.wait(source.catalog()).expect("a whole catalog, old or new");
     let names: Vec<String> = catalog.iter().map(|(_, _, v)| v.name.as_str().to_owned()).collect();
     for k in &published {

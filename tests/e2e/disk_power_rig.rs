@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Readers, Source};
+use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Readers, Source, Sources};
 use modelfs::model::{ContentKey, FileIx, Manifest, SourceName, VersionRef};
 use modelfs::store::{Pin, ReadState, Store, StoreError, StoreOptions};
 use modelfs_test_support::{ModelDir, TestRegistry, bytes};
@@ -130,7 +130,8 @@ impl Life {
         let registry = modelfs::registry::open(folder.to_str().expect("UTF-8")).expect("a folder");
         let _within = runtime.enter();
         let source = Source::new(source(), Some(registry), store.clone(), &options);
-        let fetcher = Fetcher::new(Arc::new(source), store.clone(), options);
+        let fetcher =
+            Fetcher::new(Arc::new(Sources::one(Arc::new(source))), store.clone(), options);
         drop(_within);
         Ok(Self { runtime: Some(runtime), fetcher, store })
     }
@@ -157,13 +158,13 @@ impl Life {
         ix: FileIx,
         range: FileRange,
     ) -> Result<Vec<u8>, FetchError> {
-        let file = self.fetcher.file(self.fetcher.source(), manifest, ix)?;
+        let file = self.fetcher.file(self.fetcher.sources().first(), manifest, ix)?;
         let reader = self.fetcher.reader(&file, Readers::OfOneHandle, Arc::new(|_, _| ()));
         self.wait(reader.read(range)).map(Into::into)
     }
 
     pub fn prefetch(&self, model: &Model) -> Result<(), FetchError> {
-        let source = self.fetcher.source();
+        let source = self.fetcher.sources().first();
         self.wait(self.fetcher.prefetch(source, &model.manifest, &|_| ())).map(drop)
     }
 }
@@ -190,7 +191,7 @@ impl Rig {
             dir.put("shared.bin", bytes(30, 2_100_001));
             let version = format!("g/m@v{n}");
             let published = registry.publish(&version, &dir, 1 << 20);
-            let manifest = life.wait(life.fetcher.source().manifest(&published.manifest));
+            let manifest = life.wait(life.fetcher.sources().first().manifest(&published.manifest));
             let manifest = manifest.expect("just published");
             let files = manifest.files().iter().map(|f| dir.bytes(f.path.as_str()).to_vec());
             let files = files.collect();
