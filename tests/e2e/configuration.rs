@@ -293,13 +293,13 @@ fn a_mount_refuses_settings_of_sources_that_it_cannot_keep_yet() {
         ),
         (format!("{one}groups = [\"org\"]"), "groups"),
         (format!("{one}verify = \"stream\""), "verify"),
-        ("[[source]]\nname = \"hub\"\nurl = \"hf://\"".to_owned(), "hf://"),
+        ("[[source]]\nname = \"data\"\nurl = \"s3://bucket\"".to_owned(), "s3://"),
     ] {
         settings(&place, USER_FILE, &text);
         let refused = place.run(["mount", "models"]);
         assert_eq!(refused.code, 2, "{refused:?}");
         assert!(
-            refused.err.contains(said) && refused.err.contains("--registry") || said == "hf://",
+            refused.err.contains(said) && refused.err.contains("--registry") || said == "s3://",
             "{refused:?}"
         );
     }

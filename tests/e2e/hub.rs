@@ -4,7 +4,7 @@ use std::process::Command;
 
 use modelfs_test_support::{HUB_TOKEN, HubFile, HubRepo, HubServer, bytes};
 
-use crate::harness::{Daemon, Place, eventually, xattr};
+use crate::harness::{Daemon, Place, eventually, names, xattr};
 
 const MAIN: &str = "1111111111111111111111111111111111111111";
 const MOVED: &str = "2222222222222222222222222222222222222222";
@@ -45,15 +45,6 @@ fn mount<'a>(place: &'a Place, hub: &HubServer, registry: &str, more: &[&str]) -
     let mut command = place.modelfs(["mount"]);
     command.arg(place.mountpoint()).args(["--registry", registry]).args(more);
     Daemon::start(place, asks(place, hub, command))
-}
-
-fn names(folder: &std::path::Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// The paths that were asked for since the last call.

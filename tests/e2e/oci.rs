@@ -5,16 +5,7 @@ use std::process::Command;
 use modelfs::model::hash::sha256;
 use modelfs_test_support::{DockerLogin, DockerRegistry};
 
-use crate::harness::{Daemon, Place, xattr};
-
-fn names(folder: &std::path::Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
+use crate::harness::{Daemon, Place, names, xattr};
 
 /// A mount that finds none of the machine's logins.
 fn mount<'a>(place: &'a Place, registry: &str) -> Daemon<'a> {

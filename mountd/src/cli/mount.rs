@@ -216,10 +216,10 @@ fn use_only_source(config: &mut Config) -> Result<(), Failure> {
         let text = format!("{}: a mount cannot have {key} of a source yet ({name})", entry.origin);
         return Err(Failure::usage(text).hint("leave it out, or give an address with --registry"));
     }
-    if !matches!(source.kind(), SourceKind::Http | SourceKind::Folder) {
+    if matches!(source.kind(), SourceKind::Bucket | SourceKind::Ollama) {
         let (origin, url) = (&source.url.origin, source.url.value.shown());
         let text = format!("{origin}: a mount cannot have a registry of this kind yet: {url}");
-        return Err(Failure::usage(text).hint("write http://, https:// or a folder"));
+        return Err(Failure::usage(text).hint("write hf://, oci://, http://, https:// or a folder"));
     }
     if let Some(ttl) = &source.ttl {
         config.catalog_ttl = ttl.clone();
