@@ -51,6 +51,7 @@ const FETCH: &Rules = &[
     ("options", &[]),
     ("error", &[]),
     ("source", &["options", "error"]),
+    ("sources", &["source", "error"]),
     ("cached_file", &["source", "error"]),
     ("plan", &[]),
     ("schedule", &["plan", "error"]),
@@ -59,7 +60,16 @@ const FETCH: &Rules = &[
     ("file_reader", &["prefetch", "transfer", "schedule", "cached_file", "error"]),
     (
         "fetcher",
-        &["file_reader", "prefetch", "transfer", "cached_file", "source", "options", "error"],
+        &[
+            "file_reader",
+            "prefetch",
+            "transfer",
+            "cached_file",
+            "sources",
+            "source",
+            "options",
+            "error",
+        ],
     ),
 ];
 
