@@ -52,6 +52,9 @@ pub struct LoopFs {
     at: PathBuf,
 }
 
+/// A Btrfs ends a transaction at the latest after 30 s.
+const QUOTA_PATIENCE: Duration = Duration::from_secs(35);
+
 fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
@@ -184,7 +187,16 @@ impl LoopFs {
         let at = self.at.as_os_str();
         must("btrfs", ["quota".as_ref(), "enable".as_ref(), at]);
         let most = bytes.map_or("none".to_owned(), |n| n.to_string());
-        must("btrfs", ["qgroup".as_ref(), "limit".as_ref(), most.as_ref(), "0/5".as_ref(), at]);
+        let limit = || {
+            run("btrfs", ["qgroup".as_ref(), "limit".as_ref(), most.as_ref(), "0/5".as_ref(), at])
+        };
+        // To lift a quota that is used up takes metadata, too: it is refused until the transaction of
+        // the last writers has ended.
+        let started = Instant::now();
+        while let Err(error) = limit() {
+            assert!(started.elapsed() < QUOTA_PATIENCE, "{error}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// An ext4 takes itself to be damaged and turns read-only, whoever is writing to it.
