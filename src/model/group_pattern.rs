@@ -1,8 +1,7 @@
 //! Patterns of group names, and which of several sources may be asked about a group.
 //!
 //! Invariant: a group that a pattern of any source matches is asked only of sources with such a pattern, so
-//! that nobody outside can offer a model under a name that belongs to an organisation (dependency
-//! confusion). Plain values.
+//! that no outsider can offer a model under an organisation's name (dependency confusion). Plain values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -105,9 +104,10 @@ mod tests {
     fn a_star_stands_for_any_characters() {
         for (text, yes, no) in [
             ("acme", &["acme"][..], &["acme-x", "xacme", "Acme"][..]),
+            ("a*a", &["aa", "aba"], &["a"]),
             ("acme-*", &["acme-", "acme-x"], &["acme", "xacme-y"]),
             ("*-labs", &["a-labs", "-labs"], &["labs", "a-labs-b"]),
-            ("a*b*c", &["abc", "axbxc", "abbcc"], &["ab", "acb", "xabc"]),
+            ("a*b*c", &["abc", "axbxc", "abbcc", "a-b-b-c"], &["ab", "ac", "acb", "xabc"]),
             ("ab*ba", &["abba", "abxba"], &["aba"]),
             ("*", &["", "anything"], &[]),
         ] {
