@@ -9,6 +9,7 @@ mod connect;
 mod documents;
 mod error;
 pub mod huggingface;
+mod kept;
 mod layers;
 pub mod oci;
 pub mod transport;
@@ -21,6 +22,7 @@ pub use api::{
 pub use connect::{ConnectOptions, first_file, open, open_with};
 pub use documents::{read_catalog, read_manifest};
 pub use error::{RegistryError, Retry};
+pub use kept::{has_format, to_bytes};
 pub use layers::{Attempts, DEADLINE, Hedged, RetryPolicy, Retrying, Wait, Waiting, Waits};
 #[cfg(any(test, feature = "test-util"))]
 pub use layers::{Call, Fault, Faulty, When};

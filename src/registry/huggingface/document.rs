@@ -18,6 +18,7 @@ use crate::model::{
     VersionEntry, VersionId, VersionTarget,
 };
 use crate::registry::error::RegistryError;
+use crate::registry::kept::{has_format, to_bytes};
 
 /// The format of a manifest document, with the version of its form.
 const MANIFEST: &str = "modelfs.huggingface/1";
@@ -71,21 +72,12 @@ struct RefDoc {
 
 /// Whether a document is one of ours, of files.
 pub fn is_manifest(document: &[u8]) -> bool {
-    begins(document, MANIFEST)
+    has_format(document, MANIFEST)
 }
 
 /// Whether a document is one of ours, of references.
 pub fn is_catalog(document: &[u8]) -> bool {
-    begins(document, CATALOG)
-}
-
-/// All of ours begin so, to the byte.
-fn begins(document: &[u8], format: &str) -> bool {
-    document.starts_with(format!("{{\"format\":\"{format}\",").as_bytes())
-}
-
-fn write(document: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(document).expect("numbers, strings and lists can always be written")
+    has_format(document, CATALOG)
 }
 
 impl ManifestDoc {
@@ -109,7 +101,7 @@ impl ManifestDoc {
 
     /// The document.
     pub fn write(&self) -> Vec<u8> {
-        write(self)
+        to_bytes(self)
     }
 }
 
@@ -211,7 +203,7 @@ impl CatalogDoc {
 
     /// The document.
     pub fn write(&self) -> Vec<u8> {
-        write(self)
+        to_bytes(self)
     }
 
     /// The catalog of the repository.

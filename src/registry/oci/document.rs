@@ -19,6 +19,7 @@ use crate::model::{
     VersionTarget,
 };
 use crate::registry::error::RegistryError;
+use crate::registry::kept::{has_format, to_bytes};
 
 /// The format of a manifest document, with the version of its form.
 const MANIFEST: &str = "modelfs.oci/1";
@@ -69,21 +70,12 @@ pub struct CatalogDoc {
 
 /// Whether a document is one of ours, of files.
 pub fn is_manifest(document: &[u8]) -> bool {
-    begins(document, MANIFEST)
+    has_format(document, MANIFEST)
 }
 
 /// Whether a document is one of ours, of repositories.
 pub fn is_catalog(document: &[u8]) -> bool {
-    begins(document, CATALOG)
-}
-
-/// All of ours begin so, to the byte.
-fn begins(document: &[u8], format: &str) -> bool {
-    document.starts_with(format!("{{\"format\":\"{format}\",").as_bytes())
-}
-
-fn write(document: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(document).expect("numbers, strings and lists can always be written")
+    has_format(document, CATALOG)
 }
 
 /// How the bytes of a layer are verified of which only the SHA-256 of all of them is known; or why they
@@ -133,7 +125,7 @@ impl ManifestDoc {
 
     /// The document.
     pub fn write(&self) -> Vec<u8> {
-        write(self)
+        to_bytes(self)
     }
 }
 
@@ -193,7 +185,7 @@ impl CatalogDoc {
 
     /// The document.
     pub fn write(&self) -> Vec<u8> {
-        write(self)
+        to_bytes(self)
     }
 }
 
