@@ -126,6 +126,9 @@ impl Sources {
 
     /// The merged catalog in memory; none: no source has one yet.
     pub fn catalog_now(&self) -> Option<Arc<Catalog>> {
+        if let ([only], true) = (self.all.as_slice(), self.claims.takes_everything()) {
+            return only.catalog_now();
+        }
         let catalogs: Vec<_> = self.all.iter().map(|source| source.catalog_now()).collect();
         self.merge(&catalogs)
     }
@@ -137,10 +140,7 @@ impl Sources {
         let mut merged = self.merged.lock();
         if !merged.is_of(catalogs) {
             merged.of = catalogs.to_vec();
-            merged.catalog = Some(match catalogs {
-                [Some(only)] if self.claims.takes_everything() => Arc::clone(only),
-                _ => Arc::new(merge(&self.claims, catalogs)),
-            });
+            merged.catalog = Some(Arc::new(merge(&self.claims, catalogs)));
         }
         merged.catalog.clone()
     }

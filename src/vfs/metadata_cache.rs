@@ -180,13 +180,12 @@ impl MetadataCache {
     /// The manifest that a version's name leads to.
     pub(super) fn version(
         &self,
-        source: SourceIx,
+        ix: SourceIx,
         group: &str,
         model: &str,
         name: &str,
     ) -> Ready<Digest> {
-        let source_ix = source;
-        let source = self.sources.get(source_ix);
+        let source = self.sources.get(ix);
         let Some(known) = source.look_ups() else {
             let catalog = source.catalog_now().ok_or(Pending::Catalog)?;
             let entry = catalog.version(group, model, name);
@@ -207,7 +206,7 @@ impl MetadataCache {
                 Ok(hash)
             }
             VersionKnowledge::Known(_) | VersionKnowledge::Ask(_) => {
-                Err(Pending::Version(source_ix, VersionRef { model, version }))
+                Err(Pending::Version(ix, VersionRef { model, version }))
             }
         }
     }

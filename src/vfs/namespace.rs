@@ -135,7 +135,7 @@ impl Namespace {
             return self.attr_of_node(id, &node.key);
         }
         let v = self.version_of(id, &node)?;
-        let mtime = self.published(&node.key);
+        let mtime = self.published_of(v);
         match place {
             Place::Root | Place::Node(_) => Ok(Attr { mtime, ..folder(1) }),
             Place::MetaFolder(_) => Ok(Attr { mtime, ..folder(2) }),
@@ -163,7 +163,9 @@ impl Namespace {
                 let versions = catalog.versions(group, model).map_or(0, <[_]>::len);
                 (links(versions), stable_time())
             }
-            NodeKey::Version { .. } => (1, self.published(key)),
+            NodeKey::Version { group, model, version, hash } => {
+                (1, self.published(group, model, version, hash))
+            }
         };
         Ok(Attr { ino: Place::Node(id).encode(), kind: Kind::Folder, size: 0, mtime, links })
     }
@@ -334,9 +336,8 @@ impl Namespace {
         Ok(keys.into_iter().filter_map(ino).collect())
     }
 
-    /// When the version of a node was published.
-    fn published(&self, key: &NodeKey) -> SystemTime {
-        let NodeKey::Version { group, model, version, hash } = key else { return stable_time() };
+    /// When a version with this manifest was published.
+    fn published(&self, group: &str, model: &str, version: &str, hash: &Digest) -> SystemTime {
         let catalog = self.metadata.catalog_now();
         let entry = catalog.as_ref().and_then(|c| c.version(group, model, version));
         let entry = entry.filter(|entry| entry.hash() == Some(*hash));
@@ -344,8 +345,7 @@ impl Namespace {
     }
 
     fn published_of(&self, v: Version<'_>) -> SystemTime {
-        let (group, model, version) = (v.group.into(), v.model.into(), v.version.into());
-        self.published(&NodeKey::Version { group, model, version, hash: v.hash })
+        self.published(v.group, v.model, v.version, &v.hash)
     }
 
     /// The version of a node. Of a node that is not resolved: what its name leads to now.

@@ -94,19 +94,18 @@ impl Source {
         let manifests = Arc::new(Manifests::new(patient.clone(), store.clone()));
         store.reads(&name, Formats { listed, blobs });
         let changed = Arc::new(tokio::sync::Notify::new());
-        let shared = |registry: &Arc<dyn Registry>| Shared {
-            name: name.clone(),
-            registry: Arc::clone(registry),
-            patient: patient.clone().unwrap_or_else(|| Arc::clone(registry)),
-            store: store.clone(),
-            manifests: Arc::clone(&manifests),
-            waits: Arc::clone(&waits),
-            changed: Arc::clone(&changed),
-        };
-        let lookups = registry.as_ref().filter(|r| !r.capabilities().names_manifests);
-        let lookups = lookups.map(|registry| {
-            let (ttl, deadline) = (options.catalog_ttl, options.read_deadline);
-            Arc::new(ModelLookups::new(shared(registry), ttl, deadline))
+        let asked = registry.clone().filter(|r| !r.capabilities().names_manifests);
+        let lookups = asked.zip(patient.clone()).map(|(registry, patient)| {
+            let shared = Shared {
+                name: name.clone(),
+                registry,
+                patient,
+                store: store.clone(),
+                manifests: Arc::clone(&manifests),
+                waits: Arc::clone(&waits),
+                changed: Arc::clone(&changed),
+            };
+            Arc::new(ModelLookups::new(shared, options.catalog_ttl, options.read_deadline))
         });
         Self {
             name,
@@ -127,11 +126,6 @@ impl Source {
     /// Its name: its key in the index.
     pub fn name(&self) -> &SourceName {
         &self.name
-    }
-
-    /// Maximum age of the catalog before the registry is asked again.
-    pub fn catalog_ttl(&self) -> Duration {
-        self.ttl
     }
 
     /// The registry, if one is configured.
