@@ -121,20 +121,8 @@ impl TraceFollower {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::trace_recorder::TraceRecorder;
+    use super::super::trace_recorder::tests::{record, step};
     use super::*;
-
-    fn step(file: u32, start: u64, end: u64) -> Step {
-        Step { file: FileIx(file), range: FileRange::new(start, end) }
-    }
-
-    fn record(touches: &[Step]) -> TraceRecorder {
-        let mut recording = TraceRecorder::default();
-        for t in touches {
-            recording.touch(t.file, t.range);
-        }
-        recording
-    }
 
     #[test]
     fn a_load_that_follows_the_trace_is_fetched_a_window_ahead() {

@@ -85,14 +85,14 @@ impl TraceRecorder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn step(file: u32, start: u64, end: u64) -> Step {
+    pub(in crate::fetch::prefetch) fn step(file: u32, start: u64, end: u64) -> Step {
         Step { file: FileIx(file), range: FileRange::new(start, end) }
     }
 
-    fn record(touches: &[Step]) -> TraceRecorder {
+    pub(in crate::fetch::prefetch) fn record(touches: &[Step]) -> TraceRecorder {
         let mut recording = TraceRecorder::default();
         for t in touches {
             recording.touch(t.file, t.range);
