@@ -2,6 +2,7 @@
 //! a Hub, OCI registries, and a slow line before a server.
 
 mod answer;
+mod answering;
 mod docker_registry;
 mod fault;
 pub mod fs_assertions;

@@ -4,7 +4,6 @@
 //! Runs on a thread of its own; dropping it stops it. Its lock is never held across an await.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,11 +12,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Response};
-use hyper_util::rt::TokioIo;
 use modelfs::model::hash::sha256;
+
+use crate::answering::Answering;
 
 /// The user and password that the registry knows.
 pub const OCI_USER: (&str, &str) = ("me", "planted-secret");
@@ -77,7 +75,7 @@ struct State {
 pub struct OciServer {
     state: Arc<Mutex<State>>,
     address: SocketAddr,
-    runtime: Option<tokio::runtime::Runtime>,
+    _serving: Answering,
 }
 
 /// An artifact that a foreign tool wrote: its manifest, and the blobs that it names.
@@ -97,12 +95,6 @@ pub fn golden_artifact(name: &str) -> (Vec<u8>, Vec<Vec<u8>>) {
 impl OciServer {
     /// Starts it, empty and open to anyone.
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("test-oci")
-            .enable_all()
-            .build()
-            .expect("a runtime");
         let state = Arc::new(Mutex::new(State {
             tags: BTreeMap::new(),
             content: HashMap::new(),
@@ -111,10 +103,9 @@ impl OciServer {
             log: Vec::new(),
             issued: 0,
         }));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        runtime.spawn(serve(state.clone(), listener));
-        Self { state, address, runtime: Some(runtime) }
+        let (serving, asked) = (Answering::start("test-oci"), state.clone());
+        let address = serving.serve(move |request| answer(&mut lock(&asked), request));
+        Self { state, address, _serving: serving }
     }
 
     /// `127.0.0.1:PORT`.
@@ -182,32 +173,8 @@ impl OciServer {
     }
 }
 
-impl Drop for OciServer {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("no test panics while it holds this lock")
-}
-
-async fn serve(state: Arc<Mutex<State>>, listener: std::net::TcpListener) {
-    listener.set_nonblocking(true).expect("a socket");
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-    while let Ok((stream, _)) = listener.accept().await {
-        let state = state.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request: hyper::Request<Incoming>| {
-                let answer = answer(&mut lock(&state), &request);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            // A client may leave.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
 }
 
 fn answer(state: &mut State, request: &hyper::Request<Incoming>) -> Response<Full<Bytes>> {

@@ -7,16 +7,12 @@
 mod answer;
 mod state;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use crate::answering::Answering;
 use answer::answer;
 use state::State;
 pub use state::{HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest};
@@ -25,27 +21,21 @@ pub use state::{HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest};
 pub struct HubServer {
     state: Arc<Mutex<State>>,
     hub: SocketAddr,
-    runtime: Option<tokio::runtime::Runtime>,
+    _serving: Answering,
 }
 
 impl HubServer {
     /// Starts both servers; there are no repositories, and a page has three entries.
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("test-hub")
-            .enable_all()
-            .build()
-            .expect("a runtime");
         let state = Arc::new(Mutex::new(State { page: 3, ..State::default() }));
-        let listen = || std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let (hub, cdn) = (listen(), listen());
-        let address = hub.local_addr().expect("it is bound");
-        lock(&state).cdn = format!("http://{}", cdn.local_addr().expect("it is bound"));
-        for (listener, is_cdn) in [(hub, false), (cdn, true)] {
-            runtime.spawn(serve(state.clone(), listener, is_cdn));
-        }
-        Self { state, hub: address, runtime: Some(runtime) }
+        let serving = Answering::start("test-hub");
+        let serve = |cdn| {
+            let state = state.clone();
+            serving.serve(move |request| answer(&mut lock(&state), request, cdn))
+        };
+        let (hub, cdn) = (serve(false), serve(true));
+        lock(&state).cdn = format!("http://{cdn}");
+        Self { state, hub, _serving: serving }
     }
 
     /// The endpoint.
@@ -107,30 +97,6 @@ impl HubServer {
     }
 }
 
-impl Drop for HubServer {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("no test panics while it holds this lock")
-}
-
-async fn serve(state: Arc<Mutex<State>>, listener: std::net::TcpListener, cdn: bool) {
-    listener.set_nonblocking(true).expect("a socket");
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-    while let Ok((stream, _)) = listener.accept().await {
-        let state = state.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request: hyper::Request<Incoming>| {
-                let answer = answer(&mut lock(&state), &request, cdn);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            // A truncated body breaks its connection.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
 }
