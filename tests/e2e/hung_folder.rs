@@ -128,7 +128,9 @@ fn cached_reads_and_commands_do_not_notice_a_folder_that_hangs() {
         let status = status.expect("ten cached reads and a command come to an end");
         let trouble = status["registry"]["trouble"].as_str().unwrap_or_default();
         assert!(trouble.contains("no answer within") || trouble.contains("hang"), "{status}");
-        // Threads that had other work go after some seconds; those that hang would stay.
+        // Readers that go on would keep every thread of the pool in use by turns. Once they have ended,
+        // threads without work go after some seconds; those that hang would stay.
+        stop.store(true, Ordering::SeqCst);
         eventually("few threads wait for the folder", || threads(worker) < THREADS / 4);
         drop(end);
     });
