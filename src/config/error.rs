@@ -163,7 +163,9 @@ impl ConfigError {
             Self::NoAddress { name, .. } => {
                 format!("give its url, or name a source that a weaker file has instead of {name}")
             }
-            Self::NotAllowed { .. } => "use another address, or ask whoever keeps that list".into(),
+            Self::NotAllowed { .. } => {
+                "use another address, or ask the administrator who keeps that list".into()
+            }
             Self::Unreadable { path, .. } => {
                 format!("see to it that you may read {}, or remove it", path.display())
             }

@@ -2,7 +2,7 @@
 //! whole.
 //!
 //! Invariants: a piece with a prefix has no present part and none that is being written; a prefix has at
-//! most one writer; `claimed <= len <= reach`. Unverified bytes are never present: whoever looks for
+//! most one writer; `claimed <= len <= reach`. Unverified bytes are never present: a search for
 //! readable parts does not find them. Pure values: the first kind is guarded by its blob, the second by
 //! its own lock.
 
@@ -32,7 +32,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Whether nobody may take it away.
+    /// Whether it may not be evicted.
     pub fn is_busy(&self) -> bool {
         self.writer.is_some() || self.writing
     }
@@ -143,7 +143,7 @@ impl Prefixes {
         self.by_piece.get_mut(&piece).filter(|prefix| prefix.writer == Some(writer))
     }
 
-    /// A write has ended, whoever has the prefix by now.
+    /// A write has ended, even if the prefix has another writer by now.
     pub fn end_write(&mut self, piece: u32) {
         if let Some(prefix) = self.by_piece.get_mut(&piece) {
             prefix.writing = false;
