@@ -159,7 +159,7 @@ mod tests {
 
     /// On a thread of its own: rules and capabilities apply to a thread and cannot be undone.
     #[test]
-    fn privileges_that_are_given_up_are_gone() {
+    fn dropped_privileges_cannot_be_regained() {
         let dir = tempfile::tempdir().unwrap();
         let (own, other) = (dir.path().join("own"), dir.path().join("other"));
         std::fs::create_dir(&own).unwrap();

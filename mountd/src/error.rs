@@ -206,7 +206,7 @@ mod tests {
     use modelfs::base::units::ByteSize;
 
     #[test]
-    fn exit_codes_are_those_that_scripts_were_promised() {
+    fn exit_codes_are_as_documented() {
         let all = [
             (Kind::General, 1),
             (Kind::Interrupted, 130),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_become_the_right_kinds() {
+    fn causes_map_to_failure_kinds() {
         let what = || "x".to_owned();
         let unreachable = RegistryError::Unreachable { what: what(), why: what() };
         assert_eq!(Failure::from(FetchError::from(unreachable)).kind, Kind::Network);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_survives_the_socket() {
+    fn a_failure_is_the_same_after_a_round_trip_over_the_socket() {
         let failure = Failure::new(Kind::NotFound, "no").hint("look");
         let text = serde_json::to_string(&failure).unwrap();
         assert!(text.contains(r#""kind":"not_found""#) && text.contains(r#""exit_code":3"#));

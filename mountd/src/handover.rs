@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_cut_short_is_finished_and_a_finished_one_is_left_alone() {
+    fn an_interrupted_ownership_change_is_completed_and_a_complete_one_is_left_alone() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn where_others_can_change_a_folder_above_only_an_empty_one_is_given() {
+    fn below_a_folder_that_others_can_change_only_an_empty_cache_is_handed_over() {
         if !rustix::process::geteuid().is_root() {
             return;
         }

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn looking_as_another_leaves_us_as_we_are() {
+    fn checking_access_as_another_user_does_not_change_our_user() {
         if !rustix::process::geteuid().is_root() {
             return;
         }

@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_one_line_that_no_terminal_obeys() {
+    fn a_log_event_is_one_line_without_terminal_escapes() {
         for (colours, shown) in [
             (false, "\\u{1b}[2mWARN a\\nerror: b\\u{202e}\\u{9b}\n"),
             (true, "\u{1b}[2mWARN a\\nerror: b\\u{202e}\\u{9b}\n"),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_writes_a_few_lines_and_then_one_now_and_then_that_says_how_many_were_left_out() {
+    fn repeated_log_lines_are_limited_and_the_number_left_out_is_logged() {
         let (mut written, start) = (Written::default(), Instant::now());
         for _ in 0..AT_ONCE {
             assert_eq!(written.line(start), Some(0));

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_root_alone_can_change_is_roots() {
+    fn only_files_that_root_alone_can_change_count_as_roots() {
         let above = [("/srv", 0, 0o755), ("/", 0, 0o755)];
         let with = |uid, mode| of(true, &[&[("/srv/c", uid, mode)][..], &above].concat());
         let changeable = |o: &Ownership| o.changeable().map(Path::to_owned);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_user_counts() {
+    fn the_owner_of_the_nearest_existing_folder_counts() {
         let theirs = of(true, &[("/h/a/c", 8, 0o700), ("/h/a", 7, 0o755), ("/h", 0, 0o755)]);
         assert_eq!((theirs.owner(), theirs.nearest_user()), (Some((8, 8)), Some((8, 8))));
         let roots = of(true, &[("/h/a/c", 0, 0o700), ("/h/a", 7, 0o755), ("/h", 0, 0o755)]);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_resolved_before_anything_is_judged() {
+    fn links_are_resolved_before_paths_are_checked() {
         let dir = tempfile::tempdir().unwrap();
         let real = dir.path().canonicalize().unwrap();
         fs::create_dir(real.join("c")).unwrap();

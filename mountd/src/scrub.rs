@@ -88,7 +88,7 @@ mod tests {
     use modelfs::config::defaults;
 
     #[test]
-    fn it_keeps_to_its_rate() {
+    fn the_scrub_keeps_to_its_rate() {
         let rate = ByteSize::mib(1);
         assert_eq!(ahead(0, rate, Duration::ZERO), Duration::ZERO);
         assert_eq!(ahead(10 << 20, rate, Duration::from_secs(4)), Duration::from_secs(6));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stops_in_the_middle_of_its_rest() {
+    fn the_scrub_stops_during_a_pause() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(modelfs::store::StoreOptions::at(folder.path())).unwrap();
         let scrub = Scrub::start(store.clone(), defaults::SCRUB_RATE).unwrap().unwrap();

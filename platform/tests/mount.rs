@@ -171,7 +171,7 @@ fn every_assertion_holds_with_a_cold_cache() {
 }
 
 #[test]
-fn looking_around_fetches_no_chunk() {
+fn listing_and_stat_fetch_no_chunk() {
     let bench = Bench::new(true, NEVER);
     fn look(folder: &Path) -> usize {
         let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
@@ -293,7 +293,7 @@ fn an_unmount_from_outside_ends_the_mount() {
 }
 
 #[test]
-fn a_mount_that_is_gone_takes_no_other_with_it() {
+fn a_guard_of_a_mount_that_is_gone_unmounts_no_other_mount() {
     let mut former = Bench::new(false, NEVER);
     // The kernel gives the numbers of the one that is gone to the next one, if no other comes between.
     for _ in 0..10 {

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_short_line() {
+    fn text_is_shortened_to_one_line() {
         assert_eq!(brief("a\nb\u{1b}\u{9b}", 16), "a\\nb\\u{1b}\\u{9b}");
         assert_eq!(brief("a\nb\u{1b}\u{9b}", 15), "a\\nb\\u{1b}…", "escapes count, and stay whole");
         assert_eq!(brief(&"ü".repeat(1 << 20), 3), "üüü…");

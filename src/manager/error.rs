@@ -228,7 +228,7 @@ mod tests {
     use crate::base::units::ByteSize;
 
     #[test]
-    fn causes_decide_the_kind() {
+    fn the_cause_decides_the_error_kind() {
         let what = || "x".to_owned();
         let unreachable = RegistryError::Unreachable { what: what(), why: what() };
         let kind = |error: ManagerError| error.kind();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_kept() {
+    fn errors_keep_their_cause() {
         use std::error::Error;
         let disk = std::io::Error::other("spoilt");
         let error = StoreError::Disk { path: "x".into(), action: "reading", source: disk };

@@ -146,7 +146,7 @@ mod tests {
     use crate::manager::ErrorKind;
 
     #[test]
-    fn owners_are_names() {
+    fn owner_names_are_validated() {
         for good in ["alice", "batch-7", "uid:0", "ünï"] {
             assert!(check_owner(good).is_ok(), "{good}");
         }

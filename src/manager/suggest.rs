@@ -79,20 +79,20 @@ mod tests {
     }
 
     #[test]
-    fn a_typing_mistake_finds_its_name() {
+    fn a_misspelled_name_suggests_the_nearest() {
         assert_eq!(near("org/lama-8b@v1")[0], "org/llama-8b@v1");
         assert_eq!(near("Org/Whisper@a"), ["org/whisper@a"]);
     }
 
     #[test]
-    fn a_known_model_offers_its_versions() {
+    fn a_known_model_suggests_its_versions() {
         assert_eq!(near("org/llama-8b@v3").len(), MOST);
         assert!(near("org/llama-8b@mian")[0].ends_with("@main"));
         assert_eq!(near("org/whisper@nothing-like-it"), ["org/whisper@a"]);
     }
 
     #[test]
-    fn strangers_are_not_offered() {
+    fn unrelated_names_are_not_suggested() {
         assert!(near("zzzzzz/qqqqqqqqq@x").is_empty());
     }
 }

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_twice() {
+    fn duplicate_entries_are_refused() {
         let mut b = CatalogBuilder::default();
         b.group(name("a"));
         b.model(name("m"));

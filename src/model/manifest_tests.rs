@@ -29,7 +29,7 @@ fn a_path_is_never_both_file_and_folder_nor_twice() {
 }
 
 #[test]
-fn the_users_of_an_object() {
+fn the_files_that_use_an_object_are_found() {
     let (mut m, s) = builder();
     let second = m.object(Object::new(d(2), 7, Check::Whole)).unwrap();
     let t = Slice { object: second, range: ObjectRange::new(0, 7) };

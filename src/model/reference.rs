@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_read_back() {
+    fn a_displayed_reference_parses_to_itself() {
         for (group, model, version) in [
             ("g", "m", "v"),
             ("g@", "m", "v"),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn invalid_references_are_refused() {
         for bad in ["", "org", "org/net", "/org/net/v1", "a/b/c/d", "org/net@", "org/../v1", "@"] {
             assert!(bad.parse::<VersionRef>().is_err(), "{bad}");
         }

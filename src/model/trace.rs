@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back() {
+    fn a_trace_document_round_trips() {
         let manifest = manifest();
         let steps = [step(1, 0, 10), step(0, 500, 1000), step(1, 20, 30)];
         let doc = TraceDoc::new(&manifest, &steps);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trace_is_refused() {
+    fn an_invalid_trace_is_refused() {
         let parse = |files: &str, steps: &str, form: u32| {
             let digest = Digest::from_bytes([1; 32]);
             let text = format!(

@@ -47,7 +47,7 @@ fn digests_are_those_of_the_bytes() {
 }
 
 #[test]
-fn the_first_error_ends_it() {
+fn the_first_write_error_ends_publishing() {
     let (_dir, files, _) = tree();
     let chunks = chunks(&files, 500);
     let keep = |_: &Digest, _: &[u8]| {

@@ -90,7 +90,7 @@ fn links_that_leave_are_named_with_their_target() {
 }
 
 #[test]
-fn circles_through_folders_end() {
+fn a_cycle_of_folder_links_is_refused() {
     let dir = tree(&["a/b/c", "x/y"]);
     symlink("../../x", dir.path().join("a/b/to_x")).unwrap();
     symlink("../a", dir.path().join("x/to_a")).unwrap();
@@ -119,7 +119,7 @@ fn a_snapshot_of_a_hugging_face_cache_is_a_folder_like_others() {
 }
 
 #[test]
-fn names_that_cannot_be_are_all_listed() {
+fn all_invalid_names_are_reported_together() {
     let dir = tree(&["a:b", "con", "new\nline", "back\\slash", "ok", ".modelfs/x", "d./x"]);
     let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");
     fs::write(dir.path().join(odd), "").unwrap();
@@ -138,7 +138,7 @@ fn names_that_cannot_be_are_all_listed() {
 }
 
 #[test]
-fn names_that_are_one_elsewhere_are_refused() {
+fn names_that_collide_on_other_systems_are_refused() {
     let dir = tree(&["Model.bin", "model.bin", "A/x", "a/y", "a/z", "caf\u{e9}", "cafe\u{301}"]);
     let found = problems(dir.path());
     let clash = |path: &str, other: &str| (path.to_owned(), Why::Clash { other: other.to_owned() });
@@ -151,7 +151,7 @@ fn names_that_are_one_elsewhere_are_refused() {
 }
 
 #[test]
-fn special_files_and_depth() {
+fn special_files_and_too_deep_folders_are_refused() {
     let dir = tree(&["a"]);
     let socket = dir.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
@@ -161,7 +161,7 @@ fn special_files_and_depth() {
 }
 
 #[test]
-fn nothing_to_publish() {
+fn an_empty_folder_is_refused() {
     let dir = tree(&[".git/x"]);
     assert!(matches!(scan(dir.path()), Err(PublishError::Empty(_))));
     let file = tree(&["f"]);

@@ -108,7 +108,7 @@ fn read_back(registry: &dyn Registry, version: &VersionRef) -> (Manifest, Tree) 
 }
 
 #[test]
-fn what_is_published_is_what_was_there() {
+fn published_bytes_equal_the_source_files() {
     let files = tree(&[
         ("config.json", 1, 700),
         ("empty", 0, 0),
@@ -236,7 +236,7 @@ fn publishing_again_says_so_and_replacing_must_be_asked_for() {
 }
 
 #[test]
-fn aliases_are_other_names_for_what_is_there() {
+fn an_alias_names_an_existing_version() {
     let place = Place::new();
     let files = tree(&[("a", 1, 100)]);
     let hash = place.publish("v1", &files).manifest;
@@ -300,7 +300,7 @@ fn many_publishers_at_once_all_end_in_the_catalog() {
 }
 
 #[test]
-fn a_publisher_that_dies_before_the_catalog_changes_nothing() {
+fn a_publisher_that_dies_before_writing_the_catalog_changes_nothing() {
     let place = Place::new();
     let files = tree(&[("a", 1, 100), ("b", 2, 2_000_000)]);
     let v1 = place.publish("v1", &files);
@@ -331,7 +331,7 @@ fn a_catalog_that_is_not_valid_is_left_alone() {
 }
 
 #[test]
-fn requests_that_make_no_sense() {
+fn contradictory_publish_options_are_refused() {
     let place = Place::new();
     let good = place.request("v", &tree(&[("a", 1, 100)]));
     let refused = |request: PublishRequest| match publish(&request, &|_| ()) {
@@ -361,7 +361,7 @@ fn requests_that_make_no_sense() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
     #[test]
-    fn any_tree_comes_back(
+    fn any_published_tree_is_read_back_equal(
         sizes in proptest::collection::vec(
             prop_oneof![Just(0usize), 1usize..5000, 1_040_000usize..1_060_000], 1..12),
         chunk_size in 4096u64..3_000_000,

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_catalog_is_replaced_whole_and_the_dead_cleaned_up() {
+    fn the_catalog_is_replaced_atomically_and_leftovers_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let target = Target::open(dir.path()).unwrap();
         let old = dir.path().join("data/.tmp-1-2-3");

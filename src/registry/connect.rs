@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_registry_is_refused_without_showing_it() {
+    fn an_invalid_registry_name_is_refused_without_printing_it() {
         for bad in [
             "",
             "ftp://u:secret@h",

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_not_listed() {
+    fn unknown_attributes_are_not_listed() {
         let facts = Facts { cached: Some(42), pinned: Some(false), ..Facts::default() };
         assert_eq!(facts.names(), ["user.modelfs.cached", "user.modelfs.pinned"]);
         assert_eq!(facts.value("user.modelfs.cached").as_deref(), Some(&b"42"[..]));

@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changed() {
+    fn equal_catalogs_have_no_difference() {
         let c = catalog(&[("g", "m", "v", 1), ("g", "n", "v", 2)]);
         assert!(difference(&c, &c.clone()).is_empty());
         assert!(difference(&Catalog::default(), &Catalog::default()).is_empty());
     }
 
     #[test]
-    fn a_moved_version_a_new_one_and_one_that_went() {
+    fn moved_new_and_removed_versions_are_reported() {
         let old = catalog(&[("g", "m", "a", 1), ("g", "m", "b", 2), ("g", "m", "latest", 2)]);
         let new = catalog(&[("g", "m", "b", 2), ("g", "m", "c", 3), ("g", "m", "latest", 3)]);
         let want = vec![(model("g", "m"), vec!["a".into(), "c".into(), "latest".into()], true)];
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_below_a_group_that_went_is_told_too() {
+    fn removing_a_group_reports_its_models_and_versions() {
         let old = catalog(&[("g", "m", "v", 1), ("h", "m", "v", 1)]);
         let new = catalog(&[("h", "m", "v", 1)]);
         let want = vec![
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn another_date_is_no_other_list() {
+    fn a_changed_date_does_not_invalidate_the_listing() {
         let old = catalog(&[("g", "m", "v", 1)]);
         let mut b = CatalogBuilder::default();
         b.group(Name::new("g").unwrap());

@@ -113,7 +113,7 @@ mod tests {
     use crate::model::{ContentKey, Digest};
 
     #[test]
-    fn an_outage_is_never_a_missing_file() {
+    fn an_outage_is_an_io_error_and_never_a_missing_file() {
         let what = || "chunk 7".to_owned();
         let why = || "because\nof this".to_owned();
         let registry: [(RegistryError, bool); 8] = [

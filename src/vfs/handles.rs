@@ -92,7 +92,7 @@ mod tests {
     const B: Ino = Ino(2 << 32 | 1);
 
     #[test]
-    fn the_first_handle_decides() {
+    fn the_first_handle_decides_the_read_mode() {
         let mut t = OpenTable::<(), u8>::new();
         assert_eq!(t.open(A, Handle(1), (), None), None);
         assert!(!t.is_free(A) && t.is_free(B));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn handles_of_a_former_process() {
+    fn a_handle_of_the_previous_process_is_adopted() {
         let mut t = OpenTable::<u8, u8>::new();
         assert_eq!(t.release(A, Handle(9)), None);
         assert!(t.is_free(A));
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_two_modes_at_once(steps in prop::collection::vec((0..3u64, 0..8u64, any::<bool>(), any::<bool>()), 0..200)) {
+        fn an_inode_never_has_two_read_modes_at_once(steps in prop::collection::vec((0..3u64, 0..8u64, any::<bool>(), any::<bool>()), 0..200)) {
             let mut t = OpenTable::<(), u64>::new();
             let mut open: HashMap<(u64, u64), Option<u64>> = HashMap::new();
             for (n, (ino, handle, opens, offers)) in steps.into_iter().enumerate() {

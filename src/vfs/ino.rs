@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_there_and_back() {
+    fn inode_numbers_round_trip() {
         for row in [1, 2, 77, (1 << 31) - 1] {
             let node = NodeId(row);
             for place in [
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_never_were() {
+    fn inode_numbers_that_were_never_given_are_invalid() {
         for ino in [0, 2, 3, u64::from(u32::MAX)] {
             assert_eq!(Place::decode(Ino(ino)), None);
         }

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_stays_in_its_edition_and_a_new_one_sees_the_folder_as_it_is() {
+    fn a_listing_in_progress_keeps_its_snapshot_and_a_new_one_sees_the_current_folder() {
         let lists = Lists::new();
         let names = |list: &List| list.iter().map(|e| e.name.to_string()).collect::<String>();
         let (old, first) = lists.get(Ino(5), ListPlace::START, || list(&["a", "b"])).unwrap();

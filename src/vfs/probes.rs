@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_looked_for_everywhere_and_what_is_not() {
+    fn names_that_programs_probe_everywhere_are_recognised() {
         for name in [".git", ".Trash-1000", ".", "desktop.ini", "Desktop.ini", "BDMV", "Thumbs.db"]
         {
             assert!(is_probed(name), "{name}");

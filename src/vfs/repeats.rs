@@ -65,7 +65,7 @@ mod tests {
     use crate::model::Digest;
 
     #[test]
-    fn a_repeat_is_answered_for_a_moment() {
+    fn a_repeated_failing_read_gets_the_same_error_for_a_moment() {
         let (key, other) = (
             ContentKey::new(Digest::from_bytes([1; 32])),
             ContentKey::new(Digest::from_bytes([2; 32])),

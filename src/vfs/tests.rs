@@ -81,7 +81,7 @@ async fn walk(vfs: &Arc<Vfs>) -> BTreeMap<String, (Ino, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_process_numbers_alike_and_knows_old_handles_also_offline() {
+async fn the_next_process_gives_the_same_inode_numbers_and_accepts_old_handles_offline() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(Memory::new("memory"));
     add(&registry, "g/m@v1", &[("a/b", b"12345"), ("c", b"67")]);
@@ -139,7 +139,7 @@ async fn a_complete_file_has_a_backing_and_one_mode_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_emptied_catalog_is_obeyed_for_names_but_not_for_what_is_open() {
+async fn an_emptied_catalog_removes_names_and_keeps_open_files_readable() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(Memory::new("memory"));
     add(&registry, "g/m@v1", &[("a", b"12345")]);

@@ -18,7 +18,7 @@ use modelfs_test_support::bytes;
 use crate::fetch_rig::{BIG, LEAF, Rig, options};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_flight_whoever_asks() {
+async fn concurrent_readers_of_a_leaf_share_one_flight() {
     let rig = Rig::new(BIG);
     let data = bytes(1, 8 << 20);
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
@@ -115,7 +115,7 @@ async fn a_chunk_that_another_file_has_is_never_downloaded_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lying_registry_poisons_nobody_else() {
+async fn a_registry_that_serves_wrong_bytes_does_not_affect_other_registries() {
     for kind in [None, Some(HashAlgorithm::Sha256), Some(HashAlgorithm::Blake3)] {
         let honest = Rig::new(BIG);
         let liar = honest.beside("memory://liar");
@@ -144,7 +144,7 @@ async fn a_lying_registry_poisons_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_leaf_is_asked_for_once_more_and_harms_no_other() {
+async fn a_wrong_leaf_is_requested_once_more_and_other_leaves_are_unharmed() {
     let rig = Rig::new(BIG);
     let data = bytes(9, 2 << 20);
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
@@ -203,7 +203,7 @@ async fn silence_ends_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stalled_prefetch_keeps_nobody_from_reading() {
+async fn a_stalled_prefetch_does_not_block_reads() {
     let rig = Rig::new(BIG);
     let files: Vec<Vec<u8>> = (0..40).map(|n| bytes(20 + n, 2 << 20)).collect();
     let names: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();

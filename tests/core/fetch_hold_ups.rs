@@ -60,7 +60,7 @@ async fn a_reader_is_not_held_up_by_the_memory_of_a_readahead_that_it_joins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_alone_serves_more_readers_than_it_can_hold_at_once() {
+async fn readers_are_served_although_their_data_exceeds_the_memory_budget() {
     let rig = Rig::with(ByteSize::mib(16), little_memory(), None);
     let data = bytes(110, 24 * MIB);
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
@@ -114,7 +114,7 @@ async fn silence_is_forgotten_when_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_went_while_its_flight_still_flies_is_fetched_again() {
+async fn a_part_evicted_during_its_flight_is_fetched_again() {
     let rig = Rig::new(BIG);
     let data = bytes(113, 8 * MIB);
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));
@@ -149,7 +149,7 @@ async fn a_full_cache_hides_no_catalog_and_no_manifest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_disk_cannot_read_any_more_is_fetched_again() {
+async fn parts_that_the_disk_cannot_read_are_fetched_again() {
     let faults = Faults::default();
     let dir = tempfile::tempdir().expect("a folder");
     let disk = FaultyDisk::new(RealDisk::new(dir.path()), faults.clone());
@@ -219,7 +219,7 @@ async fn a_stream_through_a_cache_smaller_than_its_window_is_fetched_about_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_ahead_is_told_unless_somebody_brought_it() {
+async fn a_failed_readahead_is_reported_unless_another_flight_fetched_the_bytes() {
     let rig = Rig::new(BIG);
     let data = bytes(130, 2 * MIB);
     let hash = rig.put(&[("w", &data)], Some(HashAlgorithm::Blake3));

@@ -169,7 +169,7 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
-    fn any_life_of_a_fetcher_keeps_the_promises(steps in steps(), kind in 0usize..3) {
+    fn any_sequence_of_fetcher_operations_keeps_the_promises(steps in steps(), kind in 0usize..3) {
         let kind = [None, Some(HashAlgorithm::Sha256), Some(HashAlgorithm::Blake3)][kind];
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)

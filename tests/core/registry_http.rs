@@ -180,7 +180,7 @@ async fn a_forged_document_is_wrong_bytes_everywhere() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_cut_off_are_no_bodies() {
+async fn a_truncated_body_is_an_error() {
     let s = setup();
     s.once(Fault::Truncate(100_000));
     unreachable(s.read(0, LEN).await, "cut off after 100000 of 300000 bytes");
@@ -313,7 +313,7 @@ async fn redirects_are_followed_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_shown_when_nobody_answers() {
+async fn no_secret_is_printed_when_the_registry_is_unreachable() {
     let s = setup();
     let url = s.server.url().replace("http://", "http://user:s3cret@") + "/?token=s3cret";
     s.server.go_away();

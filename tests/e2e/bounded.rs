@@ -85,7 +85,7 @@ fn publish(place: &Place, bytes: &[u8], model: &str, version: &str) {
 }
 
 #[test]
-fn a_file_of_zeros_is_prefetched_whole() {
+fn a_file_of_zeros_is_prefetched_completely() {
     const SIZE: u64 = 100 << 20;
     let place = Place::new();
     publish(&place, &vec![0; SIZE as usize], "org/net", "v1");

@@ -154,7 +154,7 @@ fn versions_share_what_they_have_in_common() {
 }
 
 #[test]
-fn what_is_not_there_ends_with_3_and_a_suggestion() {
+fn a_version_that_is_not_in_the_registry_ends_with_3_and_a_suggestion() {
     let place = two_versions();
     for (wrong, right) in [("org/net@v3", "org/net@v"), ("org/nett@v1", "org/net@v1")] {
         let ran = with_registry(&place, &["prefetch", wrong]);
@@ -165,7 +165,7 @@ fn what_is_not_there_ends_with_3_and_a_suggestion() {
 }
 
 #[test]
-fn what_is_not_here_ends_with_4() {
+fn a_version_that_is_not_cached_ends_with_4() {
     let place = two_versions();
     for args in [
         &["path", "org/net@v1"][..],
@@ -221,7 +221,7 @@ fn damage_ends_with_6_names_the_file_and_heals() {
 }
 
 #[test]
-fn a_registrys_text_cannot_speak_to_the_terminal() {
+fn text_from_a_registry_is_printed_without_terminal_escapes() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
@@ -233,7 +233,7 @@ fn a_registrys_text_cannot_speak_to_the_terminal() {
 }
 
 #[test]
-fn a_reader_that_has_gone_away_is_no_panic() {
+fn a_reader_that_is_dropped_does_not_panic_the_flight() {
     let place = two_versions();
     let mut child = place
         .modelfs(["list", "--remote"])

@@ -101,7 +101,7 @@ fn other_users_are_refused_even_where_the_folders_are_open() {
 }
 
 #[test]
-fn garbage_is_refused_and_survived() {
+fn invalid_control_requests_are_refused_and_the_daemon_goes_on() {
     let place = published();
     let daemon = place.mount_folder(&[]);
     let socket = socket(&daemon);
@@ -155,7 +155,7 @@ fn garbage_is_refused_and_survived() {
 }
 
 #[test]
-fn what_arrives_too_slowly_is_cut_off() {
+fn a_body_that_arrives_too_slowly_is_abandoned() {
     let place = published();
     let daemon = place.mount_folder(&[]);
     let socket = socket(&daemon);
@@ -185,7 +185,7 @@ fn what_arrives_too_slowly_is_cut_off() {
 }
 
 #[test]
-fn a_thousand_idle_connections_keep_nobody_from_an_answer() {
+fn a_thousand_idle_connections_do_not_block_a_request() {
     let limit = getrlimit(Resource::Nofile);
     let enough = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, enough).expect("up to its own limit");

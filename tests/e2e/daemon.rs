@@ -78,7 +78,7 @@ fn an_unmount_from_outside_ends_the_daemon() {
 }
 
 #[test]
-fn in_the_background_it_is_ready_when_the_command_returns() {
+fn mount_in_the_background_returns_when_the_mount_is_ready() {
     let place = Place::new();
     let bytes = published(&place, 5000);
     let (mountpoint, registry) = (place.mountpoint(), place.registry());
@@ -221,7 +221,7 @@ fn what_is_cached_survives_a_restart_and_needs_no_registry() {
 }
 
 #[test]
-fn what_the_kernel_reads_by_itself_outlives_the_daemon_and_the_next_ones_evictions() {
+fn a_passthrough_file_outlives_the_daemon_and_later_evictions() {
     let place = Place::new();
     let bytes = published(&place, 12 << 20);
     let mut daemon = place.mount_folder(&[]);
@@ -254,7 +254,7 @@ fn what_the_kernel_reads_by_itself_outlives_the_daemon_and_the_next_ones_evictio
 }
 
 #[test]
-fn the_scrub_finds_what_the_disk_has_spoilt() {
+fn the_scrub_finds_corrupted_bytes() {
     let place = Place::new();
     let bytes = published(&place, 12 << 20);
     let daemon = place.mount_folder(&[]);

@@ -255,7 +255,7 @@ fn an_emptied_catalog_is_obeyed_and_what_is_open_stays_readable() {
 
 /// A version that goes and comes back, once the same and once with other content.
 #[test]
-fn a_version_gone_and_back() {
+fn a_version_that_is_removed_and_published_again_is_readable() {
     let scene = Scene::new(2);
     let daemon = scene.mount();
     let path = daemon.path("org/net/v1/in/w.bin");

@@ -66,7 +66,7 @@ fn slower(before: [Duration; 2], during: [Duration; 2]) -> Option<usize> {
 }
 
 #[test]
-fn cached_reads_do_not_notice_200_that_hang() {
+fn cached_reads_are_not_delayed_by_200_hung_requests() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");
@@ -129,7 +129,7 @@ fn cached_reads_do_not_notice_200_that_hang() {
 
 /// A registry that is silent about many objects, and well otherwise.
 #[test]
-fn reads_of_what_comes_do_not_wait_for_64_of_what_does_not() {
+fn reads_that_arrive_are_not_delayed_by_64_stalled_reads() {
     const SILENT: usize = 64;
     let place = Place::new();
     let plain = place.path("plain");

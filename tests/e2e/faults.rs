@@ -94,7 +94,7 @@ fn leaf_lists() {
 }
 
 #[test]
-fn a_hiccup_is_not_noticed() {
+fn a_short_outage_is_invisible_to_readers() {
     let faults = [
         Fault::FlipBit(600_000),
         Fault::Truncate(50_000),

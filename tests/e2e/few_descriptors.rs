@@ -16,7 +16,7 @@ const AT_ONCE: usize = 20;
 const EACH: Duration = Duration::from_secs(5);
 
 #[test]
-fn trouble_that_repeats_itself_fills_no_log() {
+fn repeated_errors_are_logged_with_a_limit() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");

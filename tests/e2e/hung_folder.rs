@@ -67,7 +67,7 @@ fn threads(pid: u32) -> usize {
 }
 
 #[test]
-fn cached_reads_and_commands_do_not_notice_a_folder_that_hangs() {
+fn cached_reads_and_commands_are_not_delayed_by_a_hung_folder() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");

@@ -11,7 +11,7 @@ use crate::harness::{Place, eventually, signal, xattr};
 const GIB: u64 = 1 << 30;
 
 #[test]
-fn four_kib_from_the_middle_of_a_gib() {
+fn reading_4_kib_from_the_middle_of_a_gib_fetches_little() {
     for mode in [&[][..], &["--no-passthrough"][..]] {
         let place = Place::new();
         let plain = place.path("plain");
@@ -187,7 +187,7 @@ fn a_server_that_ignores_ranges_works_less_lazily() {
 /// Where the kernel never reads by itself, it opens, reads and closes what is in its memory without
 /// asking anybody.
 #[test]
-fn what_is_in_memory_asks_nobody_in_cached_mode() {
+fn pages_in_the_page_cache_cause_no_request_in_cached_mode() {
     let (place, bytes) = (Place::new(), bytes(3, 1 << 20));
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");

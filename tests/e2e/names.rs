@@ -233,7 +233,7 @@ fn obeyed(text: &str) -> Option<char> {
 }
 
 #[test]
-fn no_command_passes_a_name_on_to_the_terminal() {
+fn no_command_prints_terminal_escapes_of_a_name() {
     let place = Place::new();
     let (model, version) = ("m\u{202e}ledom", "v\u{200b}1");
     let mut registry = HandMade::default();

@@ -121,7 +121,7 @@ fn a_read_waits_for_one_deadline_not_for_two() {
 
 /// The reader has not come that far, and may never; but whoever looks is told what lies ahead.
 #[test]
-fn what_fails_ahead_of_a_reader_has_its_reason_too() {
+fn a_failed_readahead_records_its_reason() {
     let scene = Scene::new();
     scene.server.on(&scene.chunk, When::Always, Fault::Status(404, None));
     let daemon = scene.mount();

@@ -59,7 +59,7 @@ fn a_restart_fails_no_operation() {
 }
 
 #[test]
-fn the_program_now_installed_takes_over_unless_it_speaks_otherwise() {
+fn the_installed_program_takes_over_unless_its_protocol_differs() {
     let place = Place::new();
     let bytes = published(&place);
     place.install();
@@ -153,7 +153,7 @@ fn a_worker_that_hangs_can_be_replaced() {
 }
 
 #[test]
-fn it_can_be_unmounted_after_it_has_given_up() {
+fn a_mount_that_stopped_restarting_can_be_unmounted() {
     let place = Place::new();
     published(&place);
     let daemon = place.mount_folder(&["--max-restarts", "1"]);
@@ -182,7 +182,7 @@ fn ends_well(place: &Place, daemon: crate::harness::Daemon<'_>, twice: bool) {
 }
 
 #[test]
-fn it_ends_while_a_read_waits_for_a_dead_server() {
+fn a_daemon_ends_cleanly_while_a_read_waits_for_a_dead_server() {
     for twice in [false, true] {
         let place = Place::new();
         published(&place);
@@ -199,7 +199,7 @@ fn it_ends_while_a_read_waits_for_a_dead_server() {
 }
 
 #[test]
-fn it_ends_during_a_takeover() {
+fn a_daemon_ends_cleanly_during_a_takeover() {
     let place = Place::new();
     published(&place);
     for pause in [0, 20, 60, 120] {
@@ -213,7 +213,7 @@ fn it_ends_during_a_takeover() {
 }
 
 #[test]
-fn being_told_to_end_twice_loses_nothing_that_is_verified() {
+fn two_termination_signals_lose_no_verified_bytes() {
     let place = Place::new();
     let bytes = published(&place);
     let server = Server::start(&place.registry());

@@ -100,7 +100,7 @@ impl Left {
 }
 
 #[test]
-fn no_secret_is_left_behind_or_said() {
+fn no_secret_is_stored_logged_or_printed() {
     let place = Place::new();
     let plain = place.path("plain");
     fs::create_dir(&plain).expect("a folder");

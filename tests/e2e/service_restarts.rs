@@ -165,7 +165,7 @@ fn a_stop_an_unmount_and_a_manager_that_lets_go_leave_no_mount() {
 }
 
 #[test]
-fn what_cannot_be_gone_on_with_is_taken_away_and_said_in_a_line() {
+fn a_mount_that_cannot_be_resumed_is_unmounted_and_reported_in_one_line() {
     let place = Place::new();
     let bytes = published(&place);
     let manager = Manager::new(&place);

@@ -213,7 +213,7 @@ fn the_worker_has_no_privileges_and_reaches_nothing_else() {
 }
 
 #[test]
-fn when_the_supervisor_dies_the_mount_goes() {
+fn the_mount_is_removed_when_the_supervisor_dies() {
     for user in [User::Me, User::Ordinary] {
         let place = Place::of(user);
         published(&place);

@@ -93,7 +93,7 @@ fn a_load_is_recorded_and_leads_the_next_one_here_and_elsewhere() {
 }
 
 #[test]
-fn a_reader_that_goes_another_way_is_not_led() {
+fn a_load_that_deviates_from_the_trace_is_not_prefetched() {
     let place = Place::new();
     let files = published(&place);
     let server = Server::start(&place.registry());
@@ -120,7 +120,7 @@ fn a_reader_that_goes_another_way_is_not_led() {
 }
 
 #[test]
-fn what_is_no_trace_is_refused_in_a_line() {
+fn an_invalid_trace_is_refused_in_one_line() {
     let place = Place::new();
     published(&place);
     let daemon = place.mount_folder(&[]);

@@ -172,7 +172,7 @@ fn extended_attributes_tell() {
 }
 
 #[test]
-fn times_are_the_publishing_time_and_stable() {
+fn modification_times_are_the_publishing_time_and_stable() {
     let (place, _) = published(&["--meta", "published_at=2024-02-03T04:05:06Z"]);
     let daemon = place.mount_folder(&[]);
     let mtime = |path: &str| fs::metadata(daemon.path(path)).expect("stat").mtime();

@@ -178,7 +178,7 @@ fn a_cache_of_roots_is_handed_over_and_nothing_is_lost_nor_taken_along() {
 }
 
 #[test]
-fn what_root_does_without_a_daemon_is_the_workers_too() {
+fn files_that_root_makes_without_a_daemon_belong_to_the_workers_user() {
     let place = Place::new();
     let files = published(&place);
     let server = Server::start(&place.registry());
@@ -220,7 +220,7 @@ fn what_root_does_without_a_daemon_is_the_workers_too() {
 }
 
 #[test]
-fn keeping_privileges_and_going_back() {
+fn a_worker_can_keep_privileges_and_a_later_one_can_drop_them() {
     let place = Place::new();
     let files = published(&place);
     let server = Server::start(&place.registry());
@@ -266,7 +266,7 @@ fn refused(place: &Place, more: &[&str], code: i32, names: &Path) {
 }
 
 #[test]
-fn what_cannot_be_is_said_in_a_line_and_nothing_is_done() {
+fn an_impossible_mount_request_is_refused_in_one_line_and_changes_nothing() {
     let place = Place::new();
     published(&place);
     let theirs = ["--worker-user", ORDINARY];

@@ -219,7 +219,7 @@ mod tests {
     use crate::identity::User;
 
     #[test]
-    fn what_is_found_says_what_to_do() {
+    fn every_doctor_finding_says_what_to_do() {
         assert_eq!(kernel("6.18.44-fc\n").verdict, Verdict::Good);
         assert_eq!(kernel("6.9.0").verdict, Verdict::Good);
         assert!(kernel("6.8.12-generic").text.contains("6.9 has both"));

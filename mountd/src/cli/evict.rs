@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_explained_with_the_next_step() {
+    fn data_that_eviction_kept_is_explained_with_the_next_step() {
         let pin = PinInfo { reference: reference(), owner: "ann".into(), since: String::new() };
         let mut evicted = Evicted {
             freed: ByteSize::mib(1),

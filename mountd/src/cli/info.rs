@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_cannot_speak_to_the_terminal() {
+    fn metadata_is_printed_without_terminal_escapes() {
         let value = serde_json::json!({"a\u{1b}": "\u{1b}[2J", "n": 3});
         let text = metadata_text(&value);
         assert!(!text.contains('\u{1b}'), "{text:?}");

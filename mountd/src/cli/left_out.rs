@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_one_line_that_says_how_many() {
+    fn left_out_names_are_reported_in_one_line_with_their_number() {
         let first = vec!["the group name \"..\" has a part '.' or '..'".to_owned()];
         let one = LeftOut { count: 1, first: first.clone() };
         let text = left_out_text(&one);

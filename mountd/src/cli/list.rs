@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_lines_up_and_says_what_is_not_known() {
+    fn a_table_is_aligned_and_marks_unknown_values() {
         let mut pinned = listed("v10", Some(4096), 1024);
         pinned.pinned_by = vec!["a".into(), "b".into()];
         let list = Answer { versions: vec![listed("v1", None, 0), pinned], trouble: None };
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_several_registries_say_which() {
+    fn versions_of_several_registries_name_their_registry() {
         let mut other = listed("v2", Some(1), 1);
         other.registry = "s".into();
         let list = Answer { versions: vec![listed("v1", Some(1), 1), other], trouble: None };

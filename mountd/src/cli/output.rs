@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_cannot_control_a_terminal() {
+    fn printed_text_contains_no_terminal_escapes() {
         assert_eq!(printable("plain ünï 模型"), "plain ünï 模型");
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(printable("x\u{202e}y\u{200b}"), "x\\u{202e}y\\u{200b}");

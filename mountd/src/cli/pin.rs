@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_owner_wins_and_there_is_always_one() {
+    fn an_explicit_owner_takes_precedence_and_there_is_always_a_default() {
         assert_eq!(owner(Some("x".into())), "x");
         assert!(!owner(None).is_empty());
     }

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_now_and_then_and_at_the_end() {
+    fn progress_lines_are_rate_limited_and_the_last_one_is_printed() {
         let (mut state, now) = (State::default(), Instant::now());
         let at = |done| Progress { total: 10, done, at_start: 0 };
         assert!(due(&mut state, &at(0), now));
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_is_well_formed() {
+    fn the_progress_bar_template_is_valid() {
         assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
         assert!(ProgressStyle::with_template(WAITING).is_ok());
     }
 
     #[test]
-    fn what_is_waited_for_is_one_line_with_an_end() {
+    fn a_wait_is_reported_in_one_line_with_its_deadline() {
         let waiting = Waiting { why: "the catalog: refused\n".into(), seconds_left: 42 };
         let text = waiting_text("http://h", &waiting);
         assert_eq!(text, "waiting for http://h, for at most 42s more: the catalog: refused\\n");

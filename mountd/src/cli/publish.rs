@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_have_a_size_or_are_not() {
+    fn leaf_sizes_are_parsed_and_none_means_no_leaves() {
         assert_eq!(leaf_size("none"), Ok(LeafSize(None)));
         assert_eq!(leaf_size("64KiB"), Ok(LeafSize(Some(ByteSize::kib(64)))));
         assert!(leaf_size("some").unwrap_err().contains("none"));

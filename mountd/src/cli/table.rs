@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn table_columns_are_aligned() {
         let columns = [Column::Left("NAME"), Column::Right("SIZE"), Column::Left("BY")];
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         let text = table(&columns, vec![row(["a", "1.0 GiB", ""]), row(["模b\tc", "2 B", "x"])]);
@@ -88,13 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn pairs_line_up_and_leave_out_what_is_not_there() {
+    fn key_value_output_is_aligned_and_omits_missing_values() {
         let text = pairs(&[("a", Some("1".into())), ("long", Some("2\n".into())), ("no", None)]);
         assert_eq!(text, "a     1\nlong  2\\n\n");
     }
 
     #[test]
-    fn all_and_nothing_are_exact() {
+    fn percentages_of_0_and_100_are_exact() {
         assert_eq!(percent(0, 10), "0%");
         assert_eq!(percent(2 << 20, 50 << 30), "<1%");
         assert_eq!(percent(1, 100), "1%");

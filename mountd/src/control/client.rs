@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_cut_wherever_the_frames_are() {
+    fn stream_lines_are_reassembled_across_frames() {
         let mut lines = Lines::default();
         lines.push(b"ab");
         assert_eq!(lines.next(), None);

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_a_stream_say_what_they_are() {
+    fn each_line_of_a_stream_names_its_type() {
         let line = serde_json::to_string(&Event::<u8>::Progress(Progress::default())).unwrap();
         assert_eq!(line, r#"{"progress":{"total":0,"done":0,"at_start":0}}"#);
         assert_eq!(serde_json::to_string(&Event::Done(7)).unwrap(), r#"{"done":7}"#);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_is_its_own() {
+    fn every_configured_path_is_distinct() {
         struct Paths(Vec<&'static str>);
         impl Visitor for Paths {
             fn visit<R: Route>(&mut self) {

@@ -83,7 +83,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_the_client_does_not_take_is_given_up() {
+    async fn an_answer_that_the_client_does_not_read_is_abandoned() {
         let (ours, theirs) = tokio::io::duplex(1000);
         let error = WriteTimeout::new(ours).write_all(&[0; 2000]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);

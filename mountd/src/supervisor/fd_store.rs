@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_another_form_is_refused_by_its_form() {
+    fn a_stored_state_of_another_format_version_is_refused() {
         assert!(reads("").contains("not understood"));
         assert!(reads("{}").contains("not understood"));
         assert!(reads(r#"{"form":9}"#).contains("form 9"));

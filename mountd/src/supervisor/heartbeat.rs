@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_silence_to_several_questions_counts() {
+    fn only_several_missed_pings_count_as_a_hang() {
         let mut heartbeat = Heartbeat::default();
         for _ in 0..10 {
             assert_eq!([heartbeat.tick(), heartbeat.tick(), heartbeat.tick()], [Beat::Ask; 3]);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_may_be_allowed_to_last() {
+    fn a_hang_timeout_of_zero_disables_the_heartbeat() {
         assert_eq!(Heartbeat::every(Duration::ZERO), None);
         assert_eq!(Heartbeat::every(Duration::from_secs(30)), Some(Duration::from_secs(10)));
     }

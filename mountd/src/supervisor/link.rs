@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_and_descriptors_arrive_also_from_the_dead() {
+    fn messages_and_descriptors_of_a_dead_worker_are_still_received() {
         let (ours, theirs) = Link::pair().unwrap();
         let theirs = Link::of(theirs);
         let (read, write) = rustix::pipe::pipe().unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_had_arrived_is_heard_after_a_hang_up() {
+    fn data_received_before_a_hang_up_is_still_read() {
         let (ours, theirs) = Link::pair().unwrap();
         Link::of(theirs.try_clone().unwrap()).send(&1, &[]).unwrap();
         ours.hang_up();
@@ -150,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_an_error_and_no_half_message() {
+    fn a_message_that_is_too_long_is_an_error_and_is_not_sent() {
         let (ours, _theirs) = Link::pair().unwrap();
         assert!(ours.send(&"x".repeat(LARGEST), &[]).is_err());
     }
 
     #[test]
-    fn who_does_not_listen_blocks_nobody_for_ever() {
+    fn a_peer_that_does_not_read_blocks_the_sender_only_until_the_timeout() {
         let (ours, _theirs) = Link::pair().unwrap();
         let ours = ours.bounded(Duration::from_millis(50)).unwrap();
         let all = (0..10_000).try_for_each(|_| ours.send(&"x".repeat(1000), &[]));

@@ -209,7 +209,7 @@ fn a_new_program_that_fails_leaves_the_old_worker_serving_with_the_reason() {
 }
 
 #[test]
-fn a_new_program_that_fails_too_late_gives_way_to_the_proven_one() {
+fn a_new_program_that_fails_after_taking_over_is_replaced_by_the_previous_program() {
     // It dies while the old worker retires.
     let (mut s, old) = Simulation::serving();
     s.on(old, Event::RestartRequested);
@@ -227,7 +227,7 @@ fn a_new_program_that_fails_too_late_gives_way_to_the_proven_one() {
 }
 
 #[test]
-fn a_dead_worker_is_followed_after_a_pause_and_too_many_quick_deaths_are_refused() {
+fn a_dead_worker_is_replaced_after_a_pause_and_too_many_early_deaths_end_the_service() {
     let (mut s, first) = Simulation::serving();
     assert_eq!(started(&s.dies(first)), []);
     assert_eq!(started(&s.waits()), [(2, WhichProgram::Proven)]);
@@ -260,7 +260,7 @@ fn a_worker_that_does_not_answer_is_killed_and_one_that_does_is_not() {
 }
 
 #[test]
-fn it_is_over_when_the_mount_is_gone_or_cannot_go_on() {
+fn the_supervisor_ends_when_the_mount_is_gone_or_cannot_be_served() {
     let first_dies = Simulation::new(3).dies(Generation(1));
     assert!(matches!(end(&first_dies), Some(End::Failed(_))), "{first_dies:?}");
     for (mount, wants) in [(Mount::Ended, "Unmounted"), (OLD, "Failed")] {
@@ -295,7 +295,7 @@ fn an_inherited_mount_outlives_first_workers_that_die_silently() {
 }
 
 #[test]
-fn a_registry_that_came_back_is_served_by_a_worker_that_sees_it() {
+fn a_worker_is_replaced_when_a_hung_registry_folder_answers_again() {
     let (mut s, first) = Simulation::serving();
     assert_eq!(started(&s.on(first, Event::RegistryCameBack)), [(2, WhichProgram::Proven)]);
     let mut s = Simulation::new(3);
@@ -314,7 +314,7 @@ fn any_event() -> impl Strategy<Value = (u8, bool)> {
 proptest! {
     /// `newest`: the event is about the newest running worker, else about the oldest.
     #[test]
-    fn whatever_happens_one_worker_serves_and_none_is_forgotten(
+    fn in_any_order_of_events_one_worker_serves_and_every_worker_is_reaped(
         events in proptest::collection::vec(any_event(), 0..120),
         quick_deaths in 0u32..4,
     ) {

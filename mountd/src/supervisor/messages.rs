@@ -160,14 +160,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_is_understood_by_all_versions() {
+    fn the_first_message_is_understood_by_all_versions() {
         let hello = FromWorker::Hello { protocol: 7, version: "9".into() };
         let text = serde_json::to_string(&hello).unwrap();
         assert_eq!(text, r#"{"hello":{"protocol":7,"version":"9"}}"#);
     }
 
     #[test]
-    fn open_files_survive_the_wire_and_fit_a_packet() {
+    fn the_list_of_open_files_round_trips_and_fits_a_packet() {
         let open = Open {
             ino: Ino(u64::MAX),
             handle: Handle(u64::MAX - 1),

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_to_the_longest_and_a_worker_that_lived_ends_the_row() {
+    fn restart_pauses_double_up_to_a_maximum_and_reset_after_a_worker_that_served() {
         let start = Instant::now();
         let mut policy = RestartPolicy::new(0);
         let pauses: Vec<_> = (0..10).map(|_| millis(policy.died(start)).unwrap()).collect();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_was_ready_and_served_is_no_quick_death() {
+    fn the_death_of_a_worker_that_was_ready_and_served_is_not_an_early_death() {
         let now = Instant::now();
         let mut policy = RestartPolicy::new(2);
         for _ in 0..100 {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_quick_deaths_are_the_end_until_somebody_forgives() {
+    fn too_many_early_deaths_stop_restarts_until_a_restart_is_requested() {
         let now = Instant::now();
         let mut policy = RestartPolicy::new(3);
         assert_eq!((0..2).filter_map(|_| millis(policy.died(now))).count(), 2);

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_restart_of_this_unit_is_one() {
+    fn only_a_restart_of_this_unit_counts_as_a_restart() {
         let jobs = "12 a.service stop running\n13 b.service  restart waiting\n";
         assert!(has_restart(jobs, "b.service"));
         assert!(!has_restart(jobs, "a.service"));

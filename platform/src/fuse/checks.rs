@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_mounted_over() {
+    fn mount_point_checks_accept_empty_folders_and_refuse_protected_ones() {
         assert!(occupied(&mounted(TYPE), true).is_some_and(|w| w.contains("already")));
         assert!(occupied(&mounted("fuse.sshfs"), true).is_some());
         assert!(occupied(&mounted("nfs4"), false).is_some());
@@ -126,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn the_line_counts_only_when_it_is_one() {
+    fn a_partial_line_is_not_parsed() {
         assert!(conf_allows_other("# x\n user_allow_other \n"));
         assert!(!conf_allows_other("#user_allow_other\n# user_allow_other - Using\n"));
     }
 
     #[test]
-    fn mount_points_that_cannot_be() {
+    fn unusable_mount_points_are_refused() {
         let folder = std::env::temp_dir();
         let options = |mountpoint: PathBuf| MountOptions {
             mountpoint,

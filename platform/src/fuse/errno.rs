@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_its_number() {
+    fn every_error_kind_maps_to_its_errno() {
         let reason = || "r".to_owned();
         for (error, number) in [
             (VfsError::NotFound, 2),

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn later_offers_have_what_was_agreed_and_no_more() {
+    fn a_later_worker_offers_only_the_capabilities_that_were_negotiated() {
         let first = asked(INIT_EXT | 0b1111, HAS_RESEND | 0b110);
         let mut init = Init::new(&first).unwrap();
         assert!(init.can_resend() && !init.is_answered());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake_is_refused() {
+    fn an_invalid_fuse_handshake_is_refused() {
         assert!(Init::new(&[]).is_err());
         assert!(Init::new(&[0; 200]).is_err());
         let mut init = Init::new(&asked(0, HAS_RESEND)).unwrap();

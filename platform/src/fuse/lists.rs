@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_goes_on_after_any_entry() {
+    fn a_directory_listing_resumes_after_any_entry() {
         let attr =
             |n| Attr { ino: Ino(n), kind: Kind::File, size: 0, mtime: stable_time(), links: 1 };
         let entries = (10..15)

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_mode_until_the_last_release() {
+    fn an_inode_keeps_one_read_mode_until_its_last_release() {
         let mut modes = Modes::default();
         assert_eq!(modes.of(A), None);
         modes.opened(open(1, 10, Some(7)));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_comes_again_has_one_handle() {
+    fn a_resent_open_gets_the_same_handle() {
         let mut modes = Modes::default();
         modes.opened(open(1, 10, None));
         modes.opened(open(2, 10 | SENT_AGAIN, None));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_what_was_put_in() {
+    fn the_invalidation_sent_to_the_kernel_is_the_one_requested() {
         let mut modes = Modes::default();
         modes.opened(open(1, 10, Some(7)));
         let mut copy = Modes::default();

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_got_the_numbers_of_one_that_is_gone_is_another_one() {
+    fn a_new_mount_with_reused_numbers_is_not_taken_for_the_old_one() {
         let ours = |source: &str| Mounted {
             point: "/a/models".into(),
             number: Some("52".into()),

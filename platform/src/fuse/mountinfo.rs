@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_as_the_kernel_writes_them() {
+    fn mountinfo_lines_are_parsed_as_the_kernel_prints_them() {
         let line = br"97 30 0:52 / /mnt/my\040models ro,nosuid shared:5 master:1 - fuse.modelfs modelfs-7f ro,user_id=7,group_id=0";
         let got = parse(line).unwrap();
         assert_eq!((got.point.to_str(), got.kind.as_str()), (Some("/mnt/my models"), TYPE));

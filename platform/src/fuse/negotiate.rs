@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capabilities_as_the_kernel_writes_them() {
+    fn capabilities_are_parsed_as_the_kernel_prints_them() {
         assert!(has_sys_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t000001fffeffffff\n"));
         assert!(has_sys_admin("CapEff:\t0000000000200000"));
         assert!(!has_sys_admin("CapEff:\t0000000000100000"));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_privilege_is_for_good_and_a_lack_of_memory_is_not() {
+    fn missing_privilege_is_permanent_and_missing_memory_is_transient() {
         let error = |e: rustix::io::Errno| io::Error::from(e);
         assert!(why_refused(&error(rustix::io::Errno::PERM)).is_some());
         assert!(why_refused(&error(rustix::io::Errno::LOOP)).is_some());

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_resolved_as_far_as_it_is() {
+    fn a_path_that_does_not_exist_yet_is_resolved_up_to_its_last_existing_folder() {
         let dir = tempfile::tempdir().unwrap();
         let real = dir.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(&real, real.join("link")).unwrap();

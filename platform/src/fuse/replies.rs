@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_cannot_be_there() {
+    fn names_that_no_directory_can_hold_are_not_found() {
         let code = |name: &[u8]| text(OsStr::from_bytes(name)).map(str::len).map_err(i32::from);
         assert_eq!(code(b"config.json"), Ok(11));
         assert_eq!(code(&[b'x'; 256]), Err(i32::from(Errno::ENAMETOOLONG)));

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_map() {
+    fn an_invalid_header_gives_no_map() {
         let good = file(32, &[0]);
         let mut version = good.clone();
         version[4] = 9;

@@ -60,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_keep_the_rules(bytes in prop::collection::vec(any::<u8>(), 0..200), len in 0u64..1000, gguf in any::<bool>()) {
+        fn any_bytes_give_a_valid_map_or_none(bytes in prop::collection::vec(any::<u8>(), 0..200), len in 0u64..1000, gguf in any::<bool>()) {
             let mut bytes = bytes;
             if gguf {
                 bytes.splice(0..0, b"GGUF\x03\0\0\0".iter().copied());

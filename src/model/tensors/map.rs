@@ -49,13 +49,13 @@ mod tests {
     }
 
     #[test]
-    fn a_map_keeps_its_rules_whatever_it_is_given() {
+    fn any_tensor_map_keeps_its_invariants() {
         let map = TensorMap::new(ranges(&[(50, 60), (10, 20), (15, 30), (20, 20), (90, 200)]), 100);
         assert_eq!(map.extents(), ranges(&[(10, 20), (50, 60)]));
     }
 
     #[test]
-    fn what_begins_in_a_read_and_goes_on() {
+    fn a_tensor_that_starts_in_a_read_and_continues_is_found() {
         let map = TensorMap::new(ranges(&[(10, 20), (20, 500), (500, 900)]), 1000);
         let begun = |a, b| map.begun_in(FileRange::new(a, b)).map(|(ix, _)| ix);
         assert_eq!(begun(0, 15), Some(0));

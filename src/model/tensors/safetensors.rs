@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_map() {
+    fn an_invalid_header_gives_no_map() {
         for json in ["[]", "{", r#"{"a":1}"#, r#"{"a":{"data_offsets":[-1,2]}}"#] {
             assert_eq!(header(&file(json), 1000), Header::Unknown, "{json}");
         }

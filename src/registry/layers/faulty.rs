@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_break_where_told() {
+    async fn injected_faults_cut_bodies_at_the_given_offset() {
         let (r, d, bytes) = registry();
         let all = ObjectRange::new(0, 200_000);
         let whole = object(d, 200_000);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stalls_delays_and_failures() {
+    async fn injected_stalls_delays_and_failures_happen_as_configured() {
         let (r, d, _) = registry();
         r.on(Call::Object(Some(d)), When::First(1), Fault::Stall(100_000));
         let mut body = r.read(&object(d, 200_000), ObjectRange::new(0, 200_000)).await.unwrap();

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_stumbles_is_overtaken() {
+    async fn a_request_that_is_late_is_overtaken_by_its_hedge() {
         let (memory, faulty, hedged, digest) = known(40).await;
         faulty.on(Call::Object(None), When::Nth(0), Fault::Delay(9000 * MS));
         let begun = Instant::now();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_counts_if_it_comes_first_or_the_second_fails() {
+    async fn the_first_answer_counts_and_a_failed_hedge_is_ignored() {
         let (memory, faulty, hedged, digest) = known(60).await;
         faulty.on(Call::Object(None), When::Nth(0), Fault::Delay(600 * MS));
         faulty.on(Call::Object(None), When::Nth(1), Fault::Delay(9000 * MS));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_is_told_at_once() {
+    async fn an_error_of_the_transport_is_returned_at_once() {
         let (memory, faulty, hedged, digest) = known(40).await;
         let gone = RegistryError::Missing { what: "x".into() };
         faulty.on(Call::Object(None), When::Nth(0), Fault::Fail(gone));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_slow_altogether_is_hardly_asked_more() {
+    async fn a_uniformly_slow_registry_gets_few_hedged_requests() {
         let (memory, faulty, hedged, digest) = known(40).await;
         faulty.on(Call::Document(None), When::Always, Fault::Delay(3000 * MS));
         let list = memory.insert(digest.as_bytes().to_vec());

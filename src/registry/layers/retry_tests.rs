@@ -21,7 +21,7 @@ fn pauses_double_up_to_the_longest() {
 }
 
 #[test]
-fn it_ends() {
+fn retries_end_at_the_deadline() {
     let p = policy();
     assert!(p.delay(4, 0.5, None, 60 * SECOND).is_some());
     assert_eq!(p.delay(5, 0.5, None, 60 * SECOND), None, "five have failed");
@@ -30,7 +30,7 @@ fn it_ends() {
 }
 
 #[test]
-fn a_server_may_ask_for_patience() {
+fn retry_after_of_a_server_is_honoured() {
     let p = policy();
     assert_eq!(p.delay(1, 0.5, Some(30 * SECOND), 60 * SECOND), Some(30 * SECOND));
     assert_eq!(p.delay(3, 1.0, Some(SECOND), 60 * SECOND), Some(4 * SECOND), "more is fine");
@@ -54,7 +54,7 @@ async fn attempts_end_with_the_deadline_and_begin_anew_with_progress() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_garbled_is_asked_for_once_more_at_once() {
+async fn a_possibly_corrupted_document_is_requested_once_more_at_once() {
     let mut attempts = Attempts::new(policy(), 60 * SECOND);
     assert_eq!(attempts.failed(Retry::Once, &"garbled"), Some(Duration::ZERO));
     assert_eq!(attempts.failed(Retry::Once, &"garbled"), None);

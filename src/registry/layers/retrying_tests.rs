@@ -31,7 +31,7 @@ fn busy(retry_after: u64) -> RegistryError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn passing_trouble_is_waited_out() {
+async fn transient_errors_are_retried() {
     let (faulty, _, version) = faulty();
     let r = Retrying::new(faulty.clone(), policy(), DEADLINE);
     for call in [Call::Catalog, Call::Document(None)] {
@@ -71,7 +71,7 @@ async fn the_deadline_holds_whatever_happens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_bytes_are_asked_for_once_more_and_what_is_final_never() {
+async fn wrong_bytes_are_requested_once_more_and_final_errors_never() {
     let (faulty, memory, version) = faulty();
     let r = Retrying::new(faulty.clone(), policy(), DEADLINE);
     faulty.on(Call::Document(None), When::First(1), Fault::FlipBit(0));
@@ -90,7 +90,7 @@ async fn wrong_bytes_are_asked_for_once_more_and_what_is_final_never() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_are_left_to_their_flights() {
+async fn object_reads_are_not_retried_by_the_document_layer() {
     let (faulty, memory, _) = faulty();
     let r = Retrying::new(faulty.clone(), policy(), DEADLINE);
     let object = Object::new(memory.insert(&b"bytes"[..]), 5, Check::Whole);

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_failed_is_named_with_the_time_that_is_left_and_nothing_else_is() {
+    async fn only_failed_requests_are_listed_as_waits_with_their_remaining_time() {
         let (waits, second) = (Arc::new(Waits::default()), Duration::from_secs(1));
         let quick = waits.begin(Instant::now() + 60 * second);
         assert_eq!(waits.longest(), None, "it may be answered at once");

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_locked_or_made_is_a_file_of_the_folder() {
+    fn locked_and_created_files_lie_inside_the_registry_folder() {
         let dir = folder();
         let root = dir.path().join("in");
         let folder = Beneath::open(&root).unwrap();

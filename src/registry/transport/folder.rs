@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_outage_is_never_a_missing_file() {
+    async fn an_outage_is_an_io_error_and_never_a_missing_file() {
         let (dir, r, d) = registry();
         let gone = sha256(b"gone");
         let all = ObjectRange::new(0, 3_000_000);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_shrinks_meanwhile_is_cut_off() {
+    async fn a_file_that_shrinks_during_a_read_ends_in_an_error() {
         let (dir, r, d) = registry();
         let mut body =
             r.read(&object(&d, 3_000_000), ObjectRange::new(0, 3_000_000)).await.unwrap();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_bytes_are_no_document() {
+    async fn a_document_with_another_digest_is_refused() {
         let (dir, r, d) = registry();
         std::fs::write(dir.path().join(object_path(&d)), "forged").unwrap();
         let error = r.document(&d, 100).await.unwrap_err();

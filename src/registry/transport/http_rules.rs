@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_before_1970_is_no_panic_where_certificates_are_checked() {
+    fn a_clock_before_1970_does_not_panic_when_certificates_are_checked() {
         let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
         for (url, now, may) in [
             ("https://h", before, false),

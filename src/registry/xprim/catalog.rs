@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_cannot_be_read_is_no_time() {
+    fn an_invalid_time_is_ignored() {
         for at in ["\"yesterday\"", "12", "null", "{}"] {
             let body = one(&format!(r#"{{"hash":"{HASH}","metadata":{{"published_at":{at}}}}}"#));
             let c = parse(body.as_bytes()).unwrap();
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_catalog() {
+    fn an_invalid_catalog_is_refused() {
         refused("", "EOF");
         refused("[]", "an object of groups");
         refused("{} x", "trailing");
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_there_twice() {
+    fn duplicate_names_are_refused() {
         let v = format!(r#"{{"hash":"{HASH}"}}"#);
         refused(r#"{"g":{},"g":{}}"#, "\"g\" occurs twice");
         refused(r#"{"g":{"m":{},"m":{}}}"#, "\"m\" occurs twice");

@@ -67,7 +67,7 @@ fn the_plain_format() {
 }
 
 #[test]
-fn the_extensions() {
+fn format_extensions_are_parsed() {
     let m = read(&extended()).unwrap();
     assert_eq!(m.objects().iter().map(|o| o.len).collect::<Vec<_>>(), [12, 9, 4]);
     let check = Check::Leaves { size: 4096, digest: HashAlgorithm::Blake3, list: d(5) };
@@ -83,7 +83,7 @@ fn the_extensions() {
 }
 
 #[test]
-fn nothing_at_all_is_a_version_too() {
+fn a_version_without_files_is_valid() {
     let m = json!({"total_size": 0, "chunk_size": 10, "chunks": [],
                    "files": [{"path": "empty", "size": 0}]});
     assert_eq!(read(&m).unwrap().files().len(), 1);
@@ -98,7 +98,7 @@ fn unknown_fields_are_ignored_however_deep() {
 }
 
 #[test]
-fn what_is_not_a_manifest() {
+fn an_invalid_manifest_is_refused() {
     for (body, why) in [
         ("", "EOF"),
         ("[]", "a manifest object"),
@@ -122,7 +122,7 @@ fn what_is_not_a_manifest() {
 }
 
 #[test]
-fn items_are_named() {
+fn errors_name_the_requested_item() {
     let upper = d(0xab).to_string().to_uppercase();
     for hex in [json!("zz"), json!(upper), json!(1)] {
         refused(&with(plain(), "chunks", json!([d(1), hex, d(3)])), "chunks[1]: ");

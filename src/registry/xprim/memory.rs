@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_and_what_is_wrong() {
+    async fn missing_and_invalid_documents_have_different_errors() {
         let r = Memory::new("mem");
         let d = sha256(b"x");
         let of_len = |len| Object::new(d, len, Check::Whole);

@@ -175,7 +175,7 @@ fn a_planted_cycle_is_found_by_use_by_path_and_in_macros() {
 }
 
 #[test]
-fn passing_a_name_on_and_importing_in_tests_are_no_cycles() {
+fn reexports_and_imports_of_tests_are_not_cycles() {
     let all = planted(&[
         ("", "mod a;"),
         ("a", "mod b;\nmod c;\npub use b::One;\npub use c::Two;\n#[cfg(test)]\nmod tests;"),

@@ -22,7 +22,7 @@ fn pin_of(owner: &str, version: &str) -> Pin {
 }
 
 #[test]
-fn what_was_written_is_read_at_once_and_after_a_restart() {
+fn written_parts_are_readable_at_once_and_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let l = layout(1, 10 * LEAF + 77, LEAF);
     {
@@ -174,7 +174,7 @@ fn a_flipped_bit_in_the_index_is_noticed() {
 }
 
 #[test]
-fn blobs_changed_behind_our_back_are_misses_and_can_be_written_again() {
+fn blobs_changed_by_another_program_are_misses_and_can_be_written_again() {
     type Damage = fn(&Path);
     let remove: Damage = |p| std::fs::remove_file(p).unwrap();
     let cut: Damage = |p| {

@@ -129,7 +129,7 @@ fn keep(store: &Store, name: &str, file: &BlobLayout) -> (NodeId, Digest) {
 }
 
 #[test]
-fn what_is_listed_pinned_cached_known_or_just_used_stays() {
+fn listed_pinned_cached_open_and_recently_used_documents_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(Told::default());
     let disk = Arc::new(RealDisk::new(dir.path()));

@@ -44,7 +44,7 @@ fn pin_of(version: &str) -> Pin {
 }
 
 #[test]
-fn writing_and_committing() {
+fn writes_become_durable_with_a_commit() {
     let steps = at_every_step(&Operation {
         files: two_files(),
         prepare: |world, files| {
@@ -107,7 +107,7 @@ fn many_files() -> Vec<(u32, BlobLayout)> {
 }
 
 #[test]
-fn making_room() {
+fn reserving_evicts_the_least_recently_used() {
     let steps = at_every_step(&Operation {
         files: many_files(),
         prepare: |world, files| both(world, &files[..4]),
@@ -128,7 +128,7 @@ fn making_room() {
 }
 
 #[test]
-fn pinning_and_letting_go() {
+fn a_pin_keeps_a_blob_until_it_is_removed() {
     let steps = at_every_step(&Operation {
         files: two_files(),
         prepare: |world, files| {
@@ -219,7 +219,7 @@ fn remembering_names_and_documents() {
 }
 
 #[test]
-fn closing() {
+fn a_closed_store_refuses_writes_and_serves_reads() {
     let steps = at_every_step(&Operation {
         files: two_files(),
         prepare: |world, _| open_it(world),
@@ -236,7 +236,7 @@ fn closing() {
 }
 
 #[test]
-fn opening_for_the_first_time() {
+fn an_empty_folder_becomes_a_store() {
     let steps = at_every_step(&Operation {
         files: two_files(),
         prepare: |world, _| std::fs::create_dir_all(&world.root).unwrap(),
@@ -256,7 +256,7 @@ fn open_and_commit(world: &mut World, files: &Files) -> Result<(), StoreError> {
 }
 
 #[test]
-fn opening_after_a_crash() {
+fn a_store_opens_after_a_crash() {
     let steps = at_every_step(&Operation {
         files: two_files(),
         prepare: |world, files| {

@@ -17,7 +17,7 @@ impl Chance {
 }
 
 #[test]
-fn never_a_wrong_byte_nor_more_than_the_limit_under_four_threads() {
+fn four_threads_read_no_wrong_byte_and_stay_within_the_limit() {
     const LIMIT: ByteSize = ByteSize::mib(16);
     const FILES: u32 = 24;
     let dir = tempfile::tempdir().unwrap();

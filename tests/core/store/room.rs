@@ -100,7 +100,7 @@ fn the_room_for_names_lies_on_the_disk_and_goes_as_they_come() {
 }
 
 #[test]
-fn what_does_not_fit_is_told_with_the_reason_and_numbers() {
+fn a_version_that_does_not_fit_is_refused_with_the_reason_and_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let limit = ByteSize::mib(16);
     let store = Store::open(options(dir.path(), limit)).unwrap();

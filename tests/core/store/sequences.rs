@@ -227,7 +227,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32,
         failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn any_life_keeps_the_promises(steps in proptest::collection::vec(step(), 1..40)) {
+    fn any_sequence_of_store_operations_keeps_the_promises(steps in proptest::collection::vec(step(), 1..40)) {
         run(steps);
     }
 }

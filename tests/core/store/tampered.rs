@@ -54,7 +54,7 @@ fn a_folder_that_another_process_took_over_is_no_longer_ours() {
 }
 
 #[test]
-fn what_the_kernel_reads_for_somebody_is_not_punched_when_the_index_is_lost() {
+fn a_passthrough_file_is_not_punched_when_the_index_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let a = layout(1, 9 * LEAF, LEAF);
     let file = {

@@ -220,7 +220,7 @@ fn a_process_that_was_killed_costs_no_comparison() {
 }
 
 #[test]
-fn what_was_proven_once_is_believed_after_the_next_restart() {
+fn parts_that_were_proven_are_believed_after_the_next_restart() {
     let dir = tempfile::tempdir().unwrap();
     store_whole(dir.path(), &[1]);
     std::fs::remove_file(dir.path().join("epoch")).unwrap();

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_filled_and_starved() {
+    fn the_test_disk_can_be_filled_and_freed() {
         for kind in FsKind::ALL {
             let fs = LoopFs::new(kind);
             fs.fill(4 << 20);

@@ -130,7 +130,7 @@ fn a_stalled_body_stays_open() {
 }
 
 #[test]
-fn it_goes_away_and_comes_back_on_the_same_port() {
+fn the_test_server_restarts_on_the_same_port() {
     let s = setup();
     let mut open = s.connect();
     s.server.go_away();

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out_in_order_and_complete() {
+    fn the_test_line_delivers_all_bytes_in_order() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let line = Line { round_trip: Duration::from_millis(2), bits_per_second: None };
         let proxy = ShapedProxy::start(listener.local_addr().unwrap(), line);
