@@ -41,8 +41,10 @@ pub enum FetchError {
         /// What was requested.
         what: String,
     },
-    /// An object too large for memory that can be verified only as a whole.
-    #[error("{what} has {len} and only one digest for all of them, which modelfs cannot fetch yet")]
+    /// A file is a part of an object too large for memory that can be verified only as a whole.
+    #[error(
+        "{what} has {len} and only one digest for all of them, and a file that is a part of it cannot be fetched yet"
+    )]
     TooLargeToVerify {
         /// The object.
         what: String,

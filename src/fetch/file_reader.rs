@@ -79,7 +79,8 @@ impl FileReader {
     }
 
     /// Reads a range that lies in the file, fetching as needed, within the read deadline. The read counts
-    /// from this call on, the deadline from the first poll.
+    /// from this call on, the deadline from the first poll, or from when bytes last came of an object that
+    /// is verified as a whole.
     pub fn read(
         self: &Arc<Self>,
         range: FileRange,
@@ -116,13 +117,13 @@ impl FileReader {
         let Some(blob) = self.file.blob().filter(|_| !range.is_empty()) else {
             return Ok(Bytes::new());
         };
-        let deadline = Instant::now() + self.deadline;
+        let mut deadline = Instant::now() + self.deadline;
         let mut gather = Gather::new(blob.clone(), range, self.buffers.clone());
         let (mut idle, mut last, mut unreadable) = (0, None, false);
         while gather.count() > 0 && idle < ROUNDS {
             let before = gather.count();
             let awaited = self.claim(blob, &gather, unreadable);
-            if let Some(error) = self.collect(&mut gather, awaited, deadline).await? {
+            if let Some(error) = self.collect(&mut gather, awaited, &mut deadline).await? {
                 last = Some(error);
             }
             if gather.count() > 0 {
@@ -163,20 +164,26 @@ impl FileReader {
         out
     }
 
-    /// Copies parts as they arrive. Returns the error of a flight that says nothing about what another
+    /// Copies parts as they arrive. A flight that moves puts the deadline off. Returns the error of a flight that says nothing about what another
     /// flight would get, if any; any other error fails the read.
     async fn collect(
         &self,
         gather: &mut Gather,
         awaited: Vec<Awaited>,
-        deadline: Instant,
+        deadline: &mut Instant,
     ) -> Result<Option<FetchError>, FetchError> {
         let mut of_a_flight = None;
         let flights: Vec<_> = awaited.iter().map(|a| a.reader.flight().clone()).collect();
         let outcome = |a: Awaited| async move { (a.reader.outcome().await, a.part, a.joined) };
         let mut coming: FuturesUnordered<_> = awaited.into_iter().map(outcome).collect();
         loop {
-            let Ok(next) = tokio::time::timeout_at(deadline, coming.next()).await else {
+            let arrived = tokio::time::timeout_at(*deadline, coming.next()).await;
+            let moved = flights.iter().filter_map(|f| f.last_moved()).max();
+            *deadline = moved.map_or(*deadline, |at| (at + self.deadline).max(*deadline));
+            let Ok(next) = arrived else {
+                if Instant::now() < *deadline {
+                    continue;
+                }
                 let trouble = flights.iter().find_map(|f| f.last_trouble());
                 return Err(trouble.unwrap_or_else(|| FetchError::TimedOut {
                     after: self.deadline,

@@ -153,6 +153,11 @@ impl Blob {
         self.entry.state().data
     }
 
+    /// Bytes in the file that are not verified yet.
+    pub fn unverified_bytes(&self) -> u64 {
+        self.entry.state().prefixes.bytes()
+    }
+
     /// Whether this part is present.
     pub fn is_present(&self, part: PartIx) -> bool {
         self.entry.state().present.get(part.0)

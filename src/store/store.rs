@@ -169,6 +169,12 @@ impl Store {
         })
     }
 
+    /// Bytes in a blob that are not verified yet.
+    pub fn unverified(&self, key: &ContentKey) -> ByteSize {
+        let entry = self.core().table.get(key);
+        ByteSize(entry.map_or(0, |entry| entry.state().prefixes.bytes()))
+    }
+
     /// Promises space, evicting the oldest if need be.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
         reserve::reserve(self.core(), bytes)

@@ -1,7 +1,7 @@
 //! Extended attributes of files and version folders.
 //!
 //! `user.modelfs.sha256` the digest that the registry claims for the file · `.cached` its bytes in the
-//! cache, decimal · `.pinned` `yes` or `no` · `.error` why the last read failed, only if it did; on
+//! cache, verified or not yet, decimal · `.pinned` `yes` or `no` · `.error` why the last read failed, only if it did; on
 //! folders above versions: why the last catalog request failed · `.hash` on version folders: the SHA-256
 //! of the manifest. Pure values.
 
@@ -15,7 +15,7 @@ pub(super) const PREFIX: &str = "user.modelfs.";
 pub(super) struct Facts {
     /// The SHA-256 of the file, as the registry claims it.
     pub(super) sha256: Option<Digest>,
-    /// Bytes of the file in the cache.
+    /// Bytes of the file in the cache, also those that can be read only once the file is complete.
     pub(super) cached: Option<u64>,
     /// Whether the file is pinned.
     pub(super) pinned: Option<bool>,

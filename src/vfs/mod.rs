@@ -248,7 +248,7 @@ impl Vfs {
         let key = manifest.layout(ix).key();
         let store = self.fetcher.store();
         Ok(Facts {
-            cached: Some(store.presence(&key).0.0),
+            cached: Some(store.presence(&key).0.0 + store.unverified(&key).0),
             pinned: Some(store.is_pinned(&key)),
             error: self.files.failure(&key),
             ..facts

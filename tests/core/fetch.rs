@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelfs::base::FileRange;
 use modelfs::base::units::ByteSize;
-use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::{FetchError, Source};
 use modelfs::model::hash::sha256;
-use modelfs::model::{
-    Check, Digest, FileIx, HashAlgorithm, ManifestBuilder, Object, Slice, SourceName,
-};
+use modelfs::model::{Digest, FileIx, HashAlgorithm, SourceName};
 use modelfs::registry::{Call, Fault, Registry, RegistryError, When};
 use modelfs::store::{Pin, StoreError};
 use modelfs_test_support::bytes;
@@ -300,27 +298,6 @@ async fn the_catalog_is_asked_for_once_per_time_to_live_and_kept_when_the_regist
     let nobody =
         Source::new(SourceName::of_address("memory://b"), None, rig.store.clone(), &options());
     assert!(matches!(nobody.catalog().await, Err(FetchError::NotKnown { .. })));
-}
-
-#[tokio::test]
-async fn an_object_with_one_digest_for_more_than_memory_holds_is_refused_and_not_requested() {
-    const LEN: u64 = 50 << 30;
-    let rig = Rig::new(ByteSize::mib(64));
-    let mut manifest = ManifestBuilder::new(sha256(b"manifest"));
-    let object = Object::new(sha256(b"object"), LEN, Check::of_whole(LEN));
-    let object = manifest.object(object).expect("an object");
-    let range = ObjectRange::new(0, LEN);
-    manifest.file("w.bin", None, [Slice { object, range }]).expect("a file");
-    let manifest = Arc::new(manifest.build().expect("a manifest"));
-    let file = rig.file_of(&manifest, 0);
-    match rig.read(&file, LEN / 2, 4096).await {
-        Err(error @ FetchError::TooLargeToVerify { .. }) => {
-            let text = error.to_string();
-            assert!(text.contains("50.0 GiB and only one digest"), "{text}");
-        }
-        other => panic!("{other:?}"),
-    }
-    assert_eq!((rig.objects(), rig.store.usage().reserved.0), (0, 0));
 }
 
 /// A file of chunks that all have the same bytes, as the padding of a model has them.

@@ -2,7 +2,7 @@
 //! a store of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use modelfs::base::units::ByteSize;
 use modelfs::base::{FileRange, SystemClock};
@@ -13,7 +13,7 @@ use modelfs::fetch::{
 use modelfs::model::hash::sha256;
 use modelfs::model::{Digest, FileIx, HashAlgorithm, Manifest, SourceName};
 use modelfs::registry::{Faulty, Memory};
-use modelfs::store::{Disk, RealDisk, Store, StoreOptions};
+use modelfs::store::{Disk, RealDisk, Store, StoreError, StoreOptions};
 use tempfile::TempDir;
 
 pub const LEAF: usize = 64 << 10;
@@ -28,7 +28,11 @@ pub struct Rig {
     pub fetcher: Arc<Fetcher>,
 }
 
-fn store_in(dir: &TempDir, limit: ByteSize, disk: Option<Arc<dyn Disk>>) -> Store {
+fn open_in(
+    dir: &TempDir,
+    limit: ByteSize,
+    disk: Option<Arc<dyn Disk>>,
+) -> Result<Store, StoreError> {
     let root = dir.path().join("cache");
     let disk = disk.unwrap_or_else(|| Arc::new(RealDisk::new(&root)));
     let options = StoreOptions {
@@ -37,7 +41,7 @@ fn store_in(dir: &TempDir, limit: ByteSize, disk: Option<Arc<dyn Disk>>) -> Stor
         commit_bytes: ByteSize::mib(4),
         commit_after: Duration::from_millis(50),
     };
-    Store::open_with(options, disk, Arc::new(SystemClock)).expect("the store opens")
+    Store::open_with(options, disk, Arc::new(SystemClock))
 }
 
 pub fn options() -> FetchOptions {
@@ -51,7 +55,7 @@ impl Rig {
 
     pub fn with(limit: ByteSize, options: FetchOptions, disk: Option<Arc<dyn Disk>>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let store = store_in(&dir, limit, disk);
+        let store = open_in(&dir, limit, disk).expect("the store opens");
         Self::on(dir, store, "memory://a", options)
     }
 
@@ -67,6 +71,22 @@ impl Rig {
         let fetcher =
             Fetcher::new(Arc::new(Sources::one(Arc::new(source))), store.clone(), options);
         Self { dir, store, memory, faulty, fetcher }
+    }
+
+    /// The next process on the same cache; its registry is empty. Nothing may be under way.
+    pub async fn restarted(self, limit: ByteSize) -> Self {
+        let (Self { dir, store, fetcher, .. }, begun) = (self, Instant::now());
+        drop((store, fetcher));
+        // The last task of the fetcher may be ending this instant.
+        let store = loop {
+            match open_in(&dir, limit, None) {
+                Err(StoreError::Locked { .. }) if begun.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                opened => break opened.expect("the store opens"),
+            }
+        };
+        Self::on(dir, store, "memory://a", options())
     }
 
     /// Another registry on the same store.

@@ -19,3 +19,4 @@ mod registry_oci;
 mod registry_oci_hostile;
 mod stack;
 mod store;
+mod whole;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::FileRange;
 use crate::fetch::cached_file::CachedFile;
 use crate::fetch::error::FetchError;
-use crate::fetch::schedule::Priority;
+use crate::fetch::schedule::{Flight, Priority};
 use crate::fetch::transfer::Transfers;
 
 /// Starts fetches ahead of reads. Clones share the flights.
@@ -52,6 +52,7 @@ impl Ahead {
         let blob = Arc::clone(blob);
         self.runtime.spawn(async move {
             let mut all = true;
+            let _wanted: Vec<_> = flights.iter().map(Flight::want).collect();
             for flight in flights {
                 match flight.finished().await {
                     Ok(()) => {}

@@ -32,7 +32,7 @@ const PASSES: u32 = 4;
 pub struct PrefetchProgress {
     /// Size of the version.
     pub total: u64,
-    /// Present now.
+    /// Here now, verified or not yet.
     pub present: u64,
     /// Present before the prefetch began.
     pub at_start: u64,
@@ -67,7 +67,10 @@ impl VersionPrefetch {
         let present = |blobs: &[Option<Arc<Blob>>]| {
             blobs.iter().flatten().map(|b| b.present_bytes()).sum::<u64>()
         };
-        let at_start = present(&blobs);
+        let here = |blobs: &[Option<Arc<Blob>>]| {
+            present(blobs) + blobs.iter().flatten().map(|b| b.unverified_bytes()).sum::<u64>()
+        };
+        let at_start = here(&blobs);
         let report = |present| PrefetchProgress { total: manifest.total(), present, at_start };
         progress(report(at_start));
         self.check_room(&blobs)?;
@@ -83,7 +86,7 @@ impl VersionPrefetch {
                         None => break,
                         Some(troubled) => trouble = troubled?.or(trouble),
                     },
-                    _ = tick.tick() => progress(report(present(&blobs))),
+                    _ = tick.tick() => progress(report(here(&blobs))),
                 }
             }
             if present(&blobs) == manifest.total() {
@@ -116,6 +119,7 @@ impl VersionPrefetch {
                     self.transfers.claim(source, manifest, object, run, Priority::Prefetch)
                 };
                 let claims: Vec<_> = runs.flat_map(claim).collect();
+                let _wanted: Vec<_> = claims.iter().map(|claim| claim.flight.want()).collect();
                 for claim in &claims {
                     match claim.flight.finished().await {
                         Ok(()) => {}

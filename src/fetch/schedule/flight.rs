@@ -2,15 +2,18 @@
 //!
 //! Invariant: outcomes are final. Bytes stay in memory only while they are being stored, or until every
 //! reader that waited for them has taken them, so that no flight waits for memory that its own leaves
-//! hold.
+//! hold. A flight knows whether anything still waits for it, and when it last moved: one that lasts for
+//! minutes can be given up, and its readers wait for as long as it moves.
 //! Concurrency: shared; locks are held for look-ups only, never across an await.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
 
 use super::dynamic_priority::{DynamicPriority, Priority};
 use crate::fetch::error::FetchError;
@@ -84,8 +87,31 @@ pub struct Flight {
     urgency: DynamicPriority,
     states: Mutex<Vec<Leaf>>,
     trouble: Mutex<Option<FetchError>>,
+    /// When the bytes of a leaf last grew that takes many requests.
+    moved: Mutex<Option<Instant>>,
+    interest: Mutex<Interest>,
     finished: AtomicBool,
     news: Notify,
+}
+
+/// What waits for a flight.
+#[derive(Debug)]
+struct Interest {
+    waiting: usize,
+    /// When the last one stopped waiting, or when the flight began.
+    since: Instant,
+}
+
+/// Something that waits for a flight, for as long as this lives.
+#[derive(Debug)]
+pub struct Wanted(Arc<Flight>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let mut interest = self.0.interest();
+        interest.waiting -= 1;
+        interest.since = Instant::now();
+    }
 }
 
 /// A reader that waits for a leaf. The bytes stay in memory while it exists.
@@ -93,6 +119,7 @@ pub struct Flight {
 pub struct Reader {
     flight: Arc<Flight>,
     leaf: u64,
+    _wanted: Wanted,
 }
 
 impl Reader {
@@ -130,6 +157,8 @@ impl Flight {
             urgency: DynamicPriority::new(priority),
             states: Mutex::new(std::iter::repeat_with(Leaf::default).take(count).collect()),
             trouble: Mutex::new(None),
+            moved: Mutex::new(None),
+            interest: Mutex::new(Interest { waiting: 0, since: Instant::now() }),
             finished: false.into(),
             news: Notify::new(),
         }
@@ -182,7 +211,33 @@ impl Flight {
     /// Registers a reader of a leaf.
     pub fn reader(self: &Arc<Self>, leaf: u64) -> Reader {
         self.states()[self.at(leaf)].readers += 1;
-        Reader { flight: self.clone(), leaf }
+        Reader { flight: self.clone(), leaf, _wanted: self.want() }
+    }
+
+    fn interest(&self) -> MutexGuard<'_, Interest> {
+        self.interest.lock().expect("holders do not panic")
+    }
+
+    /// Waits for the flight without reading any of its leaves.
+    pub fn want(self: &Arc<Self>) -> Wanted {
+        self.interest().waiting += 1;
+        Wanted(Arc::clone(self))
+    }
+
+    /// For how long nothing has waited for the flight.
+    pub fn unwanted_for(&self) -> Duration {
+        let interest = self.interest();
+        if interest.waiting > 0 { Duration::ZERO } else { interest.since.elapsed() }
+    }
+
+    /// Bytes came that are not enough for a leaf yet.
+    pub fn moved(&self) {
+        *self.moved.lock().expect("holders do not panic") = Some(Instant::now());
+    }
+
+    /// When bytes last came that were not enough for a leaf yet.
+    pub fn last_moved(&self) -> Option<Instant> {
+        *self.moved.lock().expect("holders do not panic")
     }
 
     /// Records the error that delays the flight.
@@ -305,5 +360,21 @@ mod tests {
         assert!(matches!(flight.outcome(0).await, Outcome::HandedOver));
         flight.end();
         assert!(flight.finished().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_knows_for_how_long_nothing_has_waited_for_it_and_when_it_moved() {
+        let (flight, second) = (flight(0..2), Duration::from_secs(1));
+        tokio::time::advance(second).await;
+        assert_eq!((flight.unwanted_for(), flight.last_moved()), (second, None));
+        let (reader, wanted) = (flight.reader(0), flight.want());
+        drop(reader);
+        tokio::time::advance(second).await;
+        assert_eq!(flight.unwanted_for(), Duration::ZERO, "a prefetch still waits");
+        drop(wanted);
+        flight.moved();
+        tokio::time::advance(second).await;
+        assert_eq!(flight.unwanted_for(), second);
+        assert_eq!(flight.last_moved(), Some(Instant::now() - second));
     }
 }

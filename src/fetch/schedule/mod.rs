@@ -13,7 +13,7 @@ mod memory;
 mod slots;
 mod table;
 
-pub use dynamic_priority::Priority;
+pub use dynamic_priority::{DynamicPriority, Priority};
 pub use flight::{Flight, FlightKey, LeafBytes, Outcome, Reader};
 pub use memory::Memory;
 pub use slots::{Slot, Slots};

@@ -48,6 +48,30 @@ impl Destination {
         &self.blob
     }
 
+    /// Which piece of the blob.
+    pub fn piece(&self) -> usize {
+        self.piece
+    }
+
+    /// Whether the piece is all of an object that is verified as a whole and too large for memory.
+    pub fn is_whole_large(&self) -> bool {
+        self.blob.layout().pieces()[self.piece].is_whole_large()
+    }
+
+    fn all_parts(&self) -> PartRange {
+        self.blob.layout().parts_of_piece(self.piece)
+    }
+
+    /// Whether every byte of the piece is present.
+    pub fn is_present(&self) -> bool {
+        self.blob.missing(self.all_parts()).is_empty()
+    }
+
+    /// Whether some byte of the piece is present.
+    pub fn has_some(&self) -> bool {
+        !self.blob.present(self.all_parts()).is_empty()
+    }
+
     /// The parts of the blob that these leaves fill.
     pub fn parts(&self, leaves: &Range<u64>) -> PartRange {
         parts_of_leaves(self.blob.layout(), self.piece, leaves)

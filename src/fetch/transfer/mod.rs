@@ -2,6 +2,7 @@
 //!
 //! `Transfers` claims flights and runs each as a task: reserve space (`destination`), copy what other blobs
 //! hold (`local_copies`), request the rest (`requests`, `lists`), verify, hand over and store (`deliver`).
+//! An object that is verified as a whole and too large for memory is fetched into the store first (`whole`).
 //! A flight asks the registry of its own source. Invariant: no byte is handed over or stored before the
 //! digest that covers it has matched. Concurrency: one task per flight; hashing and disk on the blocking
 //! pool.
@@ -13,6 +14,7 @@ mod lists;
 mod local_copies;
 mod requests;
 mod transfers;
+mod whole;
 
 pub use gather::Gather;
 pub use transfers::Transfers;

@@ -24,10 +24,10 @@ use crate::base::buffers::Buffers;
 use crate::fetch::error::FetchError;
 use crate::fetch::options::{FetchOptions, Traffic};
 use crate::fetch::plan::Batches;
-use crate::fetch::schedule::{Flight, Memory, Outcome, Slot, Slots};
+use crate::fetch::schedule::{DynamicPriority, Flight, Memory, Outcome, Slot, Slots};
 use crate::fetch::source::Source;
 use crate::model::{Leaves, Object};
-use crate::registry::{Attempts, Registry, RegistryError, Retry, RetryPolicy, Waiting};
+use crate::registry::{Attempts, ObjectBody, Registry, RegistryError, Retry, RetryPolicy, Waiting};
 
 /// Maximum number of batches of a flight being hashed or written while the next one arrives.
 const BATCHES_AHEAD: usize = 3;
@@ -40,7 +40,7 @@ const YIELD_AFTER: Duration = Duration::from_secs(1);
 const MAX_DEADLINES_PER_BATCH: u32 = 4;
 /// Number of mismatches after which a leaf fails: it is fetched once more, since the line or a cache on
 /// the way may have corrupted it.
-const MAX_MISMATCHES: u32 = 2;
+pub const MAX_MISMATCHES: u32 = 2;
 
 /// What requests of all flights share.
 pub struct Requests {
@@ -96,9 +96,9 @@ impl Requests {
     pub async fn fetch(&self, source: &Source, delivery: &Arc<Delivery>) -> Result<(), FetchError> {
         let flight = delivery.flight();
         let mut mismatches: HashMap<u64, u32> = HashMap::new();
-        let mut attempts = Attempts::new(self.retry, self.deadline);
+        let mut attempts = self.attempts();
         while let Some(run) = flight.pending().into_iter().next() {
-            let mut slot = self.slots.acquire(flight.urgency()).await;
+            let mut slot = self.slot(flight.urgency()).await;
             // Listed only now: before it had a slot, it did not wait for the registry.
             let waiting = attempts.list_in(source.waits());
             let outcome = self
@@ -113,14 +113,7 @@ impl Requests {
             let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
             tracing::debug!(%error, ?delay, "trying again");
             flight.trouble(error);
-            // A more urgent read that joins the flight ends the delay, unless the registry asked for it.
-            let now = flight.urgency().get();
-            let _ = match retry {
-                Retry::Later { not_before: Some(_) } => {
-                    tokio::time::timeout(delay, std::future::pending()).await
-                }
-                _ => tokio::time::timeout(delay, flight.urgency().rises_above(now)).await,
-            };
+            pause(flight, retry, delay).await;
         }
         Ok(())
     }
@@ -184,6 +177,36 @@ impl Requests {
         self.before_stall(list).await
     }
 
+    /// A request for a range of an object: its body, once the answer begins.
+    pub async fn open<'a>(
+        &'a self,
+        source: &Source,
+        object: &'a Object,
+        range: ObjectRange,
+        slot: &mut Slot,
+    ) -> Result<Incoming<'a>, FetchError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let registry = registry(source)?;
+        let body = registry.read(object, range);
+        let body = self.before_stall_in(slot, async { Ok(body.await?) }).await?;
+        Ok(Incoming { requests: self, what: (object, range), body, pending: Bytes::new() })
+    }
+
+    /// Waits for a request slot.
+    pub async fn slot(&self, urgency: &DynamicPriority) -> Slot {
+        self.slots.acquire(urgency).await
+    }
+
+    /// Attempts at one piece of work, none so far.
+    pub fn attempts(&self) -> Attempts {
+        Attempts::new(self.retry, self.deadline)
+    }
+
+    /// When work that progressed now gives up.
+    pub fn deadline_from_now(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
     /// Makes one request for a run of leaves, and delivers the answer batch by batch as it arrives.
     async fn attempt(
         &self,
@@ -196,47 +219,21 @@ impl Requests {
     ) -> Result<(), FetchError> {
         let (flight, object) = (delivery.flight(), delivery.object());
         let range = object.leaves_range(&run);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let registry = registry(source)?;
-        let (leaves, mut body) = tokio::try_join!(self.leaves(source, flight, object), async {
-            let body = registry.read(object, range);
-            self.before_stall_in(slot, async { Ok(body.await?) }).await
-        })?;
+        let (leaves, mut incoming) = tokio::try_join!(
+            self.leaves(source, flight, object),
+            self.open(source, object, range, slot)
+        )?;
         delivery.expect(leaves);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
         let mut failed = Ok(());
-        let mut pending = Bytes::new();
-        'batches: for batch in Batches::new(object, run) {
+        for batch in Batches::new(object, run) {
             let wanted = object.leaves_range(&batch).len() as usize;
             let permit = self.memory.take(wanted as u64, flight.urgency()).await;
             let mut buffer = self.buffers.take(wanted);
-            let (mut filled, begun) = (0, Instant::now());
-            while filled < wanted {
-                if self.is_too_slow(begun.elapsed(), filled, wanted) {
-                    let ms = begun.elapsed().as_millis();
-                    let why = format!("too slow: {filled} of {wanted} bytes in {ms} ms");
-                    failed = Err(broken_off(object, range, why));
-                    break 'batches;
-                }
-                if pending.is_empty() {
-                    let next = async { body.next().await.transpose().map_err(Into::into) };
-                    pending = match self.before_stall_in(slot, next).await {
-                        Ok(Some(bytes)) => bytes,
-                        Ok(None) => {
-                            failed = Err(broken_off(object, range, "the body was cut off".into()));
-                            break 'batches;
-                        }
-                        Err(error) => {
-                            failed = Err(error);
-                            break 'batches;
-                        }
-                    };
-                    waiting.answered();
-                    self.bytes.fetch_add(pending.len() as u64, Ordering::Relaxed);
-                }
-                let take = pending.len().min(wanted - filled);
-                buffer.bytes_mut()[filled..filled + take].copy_from_slice(&pending.split_to(take));
-                filled += take;
+            let (_, filled) = incoming.fill(buffer.bytes_mut(), slot, waiting).await;
+            if let Err(error) = filled {
+                failed = Err(error);
+                break;
             }
             if jobs.len() >= BATCHES_AHEAD {
                 note(jobs.join_next().await, mismatches)?;
@@ -250,13 +247,76 @@ impl Requests {
         for (leaf, times) in mismatches.iter() {
             // Leaves of earlier attempts were already settled and logged.
             if *times >= MAX_MISMATCHES && flight.is_pending(*leaf) {
-                let error = mismatch(object, *leaf, registry.name());
+                let error = mismatch(object, *leaf, registry(source)?.name());
                 tracing::error!(%error, "a registry served wrong bytes");
                 flight.settle(*leaf, Outcome::Failed(error));
             }
         }
         failed
     }
+}
+
+/// The body of an answer to a request of these requests, as it arrives.
+pub struct Incoming<'a> {
+    requests: &'a Requests,
+    /// Which bytes, for errors.
+    what: (&'a Object, ObjectRange),
+    body: ObjectBody,
+    /// What came beyond the last buffer.
+    pending: Bytes,
+}
+
+impl Incoming<'_> {
+    /// Fills a buffer with the next bytes; how many came, also before an error.
+    pub async fn fill(
+        &mut self,
+        buffer: &mut [u8],
+        slot: &mut Slot,
+        waiting: &Waiting,
+    ) -> (usize, Result<(), FetchError>) {
+        let (mut filled, wanted, begun) = (0, buffer.len(), Instant::now());
+        while filled < wanted {
+            if self.requests.is_too_slow(begun.elapsed(), filled, wanted) {
+                let ms = begun.elapsed().as_millis();
+                let why = format!("too slow: {filled} of {wanted} bytes in {ms} ms");
+                return (filled, Err(self.broken_off(why)));
+            }
+            if self.pending.is_empty() {
+                let next = async { self.body.next().await.transpose().map_err(Into::into) };
+                self.pending = match self.requests.before_stall_in(slot, next).await {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => {
+                        return (filled, Err(self.broken_off("the body was cut off".into())));
+                    }
+                    Err(error) => return (filled, Err(error)),
+                };
+                waiting.answered();
+                self.requests.bytes.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
+            }
+            let take = self.pending.len().min(wanted - filled);
+            buffer[filled..filled + take].copy_from_slice(&self.pending.split_to(take));
+            filled += take;
+        }
+        (filled, Ok(()))
+    }
+
+    /// The error of a body that ended early or arrives too slowly.
+    fn broken_off(&self, why: String) -> FetchError {
+        let (object, range) = self.what;
+        RegistryError::Unreachable { what: format!("{object} bytes {range}"), why }.into()
+    }
+}
+
+/// Waits before the next attempt. A more urgent read that joins the flight ends the wait, unless the
+/// registry asked for it.
+pub async fn pause(flight: &Flight, retry: Retry, delay: Duration) {
+    let now = flight.urgency().get();
+    let _ = match retry {
+        Retry::Later { not_before: Some(_) } => {
+            tokio::time::timeout(delay, std::future::pending()).await
+        }
+        _ => tokio::time::timeout(delay, flight.urgency().rises_above(now)).await,
+    };
 }
 
 fn registry(source: &Source) -> Result<Arc<dyn Registry>, FetchError> {
@@ -272,12 +332,6 @@ fn note(
         *mismatches.entry(leaf).or_default() += 1;
     }
     Ok(())
-}
-
-/// The error of a body that ended early or arrives too slowly.
-fn broken_off(object: &Object, range: ObjectRange, why: String) -> FetchError {
-    let what = format!("{object} bytes {range}");
-    RegistryError::Unreachable { what, why }.into()
 }
 
 fn mismatch(object: &Object, leaf: u64, registry: &str) -> FetchError {

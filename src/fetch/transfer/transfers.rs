@@ -4,7 +4,7 @@
 //! the first byte is requested. However a flight ends, every leaf has an outcome and the flight is out of
 //! the table. A flight asks the registry of its own source.
 //! Concurrency: one task per flight; the number of requests and the bytes in memory are bounded for all
-//! flights together.
+//! flights together. An object that is verified as a whole and too large for memory goes through `whole`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::destination::Destination;
 use super::lists::LeafLists;
 use super::local_copies::LocalCopies;
 use super::requests::Requests;
+use super::whole::WholeObjects;
 use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
 use crate::base::units::ByteSize;
@@ -33,6 +34,7 @@ pub struct Transfers {
     memory: Arc<Memory>,
     local: LocalCopies,
     requests: Arc<Requests>,
+    whole: WholeObjects,
     runtime: tokio::runtime::Handle,
 }
 
@@ -64,6 +66,12 @@ impl Transfers {
         let requests =
             Requests::new(Arc::clone(&memory), buffers.clone(), Arc::clone(&lists), options);
         let requests = Arc::new(requests);
+        let whole = WholeObjects::new(
+            Arc::clone(&requests),
+            Arc::clone(&memory),
+            buffers.clone(),
+            options.read_deadline,
+        );
         let local = LocalCopies::new(
             store.clone(),
             Arc::clone(&memory),
@@ -72,7 +80,8 @@ impl Transfers {
             Arc::clone(&requests),
         );
         let runtime = tokio::runtime::Handle::current();
-        Arc::new(Self { store, flights: FlightTable::default(), memory, local, requests, runtime })
+        let flights = FlightTable::default();
+        Arc::new(Self { store, flights, memory, local, requests, whole, runtime })
     }
 
     /// What is under way.
@@ -151,14 +160,21 @@ impl Transfers {
         object: ObjectIx,
     ) -> Result<(), FetchError> {
         let what = manifest.object(object).clone();
-        if what.check == Check::WholeLarge {
-            // its one leaf must not be held in memory
-            let (what, len) = (what.to_string(), ByteSize(what.len));
-            return Err(FetchError::TooLargeToVerify { what, len });
-        }
         let (store, leaves) = (self.store.clone(), flight.leaves().clone());
         let destinations =
             blocking(move || Destination::of_leaves(&store, &manifest, object, &leaves)).await?;
+        if what.check == Check::WholeLarge {
+            // Its one leaf must not be held in memory.
+            let all = destinations.into_iter();
+            let places: Vec<_> = all.filter(Destination::is_whole_large).collect();
+            if places.is_empty() {
+                let (what, len) = (what.to_string(), ByteSize(what.len));
+                return Err(FetchError::TooLargeToVerify { what, len });
+            }
+            self.whole.fetch(source, flight, &what, &places).await?;
+            flight.settle(flight.leaves().start, Outcome::Stored);
+            return Ok(());
+        }
         let space = self.reserve(flight, &destinations).await?;
         let delivery = Arc::new(Delivery::new(Arc::clone(flight), what, destinations, space));
         if let Err(error) = self.local.copy(source, &delivery).await {

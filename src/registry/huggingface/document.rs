@@ -170,17 +170,9 @@ impl FileDoc {
             algorithm: HashAlgorithm::Sha256,
             locator: Locator::Path(locator()),
             len: self.size,
-            check: check_of_whole(self.size).map_err(|why| format!("{shown} {why}"))?,
+            check: Check::of_whole(self.size),
         };
         Ok((Some(digest), Some(object)))
-    }
-}
-
-/// How a file of this length is verified of which only the SHA-256 of all its bytes is known.
-fn check_of_whole(len: u64) -> Result<Check, String> {
-    match len <= MAX_LEAF {
-        true => Ok(Check::Whole),
-        false => Err(format!("has {len} bytes: more than {MAX_LEAF} cannot be verified yet")),
     }
 }
 

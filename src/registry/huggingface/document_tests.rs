@@ -98,6 +98,22 @@ fn files_that_cannot_be_verified_are_left_out_with_a_reason() {
 }
 
 #[test]
+fn a_large_file_is_verified_as_a_whole_and_not_held_in_memory() {
+    for (len, check) in [(MAX_LEAF, Check::Whole), (MAX_LEAF + 1, Check::WholeLarge)] {
+        let digest = sha256(b"weights");
+        let pointer = pointer(&digest, len);
+        let file = json!({
+            "type": "file", "path": "x", "size": len,
+            "oid": git_blob(pointer.as_bytes()).to_string(),
+            "lfs": {"oid": digest.to_string(), "size": len, "pointerSize": pointer.len()},
+        });
+        let manifest = read(&doc(json!([file])));
+        let [object] = manifest.objects() else { panic!("one object") };
+        assert_eq!((object.len, object.check, object.digest), (len, check, digest));
+    }
+}
+
+#[test]
 fn a_masked_xet_hash_is_none() {
     let with = |xet: &str| {
         let mut file = lfs("x", b"1");

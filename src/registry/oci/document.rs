@@ -14,9 +14,8 @@ use super::manifest::{Content, Layer};
 use super::place::Repository;
 use crate::base::ObjectRange;
 use crate::model::{
-    Catalog, CatalogBuilder, Check, Digest, HashAlgorithm, Locator, MAX_LEAF, Manifest,
-    ManifestBuilder, ManifestError, ModelRef, Name, Object, Revision, Slice, VersionEntry,
-    VersionTarget,
+    Catalog, CatalogBuilder, Check, Digest, HashAlgorithm, Locator, Manifest, ManifestBuilder,
+    ManifestError, ModelRef, Name, Object, Revision, Slice, VersionEntry, VersionTarget,
 };
 use crate::registry::error::RegistryError;
 use crate::registry::kept::{has_format, to_bytes};
@@ -78,15 +77,6 @@ pub fn is_catalog(document: &[u8]) -> bool {
     has_format(document, CATALOG)
 }
 
-/// How the bytes of a layer are verified of which only the SHA-256 of all of them is known; or why they
-/// cannot be.
-pub fn check_of_layer(size: u64) -> Result<Check, String> {
-    match size <= MAX_LEAF {
-        true => Ok(Check::Whole),
-        false => Err(format!("{size} bytes: more than {MAX_LEAF} cannot be verified yet")),
-    }
-}
-
 /// Where a layer lies below the registry's interface.
 pub fn blob_path(repository: &Repository, digest: &Digest) -> String {
     format!("{repository}/blobs/sha256:{digest}")
@@ -145,15 +135,15 @@ pub fn parse_manifest(hash: Digest, document: &[u8]) -> Result<Manifest, Registr
             objects.push(None);
             continue;
         }
-        let check = check_of_layer(layer.size).map_err(|why| bad(&format!("layers[{i}]"), why))?;
         let object = Object {
             digest: layer.sha256,
             algorithm: HashAlgorithm::Sha256,
             locator: Locator::Path(blob_path(&repository, &layer.sha256).into()),
             len: layer.size,
-            check,
+            check: Check::of_whole(layer.size),
         };
-        objects.push(Some(builder.object(object).map_err(wrong)?));
+        let field = |e: ManifestError| bad(&format!("layers[{i}]"), e.to_string());
+        objects.push(Some(builder.object(object).map_err(field)?));
     }
     for (i, file) in doc.files.iter().enumerate() {
         let outside = || bad(&format!("files[{i}]"), "lies outside its layer".into());
@@ -219,8 +209,8 @@ pub fn parse_catalog(document: &[u8]) -> Result<Catalog, RegistryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::FileIx;
     use crate::model::hash::sha256;
+    use crate::model::{FileIx, MAX_LEAF};
 
     fn layer(bytes: &[u8], content: Content) -> Layer {
         Layer { digest: sha256(bytes), size: bytes.len() as u64, content }
@@ -262,16 +252,27 @@ mod tests {
     }
 
     #[test]
+    fn a_large_layer_is_verified_as_a_whole_and_not_held_in_memory() {
+        for (size, check) in [(MAX_LEAF, Check::Whole), (MAX_LEAF + 1, Check::WholeLarge)] {
+            let mut doc = doc();
+            let layer = Layer { size, ..layer(b"weights", Content::File("model.bin".into())) };
+            doc.layer(&layer, Vec::new());
+            let manifest = read(&doc).unwrap();
+            let [object] = manifest.objects() else { panic!("one object") };
+            assert_eq!((object.len, object.check), (size, check));
+        }
+    }
+
+    #[test]
     fn documents_that_contradict_themselves_are_refused() {
         type Change = fn(&mut ManifestDoc);
-        let changes: [(Change, &str); 8] = [
+        let changes: [(Change, &str); 7] = [
             (|d| d.files[0].layer = 1, "outside"),
             (|d| d.files[0].offset = 1, "outside"),
             (|d| d.files[0].offset = u64::MAX, "outside"),
             (|d| d.files[0].path = "../x".into(), "'..'"),
             (|d| d.files[0].path = "/x".into(), "absolute"),
             (|d| d.repository = "../x".into(), "repository"),
-            (|d| d.layers[0].size = MAX_LEAF + 1, "more than 67108864 cannot be verified yet"),
             (|d| d.layers[0].size = 0, "outside"),
         ];
         for (change, why) in changes {
