@@ -21,7 +21,7 @@ use crate::store::Store;
 
 /// A request that a manager can carry out.
 pub trait Command: Serialize + DeserializeOwned + Send + 'static {
-    /// What comes back.
+    /// The answer.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
 
     /// Carries it out. Dropping the future stops the work; what is done by then stays.

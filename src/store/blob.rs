@@ -63,7 +63,7 @@ pub struct Blob {
 impl Drop for Blob {
     fn drop(&mut self) {
         let mut by_key = self.handles.by_key.lock();
-        // another one may have been made since nobody had this one any more
+        // another one may have been made after the last user of this one dropped it
         if by_key.get(&self.key()).is_some_and(|handle| handle.strong_count() == 0) {
             by_key.remove(&self.key());
         }
@@ -223,7 +223,7 @@ impl Blob {
     }
 
     /// Writes a piece that is all of its object and is verified as a whole, or goes on with what was kept of
-    /// it: space for what it lacks is reserved now. `None`: somebody else writes it, or something of it is
+    /// it: space for what it lacks is reserved now. `None`: another writer has it, or something of it is
     /// present already, of which the rest can be verified by [`Blob::learned`].
     pub fn begin_unverified(&self, piece: usize) -> Result<Option<UnverifiedWriter>, StoreError> {
         let entry = self.core.table.acquire(&self.layout);

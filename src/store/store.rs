@@ -231,7 +231,7 @@ impl Store {
         self.core().index.read(names::pins)
     }
 
-    /// Whether somebody pinned this blob.
+    /// Whether this blob is pinned.
     pub fn is_pinned(&self, key: &ContentKey) -> bool {
         self.core().table.is_pinned(key)
     }
@@ -393,7 +393,7 @@ impl Store {
         if grows == 0 {
             return Ok(found.into_iter().flatten().collect());
         }
-        // ids outlive the process in inodes: durable before anybody sees them
+        // ids outlive the process in inodes: durable before they are given out
         let grows = grows + PER_DOCUMENT;
         let promise = reserve::promise_growth(self.core(), grows)?;
         let ids = self.core().write_index(Durability::Full, |tx| {

@@ -42,7 +42,7 @@ pub struct Holder {
     pub mountpoint: Option<PathBuf>,
     /// Where it listens for commands, if it is a daemon.
     pub socket: Option<PathBuf>,
-    /// Why nobody answers there, if so.
+    /// Why no daemon answers there, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }

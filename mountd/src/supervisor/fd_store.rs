@@ -46,7 +46,7 @@ struct State {
     open: Vec<OpenFile>,
 }
 
-/// What the next supervisor is told beside the mount.
+/// What the next supervisor receives beside the mount.
 pub(super) struct Left {
     /// The cache folder.
     pub(super) root: PathBuf,

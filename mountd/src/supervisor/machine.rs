@@ -4,8 +4,8 @@
 //! [`Machine::on`] takes an event and the time and returns actions, which its caller carries out in
 //! order. The result of an action is an event again.
 //!
-//! Invariants: at most one worker has the connection. The serving worker is told to retire only when
-//! the next one has been checked, and the next one is told to begin only when the former has ended. If
+//! Invariants: at most one worker has the connection. The serving worker gets Retire only when
+//! the next one has been checked, and the next one gets Begin only when the former has ended. If
 //! the next one then fails, a worker of the proven program takes over. Until the end, a worker runs, or
 //! the next start is due, or the mount is refused until a restart is requested. Pure: no I/O, no clock;
 //! its only side effects are log lines.

@@ -224,7 +224,7 @@ impl CatalogDoc {
                 }
             }
         }
-        builder.build().map_err(|name| wrong(format!("{name} stands there twice")))
+        builder.build().map_err(|name| wrong(format!("{name} occurs twice")))
     }
 }
 

@@ -103,7 +103,7 @@ impl Scope {
     /// Reads `hf://`, `hf://ORG/NAME` or `hf://datasets/ORG/NAME`.
     pub fn parse(name: &str) -> Result<Self, RegistryError> {
         let bad = || RegistryError::BadName {
-            // The name holds no credentials, but a mistyped one may: only its form is told.
+            // The name holds no credentials, but a mistyped one may: only the expected form is named.
             name: SCHEME.to_owned() + "…",
             why: "write hf:// for the whole Hub, hf://ORG/NAME or hf://datasets/ORG/NAME".into(),
         };

@@ -137,7 +137,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mut environment =
             Environment { home: Some(home.path().to_owned()), ..Default::default() };
-        assert_eq!(sent(&environment), None, "nobody has logged in");
+        assert_eq!(sent(&environment), None, "there is no login");
         std::fs::write(home.path().join("token"), "hf_file\n").unwrap();
         assert_eq!(sent(&environment).as_deref(), Some("Bearer hf_file"));
         environment.token = Token::new(" hf_variable ").unwrap();

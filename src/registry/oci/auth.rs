@@ -21,7 +21,7 @@ use crate::registry::transport::{http_body, http_response};
 
 /// Maximum size of a token service's answer: tokens with many rights have some kilobytes.
 const MAX_ANSWER: u64 = 1 << 20;
-/// How the token service is told who asks.
+/// How the client identifies itself to the token service.
 const CLIENT_ID: &str = "modelfs";
 
 /// What a request has to be allowed.

@@ -203,7 +203,7 @@ pub fn parse_catalog(document: &[u8]) -> Result<Catalog, RegistryError> {
     for why in doc.left_out {
         out.left_out(why);
     }
-    out.build().map_err(|twice| bad(format!("'{twice}' stands there twice")))
+    out.build().map_err(|twice| bad(format!("'{twice}' occurs twice")))
 }
 
 #[cfg(test)]

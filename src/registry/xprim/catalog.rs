@@ -295,7 +295,7 @@ pub fn with_entry(
         .insert(key(&version.version), serde_json::value::to_raw_value(entry).map_err(invalid)?);
     let mut out = serde_json::to_vec(&all).map_err(invalid)?;
     out.push(b'\n');
-    // One entry too many, or too large, would make the whole catalog unreadable for everybody.
+    // One entry too many, or too large, would make the whole catalog unreadable for all clients.
     parse(&out)?;
     Ok(out)
 }

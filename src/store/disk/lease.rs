@@ -1,6 +1,6 @@
-//! Whether anybody else has a file open or mapped: the store's one system call that no crate has.
+//! Whether another process has a file open or mapped: the store's one system call that no crate has.
 //!
-//! The kernel gives a lease for writing only on a file that nobody else has open, and what a map or
+//! The kernel gives a lease for writing only on a file that no other process has open, and what a map or
 //! the kernel itself reads counts as open. Invariant: no lease outlives the call. Any thread.
 #![allow(unsafe_code)]
 
@@ -10,11 +10,11 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use libc::{EAGAIN, F_SETLEASE, F_UNLCK, F_WRLCK, SIGURG, c_int};
 
-/// Tells a lease's owner by which signal that somebody wants to open the file; `libc` has no name for
+/// Tells a lease's owner by which signal that another process wants to open the file; `libc` has no name for
 /// it on every system. The usual one would end us; this one is ignored unless asked for.
 const F_SETSIG: c_int = 10;
 
-/// Whether anybody but `file` has the file open. An error where the file system has no leases, or
+/// Whether anything but `file` has the file open. An error where the file system has no leases, or
 /// gives none to us. `file` was opened for reading.
 pub fn is_open_elsewhere(file: &File) -> io::Result<bool> {
     let fd = file.as_raw_fd();
@@ -53,7 +53,7 @@ mod tests {
         let writer = File::options().write(true).open(&path).unwrap();
         assert!(is_open_elsewhere(&ours).unwrap());
         drop(writer);
-        // Somebody opens it again and again meanwhile: waits at most for the call, ends nobody.
+        // Another process opens it again and again meanwhile: it waits at most for the call.
         std::thread::scope(|scope| {
             scope.spawn(|| (0..2000).for_each(|_| drop(File::open(&path).unwrap())));
             for _ in 0..2000 {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::store::error::StoreError;
 use crate::store::types::Holder;
 
-/// Tries before giving up: somebody who only asks ([`Holder::of`]) has the lock for an instant.
+/// Tries before giving up: a process that only asks ([`Holder::of`]) has the lock for an instant.
 const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(5);
 
@@ -110,7 +110,7 @@ impl StoreLock {
         }
         #[cfg(unix)]
         {
-            // what is written here would be written into somebody else's file
+            // the text would be written into another program's file
             use std::os::unix::fs::MetadataExt;
             let meta = file.metadata().map_err(StoreError::disk(&path, "look at the lock"))?;
             if meta.nlink() > 1 {
@@ -184,7 +184,7 @@ impl Holder {
         serde_json::from_slice(text).ok()
     }
 
-    /// Who holds the store at `root` now; `None` if nobody does (asked by trying the lock).
+    /// Who holds the store at `root` now; `None` if no process does (asked by trying the lock).
     pub fn of(root: &Path) -> Option<Holder> {
         let mut options = OpenOptions::new();
         refuse_links(options.read(true));

@@ -36,7 +36,7 @@ impl RealDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match open_ordinary(path, &mut options) {
-            // mode 0400 keeps everybody but root out, us too: let ourselves in for a moment
+            // mode 0400 keeps all users but root out, also the owner: the mode is changed for a moment
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 let mode =
                     |mode| set_mode(&open_ordinary(path, OpenOptions::new().read(true))?, mode);
@@ -99,7 +99,7 @@ impl Disk for RealDisk {
             #[cfg(target_os = "linux")]
             Ok(()) if super::lease::is_open_elsewhere(&file).is_err() => Ok(None),
             Ok(()) => Ok(Some(file)),
-            // somebody looks whether it is shared, or there are no locks to tell that by
+            // another process tests the lock, or the file system has no locks
             Err(_) => Ok(None),
         }
     }

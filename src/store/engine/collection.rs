@@ -1,4 +1,4 @@
-//! Deleting names and documents that nobody needs any more from the index.
+//! Deletes names and documents that nothing needs any more from the index.
 //!
 //! What stays: what a catalog lists, what is pinned, what something is cached of, what a kernel may
 //! still know, and what was used a moment ago. The rest goes once names and documents take more than
@@ -23,7 +23,7 @@ use crate::store::types::{NodeId, NodeKey};
 /// Rows deleted in one transaction: neighbours, which share their pages, so that the log stays within
 /// what the accounting allows for it.
 const BATCH: usize = 500;
-/// What was used within so many seconds stays: somebody may be about to fetch of it.
+/// What was used within so many seconds stays: a reader may be about to fetch of it.
 const RECENT: u32 = 600;
 
 /// What the catalogs list. Names are kept as hashes: one that is taken for listed by chance stays.
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
                 held_hashes.insert(*hash);
             }
         }
-        // what was only ever listed costs nobody anything
+        // a version that was only listed holds no bytes
         let dead = |run: &Self, there: &HashSet<Digest>| -> Vec<(NodeId, u64)> {
             let mut parents = HashSet::new();
             let mut dead = Vec::new();
@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Catalogs of sources that nobody uses now, and of which nothing is pinned or cached. What they
+    /// Catalogs of sources that are not configured now, and of which nothing is pinned or cached. What they
     /// listed goes next time.
     fn delete_catalogs(&mut self) -> Result<(), StoreError> {
         for source in self.core.index.read(garbage::catalogs)? {

@@ -46,7 +46,7 @@ pub struct Core {
     pub table: Arc<Table>,
     /// Segments by last use.
     pub recency: Recency,
-    /// Unverified bytes that nobody writes.
+    /// Unverified bytes without a writer.
     pub idle_prefixes: IdlePrefixes,
     /// What everything takes.
     pub accounting: Mutex<Accounting>,
@@ -68,7 +68,7 @@ pub struct Core {
     pub closed: AtomicBool,
     /// The seconds of last uses.
     pub clock: UseClock,
-    /// Released last, when nobody can read or write any more.
+    /// Released last, when no read or write can happen any more.
     pub lock: Arc<StoreLock>,
 }
 

@@ -80,7 +80,7 @@ fn candidates(core: &Core) -> impl Iterator<Item = Candidate> + '_ {
     })
 }
 
-/// Looks at the unverified bytes that nobody writes, segment by segment, each blob's from their end on.
+/// Looks at the unverified bytes without a writer, segment by segment, each blob's from their end on.
 fn unverified(core: &Core) -> Vec<Candidate> {
     let mut out = Vec::new();
     for (blob, piece) in core.idle_prefixes.all() {
@@ -171,7 +171,7 @@ fn oldest_locked(
         let segments: Vec<u32> = if core.disk.holes() {
             group.iter().map(|s| s.segment).collect()
         } else {
-            // space comes back only with the whole file
+            // space is freed only with the whole file
             entry.all_segments().collect()
         };
         removals.extend(removal::begin(core, &entry, &segments, Unverified::Stays, false).0);

@@ -66,7 +66,7 @@ impl OpenFiles {
             return Err(io::ErrorKind::NotFound.into());
         }
         if file.stat()?.len != entry.layout.len() {
-            // somebody cut it: what lay beyond is gone
+            // another program truncated it: what lay beyond is gone
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // A file that another thread opened or made meanwhile counts: ours may have been removed.
@@ -75,7 +75,7 @@ impl OpenFiles {
         }
         let open = OpenFile { file, writable };
         self.keep(entry, open.clone());
-        // removed meanwhile: nobody would close it (a removal closes it once more after this is so)
+        // removed meanwhile: nothing would close it (a removal closes it once more after this is so)
         self.close_if_removed(entry);
         Ok(open)
     }
@@ -114,7 +114,7 @@ impl OpenFiles {
         }
     }
 
-    /// Whether somebody may read a blob's file through the kernel: by a handle that a process which
+    /// Whether a process may read a blob's file through the kernel: by a handle that a process which
     /// died left behind, or by a map, which outlives its handle.
     pub fn is_shared(&self, entry: &BlobEntry) -> bool {
         // our own would count; a read that is under way makes it look shared for a moment

@@ -24,9 +24,9 @@ const PIECE: u64 = 1 << 20;
 /// Whether a read counts as a use of what it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Somebody wants the bytes: it is a use, and all of them must be proven.
+    /// A reader wants the bytes: it is a use, and all of them must be proven.
     Use,
-    /// They are only checked: what nobody uses must still grow old.
+    /// They are only checked: unused bytes must still age.
     Check,
 }
 

@@ -3,7 +3,7 @@
 //! Rules: what the index claims stays, if its file is there and whole. What a file takes beyond that is
 //! punched. A file that no row claims is taken back as far as its sidecar certifies it, unproven; else it
 //! is removed. What has no name of ours, or is no ordinary file, is left alone and named once in the log.
-//! Nothing that lies in the folder keeps the store from being opened. Runs before anybody uses the store.
+//! Nothing that lies in the folder keeps the store from being opened. Runs before the store is used.
 
 use std::collections::HashSet;
 use std::io;

@@ -1,8 +1,8 @@
 //! Removing parts and unverified bytes: from readers, from the index, from the disk, from the accounting, in
 //! that order.
 //!
-//! Invariant: first nobody can read or continue them (memory), then the index durably claims them no more,
-//! then their bytes go, then their space is free. While that lasts their segments count a removal: nobody
+//! Invariant: first they can neither be read nor continued (memory), then the index durably claims them no more,
+//! then their bytes go, then their space is free. While that lasts their segments count a removal: no writer
 //! writes into them or into a block that they share. Concurrency: see `state::entry` and `core`.
 
 use std::io;
@@ -47,7 +47,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// Takes unverified bytes that nobody writes, all but the first `keep`; whether there were any.
+    /// Takes unverified bytes without a writer, all but the first `keep`; whether there were any.
     fn cut(&mut self, entry: &BlobEntry, s: &mut BlobState, piece: u32, keep: u64) -> bool {
         let Some(cut) = s.cut_prefix(&entry.layout, piece, keep) else { return false };
         self.cost += cut.cost;
@@ -88,7 +88,7 @@ pub enum OnFailure {
 /// Whether unverified bytes go with segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unverified {
-    /// All of the blob's that nobody writes.
+    /// All of the blob's without a writer.
     Goes,
     /// They stay, but on a disk where a blob goes as a whole.
     Stays,
@@ -143,7 +143,7 @@ pub fn begin(
     }
 }
 
-/// Takes unverified bytes of a piece, all but the first `keep`, unless somebody writes them.
+/// Takes unverified bytes of a piece, all but the first `keep`, unless they have a writer.
 pub fn begin_unverified(
     core: &Core,
     entry: &Arc<BlobEntry>,
@@ -154,7 +154,7 @@ pub fn begin_unverified(
     taken.cut(entry, &mut s, piece, keep).then(|| mark(core, entry, s, taken)).flatten()
 }
 
-/// Verified parts are to be written: unverified bytes in their place that nobody continues go.
+/// Verified parts are to be written: unverified bytes in their place that have no writer go.
 pub fn make_way(
     core: &Arc<Core>,
     entry: &Arc<BlobEntry>,

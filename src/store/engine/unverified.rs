@@ -1,7 +1,7 @@
 //! Storing an object that can be verified only when all of it is there, and that is too large for memory.
 //!
-//! Its bytes are written in order into the piece that is all of the object, and nobody reads them but this
-//! writer, until its caller has found that the digest over all of them matched. Then all parts become
+//! Its bytes are written in order into the piece that is all of the object, and only this
+//! writer reads them, until its caller has found that the digest over all of them matched. Then all parts become
 //! present at once. What a commit has synced of them outlives the process, to be hashed again.
 //!
 //! Invariants: space for the whole piece is reserved before its first byte is written; a byte is accepted
@@ -68,7 +68,7 @@ fn refused(
 }
 
 /// Begins to write a piece, or goes on with what was kept of it. `layout` is the caller's: it knows the
-/// objects' published names. `None`: somebody else writes it, or something of it is present or is being
+/// objects' published names. `None`: another writer has it, or something of it is present or is being
 /// removed this instant.
 pub fn begin(
     core: &Arc<Core>,
@@ -137,7 +137,7 @@ fn end(core: &Arc<Core>, entry: &Arc<BlobEntry>, piece: u32, id: u64) {
     }
 }
 
-/// Removes the unverified bytes of a piece that nobody writes, all but the first `keep`, and the blob if it
+/// Removes the unverified bytes of a piece without a writer, all but the first `keep`, and the blob if it
 /// has nothing else.
 fn discard(core: &Arc<Core>, entry: &Arc<BlobEntry>, piece: u32, keep: u64) {
     if core.is_closed() {

@@ -168,7 +168,7 @@ pub(super) fn open(core: &Arc<Core>, entry: &Arc<BlobEntry>) -> Result<OpenFile,
             return Err(StoreError::Disk { path, action: "open", source });
         }
     };
-    // a file that somebody cut must not grow again around what it lost
+    // a file that another program truncated must not grow again around what it lost
     if open.file.stat().is_ok_and(|s| s.len != entry.layout.len()) {
         removal::invalidate_all(core, entry);
         let source = io::ErrorKind::UnexpectedEof.into();

@@ -179,7 +179,7 @@ pub fn find_object(
 ) -> rusqlite::Result<Vec<(ContentKey, usize)>> {
     conn.prepare_cached(FIND_OBJECT)?
         .query_map([digest.as_bytes()], |r| {
-            // none: the blob went while it was opened once more, and nobody has asked for it since
+            // none: the blob went while it was opened once more, and nothing has asked for it since
             let key: Option<[u8; 32]> = r.get(0)?;
             let piece = r.get::<_, u32>(1)? as usize;
             Ok(key.map(|key| (ContentKey::new(Digest::from_bytes(key)), piece)))

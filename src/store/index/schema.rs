@@ -40,14 +40,14 @@ pub const MIGRATIONS: &[&str] = &[
          hash BLOB NOT NULL,
          UNIQUE (source, grp, model, version, hash));",
     // 2. What loads of a version touched first, in order, as `model::trace` writes it. The body comes
-    // last, so that nobody who looks for the rest reads it.
+    // last, so that a query for the rest does not read it.
     "CREATE TABLE traces (hash BLOB PRIMARY KEY, used INTEGER NOT NULL, body BLOB NOT NULL);",
     // 3. What a blob's file looked like when everything that is claimed of it was known to be right:
     // bytes that it took, and its change time in nanoseconds. A table of its own, since the rows of blobs
     // hold long layouts.
     "CREATE TABLE stamps (
          blob INTEGER PRIMARY KEY, allocated INTEGER NOT NULL, changed INTEGER NOT NULL);",
-    // 4. When a manifest was last used, in seconds. Beside the manifests, so that nobody who looks for
+    // 4. When a manifest was last used, in seconds. Beside the manifests, so that a query for
     // the oldest reads their bodies.
     "CREATE TABLE uses (hash BLOB PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;",
     // 5. Where each source is. Rows are keyed by its name from here on: one that has no other is named by

@@ -4,8 +4,8 @@
 //! Invariants: a part in `present` has verified bytes in the file, or is also in `unproven`; `dirty`,
 //! `syncing` and `unproven` are within `present`; a part that is present and neither dirty nor syncing
 //! is claimed by the index. Unverified bytes (`prefixes`) are in no part of `present`. A segment with
-//! `removals` is not written to, nor is any block that it shares with a neighbour, so punching it hits
-//! nobody. Plain values; `entry` guards them.
+//! `removals` is not written to, nor is any block that it shares with a neighbour, so punching it harms
+//! no reader. Plain values; `entry` guards them.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -69,7 +69,7 @@ pub struct BlobState {
     pub name_unsynced: bool,
     /// The kernel may have been given the file to read by itself: maps made of it outlive every handle.
     pub passed_to_kernel: bool,
-    /// When somebody was last found to read the file that way.
+    /// When a process was last found to read the file that way.
     pub found_shared: Option<Instant>,
     /// Data bytes present.
     pub data: u64,
@@ -156,7 +156,7 @@ impl BlobState {
         (runs, freed)
     }
 
-    /// Takes the unverified bytes of a piece beyond the first `keep` away, if nobody writes them.
+    /// Takes the unverified bytes of a piece beyond the first `keep` away, if they have no writer.
     pub fn cut_prefix(&mut self, layout: &BlobLayout, piece: u32, keep: u64) -> Option<CutPrefix> {
         let cut = self.prefixes.cut(layout, piece, keep)?;
         self.cost -= cut.cost;

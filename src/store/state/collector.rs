@@ -21,7 +21,7 @@ pub struct Formats {
     pub blobs: fn(&Digest, &[u8]) -> Option<Vec<ContentKey>>,
 }
 
-/// Knows which nodes somebody may still ask for by number.
+/// Knows which nodes a process may still ask for by number.
 pub trait NodesInUse: Send + Sync {
     /// Whether it must stay.
     fn holds(&self, node: NodeId) -> bool;
@@ -49,7 +49,7 @@ impl Collector {
         self.sources.insert(source.clone(), formats);
     }
 
-    /// Somebody knows nodes by their numbers.
+    /// A process knows nodes by their numbers.
     pub fn add_holder(&mut self, holder: Weak<dyn NodesInUse>) {
         self.holders.retain(|h| h.strong_count() > 0);
         self.holders.push(holder);
@@ -76,7 +76,7 @@ impl Collector {
     }
 
     /// Whether a collection may help, with names that take `taken` of a `headroom`. Nothing is deleted
-    /// while no source is in use: nobody could say what its catalog lists.
+    /// while no source is in use: it is unknown what its catalog lists.
     pub fn may_help(&self, taken: u64, headroom: u64) -> bool {
         let futile = self.futile.is_some_and(|(before, at)| {
             taken <= before + headroom / 8 && at.elapsed() < RETRY_AFTER

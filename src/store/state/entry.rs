@@ -170,7 +170,7 @@ impl BlobEntry {
         Some((ReadGuard { entry: self, segments }, new_use))
     }
 
-    /// Waits until nobody reads these segments. The caller has made their parts absent, so no new read
+    /// Waits until no reader is in these segments. The caller has made their parts absent, so no new read
     /// of them begins.
     pub fn wait_for_readers(&self, segments: &[u32]) {
         let mut s = self.state();

@@ -136,7 +136,7 @@ mod tests {
         l.touch(s(3), 50);
         assert_eq!(order(&l), [2, 1], "what is not listed is not listed by a use");
         l.insert(s(3), 15);
-        assert_eq!(order(&l), [3, 2, 1], "comes back where it was");
+        assert_eq!(order(&l), [3, 2, 1], "returns to its place");
         assert_eq!(l.take_touched().len(), 2);
         assert!(l.take_touched().is_empty());
         let first = l.oldest(None, 1)[0].0;

@@ -1,6 +1,6 @@
 //! What to evict: a value, made before anything is destroyed.
 //!
-//! Invariant: unverified bytes that nobody writes first, from their end on, so that what is left of them can
+//! Invariant: unverified bytes without a writer first, from their end on, so that what is left of them can
 //! be gone on with; then the oldest segments; nothing that is in use, pinned or not yet committed. Pure
 //! values.
 

@@ -150,7 +150,7 @@ impl Prefixes {
         }
     }
 
-    /// The writer leaves; what it leaves, if nobody else has that by now.
+    /// The writer ends; what it leaves, unless another one has that by now.
     pub fn end(&mut self, piece: u32, writer: u64) -> Option<Prefix> {
         let prefix = self.by_piece.get_mut(&piece)?;
         if prefix.writer == Some(writer) {
@@ -173,7 +173,7 @@ impl Prefixes {
         Some(prefix)
     }
 
-    /// Shortens a prefix that nobody writes to its first `keep` bytes, which end with a part.
+    /// Shortens a prefix without a writer to its first `keep` bytes, which end with a part.
     pub fn cut(&mut self, layout: &BlobLayout, piece: u32, keep: u64) -> Option<CutPrefix> {
         let prefix = self.by_piece.get_mut(&piece).filter(|prefix| !prefix.is_busy())?;
         if keep >= prefix.reach {
@@ -278,7 +278,7 @@ impl Prefixes {
     }
 }
 
-/// The prefixes that nobody writes, the one that was left longest ago first. Concurrency: one lock, inside
+/// The prefixes without a writer, the one that was left longest ago first. Concurrency: one lock, inside
 /// which nothing else is taken.
 #[derive(Debug, Default)]
 pub struct IdlePrefixes {
@@ -342,7 +342,7 @@ mod tests {
         assert!(!all.has(&layout(), parts(0, 1)));
         let (second, before) = all.begin(1).unwrap();
         assert_eq!(before, 7);
-        assert!(all.end(1, first).is_none(), "somebody else has it by now");
+        assert!(all.end(1, first).is_none(), "another writer has it by now");
         all.end(1, second).unwrap();
         let (third, _) = written(0);
         let mut all = third;

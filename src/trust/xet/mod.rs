@@ -1,7 +1,7 @@
 //! Xet: proofs that a range of a file belongs to the file's Xet hash, without the rest of the file.
 //!
 //! A Xet hash is the sealed root of a tree over the file's chunks. A proof ([`Proof`]) has the nodes
-//! beside one or more windows of the file; whoever holds the windows' bytes computes the missing
+//! beside one or more windows of the file; a verifier that has the windows' bytes computes the missing
 //! nodes and, level by level, the root. Invariant: what [`verify`] accepts binds each chunk to its
 //! offset, and the length of the file. Pure.
 
