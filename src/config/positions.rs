@@ -1,7 +1,7 @@
 //! Lines and columns of a text. Pure.
 
-/// A longer line is not counted in characters but in bytes: its columns are of no use to people, and each value of
-/// one long line would count all before it.
+/// A longer line is not counted in characters but in bytes: its columns are of no use to people, and each
+/// value of one long line would count all before it.
 const LONG_LINE: usize = 4096;
 
 /// Where the lines of a text begin.

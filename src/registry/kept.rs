@@ -1,6 +1,6 @@
 //! The documents that are made here of a registry's answers and kept in the index.
 //!
-//! Invariant: such a document begins with its format, to the byte, so that it is distinguished from others without
+//! Invariant: such a document begins with its format, to the byte, so that it is recognised without
 //! parsing it. Pure functions.
 
 use serde::Serialize;

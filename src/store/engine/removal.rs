@@ -1,9 +1,9 @@
 //! Removing parts and unverified bytes: from readers, from the index, from the disk, from the accounting, in
 //! that order.
 //!
-//! Invariant: first they can neither be read nor continued (memory), then the index durably claims them no more,
-//! then their bytes go, then their space is free. While that lasts their segments count a removal: no writer
-//! writes into them or into a block that they share. Concurrency: see `state::entry` and `core`.
+//! Invariant: first they can neither be read nor continued (memory), then the index durably claims them no
+//! more, then their bytes go, then their space is free. While that lasts their segments count a removal: no
+//! writer writes into them or into a block that they share. Concurrency: see `state::entry` and `core`.
 
 use std::io;
 use std::sync::Arc;
