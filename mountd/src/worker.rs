@@ -17,7 +17,7 @@ use modelfs::base::units::ByteSize;
 use modelfs::config::Config;
 use modelfs::fetch::{FetchOptions, Fetcher, Source};
 use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, Manager};
-use modelfs::registry::{ConnectOptions, Registry, Timeouts, Unavailable};
+use modelfs::registry::{ConnectOptions, HttpOptions, Registry, Timeouts, Unavailable};
 use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
 use modelfs_platform::{MountOptions, Serving, Task};
@@ -110,7 +110,8 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     let Told { begin, assigned, mut wishes } = supervisor.listen()?;
     let stopped = || Failure::new(Kind::Interrupted, "stopped before the mount was ready");
     let timeouts = Timeouts::within(options.fetch.read_deadline);
-    let connect = ConnectOptions { timeouts, ..ConnectOptions::default() };
+    let http = HttpOptions { timeouts, ..HttpOptions::default() };
+    let connect = ConnectOptions { http, ..ConnectOptions::default() };
     let mut registry = modelfs::registry::open_with(&options.registry, &connect)?;
     if welcome.registry_hangs {
         // Looking at it may hang this worker, too. Waiting readers are answered by the worker that takes

@@ -5,17 +5,22 @@ use std::sync::Arc;
 
 use super::api::Registry;
 use super::error::RegistryError;
-use super::huggingface::{self, HuggingFace};
+use super::huggingface::{self, Environment, HuggingFace};
 use super::layers::Hedged;
-use super::oci::{self, DockerConfig, Oci, OciOptions};
-use super::transport::{Address, Folder, Http, Timeouts, Transport};
+use super::login::{Logins, NoLogin};
+use super::netrc::Netrc;
+use super::oci::{self, DockerConfig, DockerLogins, Oci, OciOptions, Place};
+use super::transport::http_client::is_local;
+use super::transport::{Address, Folder, Http, HttpOptions, Transport};
 use super::xprim::{CATALOG, Xprim};
 
 /// How a registry is asked.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
-    /// How long it may be silent.
-    pub timeouts: Timeouts,
+    /// How long servers may be silent, and which of them may be asked.
+    pub http: HttpOptions,
+    /// Where its logins come from; `None`: [`usual_logins`].
+    pub logins: Option<Arc<dyn Logins>>,
     /// Whether an OCI registry speaks plain HTTP; `None`: if it is on this machine. An URL says it.
     pub plain_http: Option<bool>,
 }
@@ -29,24 +34,51 @@ pub fn open(name: &str) -> Result<Arc<dyn Registry>, RegistryError> {
 
 /// As [`open`], asked in another way.
 pub fn open_with(name: &str, options: &ConnectOptions) -> Result<Arc<dyn Registry>, RegistryError> {
-    let ConnectOptions { timeouts, plain_http } = *options;
+    let ConnectOptions { http, logins, plain_http } = options.clone();
+    let logins = match logins {
+        Some(logins) => logins,
+        None => usual_logins(name)?,
+    };
     if huggingface::is_hub(name) {
-        return Ok(Arc::new(Hedged::new(Arc::new(HuggingFace::open(name, timeouts)?))));
+        let endpoint = Environment::endpoint_of_process();
+        let registry = HuggingFace::open(name, endpoint.as_deref(), logins, &http)?;
+        return Ok(Arc::new(Hedged::new(Arc::new(registry))));
     }
     if oci::is_oci(name) {
-        let logins = DockerConfig::from_environment();
-        let registry = Oci::open(name, OciOptions { timeouts, plain_http, logins })?;
+        let registry = Oci::open(name, OciOptions { http, plain_http, logins })?;
         return Ok(Arc::new(Hedged::new(Arc::new(registry))));
     }
     let address = Address::parse(name)?;
     let remote = matches!(address, Address::Http(_));
     let transport: Arc<dyn Transport> = match address {
-        Address::Http(url) => Arc::new(Http::new(&url, timeouts)?),
-        Address::Folder(path) => Arc::new(Folder::new(&path, CATALOG, timeouts.stall)?),
+        Address::Http(url) => Arc::new(Http::new(&url, logins, &http)?),
+        Address::Folder(path) => Arc::new(Folder::new(&path, CATALOG, http.timeouts.stall)?),
     };
     let registry: Arc<dyn Registry> = Arc::new(Xprim::new(transport));
     // A second request to a disk would wait behind the first.
     Ok(if remote { Arc::new(Hedged::new(registry)) } else { registry })
+}
+
+/// Where the logins of a registry are kept by the tools of its kind, for this process's user: the token of
+/// the Hub's tools (`hf://`), docker's and podman's logins (`oci://`), `.netrc` (`https://`).
+pub fn usual_logins(name: &str) -> Result<Arc<dyn Logins>, RegistryError> {
+    if huggingface::is_hub(name) {
+        return Ok(Arc::new(Environment::of_process()?));
+    }
+    if oci::is_oci(name) {
+        let host = Place::parse(name, None)?.host().to_owned();
+        return Ok(Arc::new(DockerLogins { config: DockerConfig::from_environment(), host }));
+    }
+    if let Address::Http(url) = Address::parse(name)?
+        && let Ok(url) = reqwest::Url::parse(&url)
+        && let Some(host) = url.host_str()
+        // Nothing says that the password may be sent in the clear.
+        && (url.scheme() == "https" || is_local(&url))
+        && let Some(netrc) = Netrc::of_environment(host)
+    {
+        return Ok(Arc::new(netrc));
+    }
+    Ok(Arc::new(NoLogin))
 }
 
 /// The file that is read first in the folder of a registry: who can read it can read the registry.

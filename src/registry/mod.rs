@@ -6,12 +6,16 @@
 
 mod api;
 mod connect;
+mod credentials;
 mod documents;
 mod error;
 pub mod huggingface;
 mod kept;
 mod layers;
+mod login;
+mod netrc;
 pub mod oci;
+mod private_file;
 pub mod transport;
 mod unavailable;
 pub mod xprim;
@@ -19,14 +23,18 @@ pub mod xprim;
 pub use api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions, read_object,
 };
-pub use connect::{ConnectOptions, first_file, open, open_with};
+pub use connect::{ConnectOptions, first_file, open, open_with, usual_logins};
+pub use credentials::{Credentials, Secret};
 pub use documents::{read_catalog, read_manifest};
 pub use error::{RegistryError, Retry};
 pub use kept::{has_format, to_bytes};
 pub use layers::{Attempts, DEADLINE, Hedged, RetryPolicy, Retrying, Wait, Waiting, Waits};
 #[cfg(any(test, feature = "test-util"))]
 pub use layers::{Call, Fault, Faulty, When};
-pub use transport::{Timeouts, is_url};
+pub use login::{Logins, NoLogin};
+pub use netrc::Netrc;
+pub use private_file::read as read_private_file;
+pub use transport::{HostPolicy, HttpOptions, Timeouts, is_url};
 pub use unavailable::Unavailable;
 #[cfg(any(test, feature = "test-util"))]
 pub use xprim::{Counts, Cut, Memory};

@@ -13,6 +13,7 @@ mod fetch_sequences;
 mod imports;
 mod packaging;
 mod reference;
+mod registry_access;
 mod registry_http;
 mod registry_huggingface;
 mod registry_oci;

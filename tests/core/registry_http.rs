@@ -12,8 +12,8 @@ use modelfs::model::{Check, Digest, FileIx, Manifest, Object, SourceName, Versio
 use modelfs::registry::transport::{Address, Folder, Http, MemoryTransport, Timeouts, Transport};
 use modelfs::registry::xprim::{CATALOG, Xprim};
 use modelfs::registry::{
-    Listing, Registry, RegistryError, RetryPolicy, Retrying, Validator, open, read_catalog,
-    read_manifest, read_object,
+    HttpOptions, Listing, NoLogin, Registry, RegistryError, RetryPolicy, Retrying, Validator, open,
+    read_catalog, read_manifest, read_object,
 };
 use modelfs::store::{Store, StoreOptions};
 use modelfs_test_support::{Fault, Line, ModelDir, Server, ShapedProxy, TestRegistry, When, bytes};
@@ -44,8 +44,9 @@ fn object(digest: &Digest, len: u64) -> Object {
 
 /// The registry of that name, without layers around it.
 fn plain(name: &str, timeouts: Timeouts) -> Xprim {
+    let http = HttpOptions { timeouts, ..HttpOptions::default() };
     let transport: Arc<dyn Transport> = match Address::parse(name).unwrap() {
-        Address::Http(url) => Arc::new(Http::new(&url, timeouts).unwrap()),
+        Address::Http(url) => Arc::new(Http::new(&url, Arc::new(NoLogin), &http).unwrap()),
         Address::Folder(path) => Arc::new(Folder::new(&path, CATALOG, timeouts.stall).unwrap()),
     };
     Xprim::new(transport)

@@ -12,7 +12,7 @@ use modelfs::model::{
 };
 use modelfs::registry::huggingface::{Environment, HuggingFace, Token};
 use modelfs::registry::{
-    Listing, ManifestDocument, Registry, RegistryError, Retry, Timeouts, Validator, Versions,
+    HttpOptions, Listing, ManifestDocument, Registry, RegistryError, Retry, Validator, Versions,
     read_catalog, read_manifest, read_object,
 };
 use modelfs::store::{Store, StoreOptions};
@@ -64,7 +64,7 @@ fn setup() -> HubServer {
 fn registry(hub: &HubServer, name: &str, token: Option<&str>) -> HuggingFace {
     let token = token.and_then(|t| Token::new(t).unwrap());
     let environment = Environment { endpoint: Some(hub.url()), token, home: None };
-    HuggingFace::with(name, &environment, Timeouts::default()).unwrap()
+    HuggingFace::with(name, &environment, &HttpOptions::default()).unwrap()
 }
 
 async fn found(r: &dyn Registry, of: &str) -> Vec<VersionEntry> {

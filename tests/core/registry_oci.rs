@@ -9,7 +9,7 @@ use modelfs::model::{
     Check, FileIx, Manifest, ModelRef, Name, Object, Revision, VersionEntry, VersionId,
     VersionTarget,
 };
-use modelfs::registry::oci::{DockerConfig, Oci, OciOptions};
+use modelfs::registry::oci::{DockerConfig, DockerLogins, Oci, OciOptions};
 use modelfs::registry::{
     Listing, Registry, RegistryError, Validator, Versions, read_catalog, read_manifest, read_object,
 };
@@ -162,7 +162,8 @@ async fn dockers_registry_with_users_wants_the_login_that_docker_keeps() {
         std::fs::write(&file, config.to_string()).unwrap();
     };
     login("wrong");
-    let logins = DockerConfig { files: vec![file.clone()], helpers: None };
+    let config = DockerConfig { files: vec![file.clone()], helpers: None };
+    let logins = Arc::new(DockerLogins { config, host: server.host().to_owned() });
     let options = OciOptions { logins, ..OciOptions::default() };
     let r = Oci::open(&format!("oci://{}/org", server.host()), options).unwrap();
     let error = r.version(&model("org/net"), &name("v1")).await.unwrap_err().to_string();

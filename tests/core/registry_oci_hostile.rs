@@ -8,7 +8,7 @@ use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::{FetchError, FetchOptions, Fetcher, Source, Sources};
 use modelfs::model::hash::sha256;
 use modelfs::model::{FileIx, Name, Revision, SourceName};
-use modelfs::registry::oci::{DockerConfig, Oci, OciOptions};
+use modelfs::registry::oci::{DockerConfig, DockerLogins, Oci, OciOptions};
 use modelfs::registry::{Registry, RegistryError, Validator, read_object};
 use modelfs::store::{Store, StoreOptions};
 use modelfs_test_support::{
@@ -43,7 +43,8 @@ fn logged_in(server: &OciServer, entry: serde_json::Value) -> LoggedIn {
     let file = home.path().join("config.json");
     let config = serde_json::json!({ "auths": { server.host(): entry } });
     std::fs::write(&file, config.to_string()).unwrap();
-    let logins = DockerConfig { files: vec![file], helpers: None };
+    let config = DockerConfig { files: vec![file], helpers: None };
+    let logins = Arc::new(DockerLogins { config, host: server.host() });
     let options = OciOptions { logins, ..OciOptions::default() };
     let registry = Oci::open(&format!("oci://{}/org", server.host()), options).unwrap();
     LoggedIn { registry, _home: home }

@@ -6,20 +6,21 @@
 //! around these URLs is never held across an await.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use lru::LruCache;
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::refusal::{self, Subject};
-use super::token::{Environment, Token};
 use crate::base::ObjectRange;
 use crate::registry::api::ObjectBody;
 use crate::registry::error::RegistryError;
-use crate::registry::transport::{Timeouts, http_body, http_response, http_rules};
+use crate::registry::login::{Login, Logins};
+use crate::registry::transport::http_client::{HttpClient, HttpOptions, MAX_REDIRECTS, Redirects};
+use crate::registry::transport::{http_body, http_response};
 
 /// Where the Hub is, unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -47,21 +48,24 @@ pub struct Answer {
 /// The Hub.
 pub struct Hub {
     endpoint: Url,
-    token: Option<Token>,
-    http: Client,
+    login: Login,
+    http: HttpClient,
     /// By the file's path below the endpoint.
     places: Mutex<LruCache<String, Url>>,
 }
 
 impl Hub {
-    /// The Hub that the environment names. Opens no connection.
-    pub fn new(environment: &Environment, timeouts: Timeouts) -> Result<Self, RegistryError> {
+    /// The Hub at an endpoint, which is the value of `HF_ENDPOINT`; none: the usual one. Opens no connection.
+    pub fn new(
+        endpoint: Option<&str>,
+        logins: Arc<dyn Logins>,
+        options: &HttpOptions,
+    ) -> Result<Self, RegistryError> {
         let bad = |why: &str| RegistryError::BadName {
             name: "HF_ENDPOINT".into(),
             why: format!("{why}: write https://HOST"),
         };
-        let text = environment.endpoint.as_deref().unwrap_or(ENDPOINT);
-        let endpoint = Url::parse(text).map_err(|e| bad(&e.to_string()))?;
+        let endpoint = Url::parse(endpoint.unwrap_or(ENDPOINT)).map_err(|e| bad(&e.to_string()))?;
         if !matches!(endpoint.scheme(), "http" | "https") || !endpoint.has_host() {
             return Err(bad("is no http or https URL"));
         }
@@ -70,10 +74,10 @@ impl Hub {
             return Err(bad("has more than a host and a path"));
         }
         // Redirects are followed here, since they decide about the token.
-        let http = http_rules::client(&endpoint, timeouts).redirect(redirect::Policy::none());
-        let http = http.build().map_err(|e| bad(&http_response::why(e)))?;
+        let http = HttpClient::new(&endpoint, options, Redirects::Returned);
+        let http = http.map_err(|why| bad(&why))?;
         let places = Mutex::new(LruCache::new(MAX_PLACES));
-        Ok(Self { endpoint, token: environment.token()?, http, places })
+        Ok(Self { endpoint, login: Login::new(logins), http, places })
     }
 
     /// The URL of a repository's page, for people.
@@ -187,19 +191,28 @@ impl Hub {
         let what = wanted.what;
         let invalid = |why: &str| RegistryError::Invalid { what: what.into(), why: why.into() };
         // What another host leads back to is its idea, not the user's.
-        let mut token = self.token.as_ref().filter(|_| self.is_endpoint(&url));
-        for _ in 0..=http_rules::MAX_REDIRECTS {
-            if !http_rules::may_connect(&url, SystemTime::now()) {
-                let why = http_rules::CLOCK.to_owned();
-                return Err(RegistryError::Unreachable { what: what.to_owned(), why });
-            }
-            let mut request =
-                with(self.http.get(url.clone())).header(header::ACCEPT_ENCODING, "identity");
-            if let Some(token) = token {
-                request = request.header(header::AUTHORIZATION, token.header());
+        let mut token = match self.is_endpoint(&url) {
+            true => self.login.header(what).await?,
+            false => None,
+        };
+        let (mut own, mut renewed) = (self.is_endpoint(&url), false);
+        let mut redirects = 0;
+        while redirects <= MAX_REDIRECTS {
+            let request = self.http.request(Method::GET, url.clone());
+            let request = request.map_err(|e| e.error(what))?;
+            let mut request = with(request).header(header::ACCEPT_ENCODING, "identity");
+            if let Some(token) = &token {
+                request = request.header(header::AUTHORIZATION, token);
             }
             let response = request.send().await.map_err(|e| http_response::failed(what, e))?;
             let (status, headers) = (response.status(), response.headers());
+            if status == StatusCode::UNAUTHORIZED && own && !std::mem::replace(&mut renewed, true) {
+                // A token that was replaced meanwhile.
+                if let Some(other) = self.login.another(token.as_ref(), what).await? {
+                    token = Some(other);
+                    continue;
+                }
+            }
             let moved = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
             if !moved {
                 self.check(wanted, &url, token.is_some(), status, headers)?;
@@ -213,9 +226,9 @@ impl Hub {
                 return Err(invalid("redirected from https to http"));
             }
             if !self.is_endpoint(&next) {
-                token = None;
+                (token, own) = (None, false);
             }
-            url = next;
+            (url, redirects) = (next, redirects + 1);
         }
         Err(invalid("more redirects than can be"))
     }
@@ -251,10 +264,10 @@ fn may_have_expired(error: &RegistryError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::login::NoLogin;
 
     fn hub(endpoint: &str) -> Result<Hub, RegistryError> {
-        let environment = Environment { endpoint: Some(endpoint.into()), ..Default::default() };
-        Hub::new(&environment, Timeouts::default())
+        Hub::new(Some(endpoint), Arc::new(NoLogin), &HttpOptions::default())
     }
 
     #[test]

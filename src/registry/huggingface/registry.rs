@@ -7,7 +7,7 @@
 //! await.
 
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,7 +30,8 @@ use crate::registry::api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
-use crate::registry::transport::Timeouts;
+use crate::registry::login::Logins;
+use crate::registry::transport::HttpOptions;
 
 /// Maximum size of the list of references: a hundred thousand of them.
 const MAX_REFS: u64 = 16 << 20;
@@ -53,19 +54,25 @@ pub struct HuggingFace {
 }
 
 impl HuggingFace {
-    /// The registry of that name (`hf://…`), with the endpoint and token of this process's environment.
-    pub fn open(name: &str, timeouts: Timeouts) -> Result<Self, RegistryError> {
-        Self::with(name, &Environment::of_process()?, timeouts)
-    }
-
-    /// The same with another environment.
+    /// The registry of that name (`hf://…`), with the endpoint and token of this environment.
     pub fn with(
         name: &str,
         environment: &Environment,
-        timeouts: Timeouts,
+        options: &HttpOptions,
+    ) -> Result<Self, RegistryError> {
+        let logins = Arc::new(environment.clone());
+        Self::open(name, environment.endpoint.as_deref(), logins, options)
+    }
+
+    /// The registry of that name at an endpoint, as `HF_ENDPOINT` has it; none: the usual one.
+    pub fn open(
+        name: &str,
+        endpoint: Option<&str>,
+        logins: Arc<dyn Logins>,
+        options: &HttpOptions,
     ) -> Result<Self, RegistryError> {
         let scope = Scope::parse(name)?;
-        let hub = Hub::new(environment, timeouts)?;
+        let hub = Hub::new(endpoint, logins, options)?;
         Ok(Self { name: scope.to_string(), scope, hub, made: Mutex::new(LruCache::new(MAX_KNOWN)) })
     }
 

@@ -1,13 +1,14 @@
 //! The login of the Hub: where the token lies. Reads the environment and one small file.
 //!
-//! Invariant: the token is in no text that this program writes: `Token` has no `Display`, and its
-//! `Debug` shows nothing of it.
+//! Invariant: the token is in no text that this program writes.
 
 use std::path::{Path, PathBuf};
 
-use reqwest::header::HeaderValue;
+use async_trait::async_trait;
 
+use crate::registry::credentials::{Credentials, Secret};
 use crate::registry::error::RegistryError;
+use crate::registry::login::Logins;
 
 /// Maximum number of bytes read of the file: tokens have some forty characters.
 const MAX_FILE: u64 = 4096;
@@ -24,14 +25,8 @@ pub struct Environment {
 }
 
 /// An access token of the Hub.
-#[derive(Clone)]
-pub struct Token(HeaderValue);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token")
-    }
-}
+#[derive(Debug, Clone)]
+pub struct Token(Secret);
 
 impl Token {
     /// The token in a text; `None` if it is empty. Errors say that it is none, and not what it was.
@@ -49,25 +44,33 @@ impl Token {
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(bad());
         }
-        let mut value = HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| bad())?;
-        value.set_sensitive(true);
-        Ok(Some(Self(value)))
+        Ok(Some(Self(Secret::new(text))))
     }
+}
 
-    /// The `Authorization` header.
-    pub fn header(&self) -> &HeaderValue {
-        &self.0
+#[async_trait]
+impl Logins for Environment {
+    async fn login(&self, _: &str) -> Result<Option<Credentials>, String> {
+        let this = self.clone();
+        let token = tokio::task::spawn_blocking(move || this.token()).await;
+        let token = token.map_err(|_| "stopped".to_owned())?.map_err(|e| e.to_string())?;
+        Ok(token.map(|Token(secret)| Credentials::Bearer(secret)))
     }
 }
 
 impl Environment {
+    /// What this process's `HF_ENDPOINT` says.
+    pub fn endpoint_of_process() -> Option<String> {
+        std::env::var("HF_ENDPOINT").ok().filter(|value| !value.is_empty())
+    }
+
     /// What the variables of this process say.
     pub fn of_process() -> Result<Self, RegistryError> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let folder = |name| variable(name).map(PathBuf::from);
         let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
         Ok(Self {
-            endpoint: variable("HF_ENDPOINT"),
+            endpoint: Self::endpoint_of_process(),
             token: variable("HF_TOKEN").map(|t| Token::new(&t)).transpose()?.flatten(),
             home: folder("HF_HOME").or_else(|| Some(cache()?.join("huggingface"))),
         })
@@ -128,8 +131,9 @@ mod tests {
     use super::*;
 
     fn sent(environment: &Environment) -> Option<String> {
-        let token = environment.token().unwrap()?;
-        Some(token.header().to_str().unwrap().to_owned())
+        let Token(secret) = environment.token().unwrap()?;
+        let header = Credentials::Bearer(secret).header().unwrap();
+        Some(header.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -147,8 +151,7 @@ mod tests {
     #[test]
     fn a_token_is_never_shown() {
         let token = Token::new("hf_secret").unwrap().unwrap();
-        assert!(token.header().is_sensitive());
-        assert!(!format!("{token:?} {:?}", token.header()).contains("secret"));
+        assert!(!format!("{token:?}").contains("secret"));
         for bad in ["hf secret", "hf_secret\nX: y", "hf_secrét"] {
             let error = Token::new(bad).unwrap_err().to_string();
             assert!(!error.contains("secr"), "{error}");

@@ -4,19 +4,20 @@
 //! registry named, and stand in no text. Concurrency: shared; no lock is held across an await, so that
 //! two tasks may fetch a token at the same time.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 
 use super::challenge::{Challenge, TokenService, challenge};
-use super::docker_config::{Credentials, DockerConfig};
 use super::place::{Place, Repository};
-use super::token::{Secret, Token, Tokens, secret_header};
+use super::token::{Token, Tokens};
+use crate::registry::credentials::{Credentials, Secret};
 use crate::registry::error::RegistryError;
+use crate::registry::login::Logins;
+use crate::registry::transport::http_client::{HttpClient, NotSent};
 use crate::registry::transport::{http_body, http_response};
 
 /// Maximum size of a token service's answer: tokens with many rights have some kilobytes.
@@ -36,9 +37,9 @@ pub enum Scope<'a> {
 /// The login of a registry.
 pub struct Auth {
     place: Place,
-    config: DockerConfig,
+    logins: Arc<dyn Logins>,
     /// Follows no redirect: a token service is asked where the registry said, and nowhere else.
-    service: Client,
+    service: HttpClient,
     tokens: Tokens,
     /// The header that the registry takes with every request, whatever the scope.
     fixed: Mutex<Option<HeaderValue>>,
@@ -63,9 +64,9 @@ impl Scope<'_> {
 
 impl Auth {
     /// The login of the registry at `place`; `service` follows no redirect.
-    pub fn new(place: Place, config: DockerConfig, service: Client) -> Self {
+    pub fn new(place: Place, logins: Arc<dyn Logins>, service: HttpClient) -> Self {
         let (tokens, fixed) = (Tokens::default(), Mutex::default());
-        Self { place, config, service, tokens, fixed }
+        Self { place, logins, service, tokens, fixed }
     }
 
     /// The `Authorization` that is known to be needed.
@@ -94,12 +95,9 @@ impl Auth {
         }
         let credentials = self.credentials(scope).await.map_err(denied)?;
         let header = match (challenge, credentials) {
-            (_, Some(Credentials::Registry(token))) => {
-                self.keep(&format!("Bearer {}", token.reveal()))
-            }
-            (Challenge::Basic, Some(Credentials::Password { user, password })) => {
-                let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.reveal()));
-                self.keep(&format!("Basic {pair}"))
+            (_, Some(bearer @ Credentials::Bearer(_))) => self.keep(&bearer),
+            (Challenge::Basic, Some(password @ Credentials::Password { .. })) => {
+                self.keep(&password)
             }
             (Challenge::Basic, Some(Credentials::Identity(_)) | None) => {
                 return Err(denied(self.wants_login()));
@@ -137,8 +135,8 @@ impl Auth {
         format!("{why}: run `docker login {host}` to use another")
     }
 
-    fn keep(&self, text: &str) -> Option<HeaderValue> {
-        let header = secret_header(text)?;
+    fn keep(&self, credentials: &Credentials) -> Option<HeaderValue> {
+        let header = credentials.header()?;
         *self.fixed.lock() = Some(header.clone());
         Some(header)
     }
@@ -148,7 +146,7 @@ impl Auth {
             let (user, password) = (login.user.clone(), Secret::new(&*login.password));
             return Ok(Some(Credentials::Password { user, password }));
         }
-        self.config.login(self.place.host(), scope.repository()).await
+        self.logins.login(scope.repository()).await
     }
 
     /// Asks the token service for a token, and keeps it.
@@ -163,6 +161,7 @@ impl Auth {
         let asked = Instant::now();
         let had_login = credentials.is_some();
         let request = self.token_request(service, &scope.text(), credentials);
+        let request = request.map_err(|e| e.error(&what))?;
         let response = request.send().await.map_err(|e| http_response::failed(&what, e))?;
         let status = response.status();
         let invalid = |why: String| RegistryError::Invalid { what: what.clone(), why };
@@ -196,7 +195,7 @@ impl Auth {
         service: &TokenService,
         scope: &str,
         credentials: Option<Credentials>,
-    ) -> RequestBuilder {
+    ) -> Result<RequestBuilder, NotSent> {
         let scope = service.scope.as_deref().unwrap_or(scope);
         let name = service.service.as_deref();
         let mut url = service.realm.clone();
@@ -210,19 +209,20 @@ impl Auth {
                 .append_pair("refresh_token", token.reveal());
             let body = form.query().unwrap_or_default().to_owned();
             let form = "application/x-www-form-urlencoded";
-            return self.service.post(url).header(reqwest::header::CONTENT_TYPE, form).body(body);
+            let request = self.service.request(Method::POST, url)?;
+            return Ok(request.header(reqwest::header::CONTENT_TYPE, form).body(body));
         }
         {
             let mut query = url.query_pairs_mut();
             query.extend_pairs(name.map(|name| ("service", name)));
             query.append_pair("scope", scope).append_pair("client_id", CLIENT_ID);
         }
-        let request = self.service.get(url);
-        match credentials {
+        let request = self.service.request(Method::GET, url)?;
+        Ok(match credentials {
             Some(Credentials::Password { user, password }) => {
                 request.basic_auth(user, Some(password.reveal()))
             }
             _ => request,
-        }
+        })
     }
 }

@@ -5,21 +5,23 @@
 //! text holds a URL or a login. Concurrency: shared; nothing here locks or retries, but for the one
 //! request that a challenge asks for.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Client as HttpClient, Method, Response, StatusCode, Url, redirect};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::auth::{Auth, Scope};
-use super::docker_config::DockerConfig;
 use super::place::Place;
 use crate::base::ObjectRange;
 use crate::base::text::brief;
 use crate::registry::api::ObjectBody;
 use crate::registry::error::RegistryError;
-use crate::registry::transport::{Timeouts, http_body, http_response, http_rules};
+use crate::registry::login::Logins;
+use crate::registry::transport::http_client::{HttpClient, HttpOptions, Redirects};
+use crate::registry::transport::{http_body, http_response};
 
 /// Maximum size of what a registry says of an error.
 const MAX_ERROR: u64 = 64 << 10;
@@ -56,18 +58,15 @@ impl Client {
     /// The registry at `place`. Opens no connection.
     pub fn new(
         place: &Place,
-        config: DockerConfig,
-        timeouts: Timeouts,
+        logins: Arc<dyn Logins>,
+        options: &HttpOptions,
     ) -> Result<Self, RegistryError> {
-        let built = |policy| {
-            let client = http_rules::client(place.base(), timeouts).redirect(policy);
-            client.build().map_err(|e| RegistryError::BadName {
-                name: place.to_string(),
-                why: http_response::why(e),
-            })
+        let client = |redirects| {
+            let built = HttpClient::new(place.base(), options, redirects);
+            built.map_err(|why| RegistryError::BadName { name: place.to_string(), why })
         };
-        let http = built(redirect::Policy::custom(http_rules::follow))?;
-        let auth = Auth::new(place.clone(), config, built(redirect::Policy::none())?);
+        let http = client(Redirects::Followed)?;
+        let auth = Auth::new(place.clone(), logins, client(Redirects::Returned)?);
         Ok(Self { base: place.base().clone(), http, auth })
     }
 
@@ -105,9 +104,8 @@ impl Client {
     /// Opens a connection, since a read will need it. Waits for nothing and never fails.
     pub fn preconnect(&self) {
         if let Ok(url) = self.base.join("v2/")
-            && http_rules::may_connect(&url, SystemTime::now())
+            && let Ok(request) = self.http.request(Method::HEAD, url)
         {
-            let request = self.http.head(url);
             // A failure is reported by the read that needs the connection.
             tokio::spawn(async move { drop(request.send().await) });
         }
@@ -166,11 +164,7 @@ impl Client {
         let url = self.base.join(&format!("v2/{}", ask.path)).map_err(|e| {
             RegistryError::Invalid { what: ask.what.to_owned(), why: e.to_string() }
         })?;
-        if !http_rules::may_connect(&url, SystemTime::now()) {
-            let (what, why) = (ask.what.to_owned(), http_rules::CLOCK.to_owned());
-            return Err(RegistryError::Unreachable { what, why });
-        }
-        let request = self.http.request(method.clone(), url);
+        let request = self.http.request(method.clone(), url).map_err(|e| e.error(ask.what))?;
         let mut request = request.header(header::ACCEPT_ENCODING, "identity");
         for (name, value) in [(header::ACCEPT, ask.accept), (header::RANGE, range)] {
             if let Some(value) = value {
@@ -259,10 +253,11 @@ fn first_error(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::login::NoLogin;
 
     fn client(name: &str) -> Client {
         let place = Place::parse(name, None).unwrap();
-        Client::new(&place, DockerConfig::default(), Timeouts::default()).unwrap()
+        Client::new(&place, Arc::new(NoLogin), &HttpOptions::default()).unwrap()
     }
 
     fn link(value: &str) -> HeaderMap {

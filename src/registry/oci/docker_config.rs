@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::token::Secret;
+use crate::registry::credentials::{Credentials, Secret};
+use crate::registry::login::Logins;
 
 /// Maximum size of a file: a login takes a few hundred bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -28,22 +30,6 @@ const DOCKER_IO: &str = "https://index.docker.io/v1/";
 /// The user of a login that is a token for the token service.
 const TOKEN_USER: &str = "<token>";
 
-/// What a registry is logged in to with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// A user and password.
-    Password {
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-    /// A token for the token service, which gives tokens for the registry.
-    Identity(Secret),
-    /// A token for the registry itself.
-    Registry(Secret),
-}
-
 /// Where logins are kept.
 #[derive(Debug, Clone, Default)]
 pub struct DockerConfig {
@@ -51,6 +37,22 @@ pub struct DockerConfig {
     pub files: Vec<PathBuf>,
     /// Where helpers are looked for; `None`: in `PATH`.
     pub helpers: Option<PathBuf>,
+}
+
+/// The logins of one registry there.
+#[derive(Debug, Clone)]
+pub struct DockerLogins {
+    /// Where they are kept.
+    pub config: DockerConfig,
+    /// The registry: `host` or `host:port`.
+    pub host: String,
+}
+
+#[async_trait]
+impl Logins for DockerLogins {
+    async fn login(&self, repository: &str) -> Result<Option<Credentials>, String> {
+        self.config.login(&self.host, repository).await
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,7 +199,7 @@ impl Entry {
     fn read(&self) -> Result<Option<Credentials>, ()> {
         let given = |secret: &Option<Secret>| secret.clone().filter(|s| !s.reveal().is_empty());
         if let Some(token) = given(&self.registrytoken) {
-            return Ok(Some(Credentials::Registry(token)));
+            return Ok(Some(Credentials::Bearer(token)));
         }
         if let Some(token) = given(&self.identitytoken) {
             return Ok(Some(Credentials::Identity(token)));

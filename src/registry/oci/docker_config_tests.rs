@@ -58,7 +58,7 @@ async fn a_login_is_found_for_its_host_and_no_other() {
         ("old.example", "a", password("old", "z")),
         ("plain", "", password("u", "p")),
         ("identity", "a", Some(Credentials::Identity(Secret::new("it")))),
-        ("registry", "a", Some(Credentials::Registry(Secret::new("rt")))),
+        ("registry", "a", Some(Credentials::Bearer(Secret::new("rt")))),
     ] {
         assert_eq!(config.login(host, repository).await, Ok(want), "{host} {repository}");
     }

@@ -17,7 +17,7 @@ mod place;
 mod registry;
 mod token;
 
-pub use docker_config::DockerConfig;
+pub use docker_config::{DockerConfig, DockerLogins};
 pub use document::{is_catalog, is_manifest, parse_catalog, parse_manifest};
-pub use place::is_oci;
+pub use place::{Place, is_oci};
 pub use registry::{Oci, OciOptions};

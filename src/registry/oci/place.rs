@@ -11,7 +11,7 @@ use reqwest::Url;
 use crate::base::text::brief;
 use crate::model::{ModelRef, Name};
 use crate::registry::error::RegistryError;
-use crate::registry::transport::http_rules::is_local;
+use crate::registry::transport::http_client::is_local;
 
 /// How the name of an OCI registry begins.
 const SCHEME: &str = "oci://";

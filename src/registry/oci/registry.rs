@@ -5,6 +5,7 @@
 //! digest match it before they are read. Concurrency: shared; locks are never held across an await.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -18,7 +19,6 @@ use serde::Deserialize;
 use super::archive::{Member, members};
 use super::auth::Scope;
 use super::client::{Ask, Client};
-use super::docker_config::DockerConfig;
 use super::document::{CatalogDoc, ManifestDoc, blob_path, parse_catalog, parse_manifest, tagged};
 use super::manifest::{self, ACCEPT, Content, Document, Image, Layer, digest_of};
 use super::place::{Place, Repository, is_tag};
@@ -33,7 +33,8 @@ use crate::registry::api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
-use crate::registry::transport::Timeouts;
+use crate::registry::login::{Logins, NoLogin};
+use crate::registry::transport::HttpOptions;
 
 /// Maximum size of a manifest: what registries take at most, by the specification.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -55,14 +56,20 @@ const MADE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const BY_DIGEST: &str = "sha256-";
 
 /// How a registry is asked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct OciOptions {
-    /// How long it may be silent.
-    pub timeouts: Timeouts,
+    /// How servers are asked.
+    pub http: HttpOptions,
     /// Whether it speaks plain HTTP; `None`: if it is on this machine.
     pub plain_http: Option<bool>,
-    /// Where logins are kept.
-    pub logins: DockerConfig,
+    /// Where its logins come from.
+    pub logins: Arc<dyn Logins>,
+}
+
+impl Default for OciOptions {
+    fn default() -> Self {
+        Self { http: HttpOptions::default(), plain_http: None, logins: Arc::new(NoLogin) }
+    }
 }
 
 /// An OCI registry, or the repositories below a path of it.
@@ -89,7 +96,7 @@ impl Oci {
     /// The registry that `oci://host[:port][/path]` means. Opens no connection.
     pub fn open(name: &str, options: OciOptions) -> Result<Self, RegistryError> {
         let place = Place::parse(name, options.plain_http)?;
-        let client = Client::new(&place, options.logins, options.timeouts)?;
+        let client = Client::new(&place, options.logins, &options.http)?;
         let made = Mutex::new(LruCache::new(MADE));
         let unlisted = AtomicBool::new(false);
         Ok(Self { name: place.to_string(), place, client, unlisted, made })

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
+use crate::registry::credentials::{Secret, secret_header};
+
 /// How long a token lives if its service does not say, and the least that it may say: by the
 /// specification of Docker's tokens.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -18,36 +20,6 @@ const LIFETIME: Duration = Duration::from_secs(60);
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A token is not used in its last seconds: a request takes time, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(30);
-
-/// A secret text. Never shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The secret with this text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// A header that is marked as secret; `None` if the text can be in no header.
-pub fn secret_header(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
 
 /// A token that may be used until a certain time.
 #[derive(Debug, Clone)]
@@ -156,7 +128,6 @@ mod tests {
             let error = Token::parse(body.as_bytes(), Instant::now()).unwrap_err();
             assert!(!error.contains('s') || error.starts_with("is") || error.starts_with("has"));
         }
-        assert_eq!(format!("{:?}", Secret::new("s3cret")), "Secret");
         let token = Token::parse(br#"{"token":"s3cret"}"#, Instant::now()).unwrap();
         assert!(!format!("{token:?}").contains("s3cret"));
     }

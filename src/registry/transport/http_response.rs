@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap};
 
+use super::host_policy::NotAllowed;
 use crate::base::ObjectRange;
 use crate::base::text::{MESSAGE, brief};
 use crate::registry::error::RegistryError;
@@ -41,9 +42,24 @@ pub(in crate::registry) fn why(error: reqwest::Error) -> String {
     out
 }
 
+/// The policy's refusal, if that is the cause.
+fn not_allowed(error: &reqwest::Error) -> Option<&NotAllowed> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}
+
 /// No answer to a request.
 pub(in crate::registry) fn failed(what: &str, error: reqwest::Error) -> RegistryError {
     let what = what.to_owned();
+    if let Some(NotAllowed(why)) = not_allowed(&error) {
+        return RegistryError::Denied { what, why: why.clone() };
+    }
     if error.is_redirect() || error.is_builder() {
         return RegistryError::Invalid { what, why: why(error) };
     }

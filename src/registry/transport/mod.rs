@@ -6,10 +6,11 @@ mod address;
 mod api;
 mod beneath;
 mod folder;
+mod host_policy;
 mod http;
 pub(in crate::registry) mod http_body;
+pub(in crate::registry) mod http_client;
 pub(in crate::registry) mod http_response;
-pub(in crate::registry) mod http_rules;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod timeouts;
@@ -18,7 +19,9 @@ pub use address::{Address, is_url};
 pub use api::{Document, Resource, Transport};
 pub use beneath::{Beneath, BeneathError, Looked};
 pub use folder::Folder;
+pub use host_policy::{HostPolicy, NotAllowed};
 pub use http::Http;
+pub use http_client::HttpOptions;
 #[cfg(any(test, feature = "test-util"))]
 pub use memory::{MemoryTransport, Request};
 pub use timeouts::Timeouts;
