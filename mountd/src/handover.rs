@@ -12,7 +12,7 @@
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use modelfs::store::{Holder, Store, StoreError, StoreLock};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
@@ -30,11 +30,11 @@ const DEPTH: u32 = 3;
 const PASSABLE: u32 = 0o711;
 
 /// Takes the lock of the store at `root`, which is created if missing, for a worker of this identity;
-/// the worker must also be able to read the registry's folder. Afterwards the cache is the worker's.
+/// the worker must also be able to read the folders of registries. Afterwards the cache is the worker's.
 pub fn take(
     root: &Path,
     identity: &Identity,
-    registry: Option<&Path>,
+    registries: &[PathBuf],
 ) -> Result<StoreLock, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Store::lock(root)?);
@@ -48,7 +48,7 @@ pub fn take(
             (_, None) => {}
         }
         reachable(root, identity)?;
-        readable(identity, registry)?;
+        readable(identity, registries)?;
         return Ok(Store::lock(root)?);
     };
     if let Some((uid, _)) = found.owner().filter(|(uid, _)| *uid != 0 && *uid != user.uid) {
@@ -59,7 +59,7 @@ pub fn take(
         make_way(root)?;
     }
     reachable(root, identity)?;
-    readable(identity, registry)?;
+    readable(identity, registries)?;
     if roots {
         give(root, user)
     } else {
@@ -79,7 +79,7 @@ pub fn keep(
         Identity::Other(_) => identity.look(ours)?,
         Identity::Kept | Identity::Bare => ours(),
     };
-    if ours { Ok(None) } else { take(root, identity, None).map(Some) }
+    if ours { Ok(None) } else { take(root, identity, &[]).map(Some) }
 }
 
 /// Why [`take_as_owner`] failed.
@@ -114,11 +114,11 @@ fn owner(root: &Path) -> Result<Option<User>, Failure> {
 /// Like [`take`], where root works on a cache without a daemon. Root becomes the folder's owner before
 /// it touches anything there: it leaves no file of root's behind, and the owner's files cannot mislead
 /// root.
-pub fn take_as_owner(root: &Path, registry: Option<&Path>) -> Result<StoreLock, TakeError> {
+pub fn take_as_owner(root: &Path, registries: &[PathBuf]) -> Result<StoreLock, TakeError> {
     let Some(user) = owner(root)? else { return Ok(Store::lock(root)?) };
     let identity = Identity::Other(user.clone());
     reachable(root, &identity)?;
-    readable(&identity, registry)?;
+    readable(&identity, registries)?;
     // First on one thread only: if the lock is held, the process stays root and can wait or ask its daemon.
     let lock = lock_as(root, &user)?.map_err(|error| match error {
         StoreError::Locked { .. } => TakeError::Store(error),
@@ -126,6 +126,11 @@ pub fn take_as_owner(root: &Path, registry: Option<&Path>) -> Result<StoreLock, 
     })?;
     user.assume()?;
     Ok(lock)
+}
+
+/// Whether [`take_as_owner`] makes this process another user.
+pub fn makes_another(root: &Path) -> Result<bool, Failure> {
+    Ok(owner(root)?.is_some())
 }
 
 /// The holder of the store at `root`, read as the folder's owner.
@@ -348,14 +353,14 @@ mod tests {
         for done in [&root.join("blobs"), &shelf, &shelf.join("done"), &root.join("lock")] {
             chown(done, Some(THEIRS), Some(THEIRS)).unwrap();
         }
-        drop(take(&root, &theirs(), None).unwrap());
+        drop(take(&root, &theirs(), &[]).unwrap());
         for path in [&root, &root.join("lock"), &shelf, &shelf.join("done"), &shelf.join("left")] {
             assert_eq!(owner(path), THEIRS, "{}", path.display());
         }
         assert_eq!(owner(&deep.join("not ours")), 0, "a store does not go so deep");
 
         fs::write(shelf.join("later"), "x").unwrap();
-        drop(take(&root, &theirs(), None).unwrap());
+        drop(take(&root, &theirs(), &[]).unwrap());
         assert_eq!(owner(&shelf.join("later")), 0, "theirs by now: nothing more is given");
     }
 
@@ -367,12 +372,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (root, shelf) = cache(dir.path());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let refused = take(&root, &theirs(), None).unwrap_err();
+        let refused = take(&root, &theirs(), &[]).unwrap_err();
         assert_eq!(refused.exit_code, 7);
         assert!(refused.message.contains(root.parent().unwrap().to_str().unwrap()), "{refused}");
         assert_eq!((owner(&root), owner(&shelf.join("left"))), (0, 0));
         let fresh = root.with_file_name("fresh");
-        drop(take(&fresh, &theirs(), None).unwrap());
+        drop(take(&fresh, &theirs(), &[]).unwrap());
         assert_eq!((owner(&fresh), owner(&fresh.join("lock"))), (THEIRS, THEIRS));
     }
 }

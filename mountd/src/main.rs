@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use modelfs::config::{Config, Setting};
-use modelfs_mountd::{confine, control, error, handover, identity, paths, reach, wiring};
+use modelfs_mountd::{
+    confine, control, error, handover, identity, logins, paths, reach, sources, wiring,
+};
 
 use cli::output;
 use error::{Failure, Kind};
@@ -72,14 +74,12 @@ fn work() -> ExitCode {
             true => confine::unconfined(),
             false => {
                 let places = wiring::places(&config).inspect_err(supervisor_link::cannot)?;
-                let registry = wiring::registry_folder(&places.registry)
-                    .filter(|_| !joined.welcome.registry_hangs);
-                confine::confine(
-                    &[&places.cache],
-                    &registry.as_deref().into_iter().collect::<Vec<_>>(),
-                    joined.welcome.user.as_ref(),
-                )
-                .inspect_err(supervisor_link::cannot)?
+                let plans = sources::plans(&config).inspect_err(supervisor_link::cannot)?;
+                let mut folders = sources::folders(&plans);
+                folders.retain(|folder| !joined.welcome.hangs(folder));
+                let read: Vec<_> = folders.iter().map(|folder| folder.as_path()).collect();
+                confine::confine(&[&places.cache], &read, joined.welcome.user.as_ref())
+                    .inspect_err(supervisor_link::cannot)?
             }
         };
         runtime()?.block_on(worker::run(&config, joined, confinement))

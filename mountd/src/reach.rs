@@ -27,12 +27,13 @@ pub fn reachable(root: &Path, identity: &Identity) -> Result<(), Failure> {
 }
 
 /// Checks that the worker can read what it needs beside the cache.
-pub fn readable(identity: &Identity, registry: Option<&Path>) -> Result<(), Failure> {
+pub fn readable(identity: &Identity, registries: &[PathBuf]) -> Result<(), Failure> {
     let brought = CERTIFICATES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     let brought = brought.map(|(name, path)| (name, PathBuf::from(path), Kind::Storage));
-    let registry = registry
+    let registries = registries
+        .iter()
         .map(|folder| ("the registry", modelfs::registry::first_file(folder), Kind::Network));
-    for (what, path, kind) in brought.chain(registry) {
+    for (what, path, kind) in brought.chain(registries) {
         let above = path.parent().unwrap_or(&path);
         let closed = first_closed(above, Some((&path, Access::READ_OK)), identity)?;
         if let Some(closed) = closed {

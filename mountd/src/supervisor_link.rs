@@ -1,7 +1,8 @@
 //! The worker's end of the link to its supervisor: joining it, and asking it for what needs privileges.
 //!
 //! Invariant: a worker serves only what its supervisor sent it, and ends with it. One thread receives and
-//! passes messages on; any thread sends. Only the thread for opens waits for an answer.
+//! passes messages on; any thread sends. Only the thread for opens waits for an answer; tasks that need a
+//! login do so without a thread.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use modelfs::config::Config;
+use modelfs::model::SourceIx;
+use modelfs::registry::{Credentials, Logins};
 use modelfs::store::StoreLock;
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, MountBroker, Open};
@@ -20,7 +24,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::error::{Failure, Kind};
 use crate::supervisor::link::Link;
-use crate::supervisor::messages::{FromWorker, Locations, PROTOCOL, ToWorker, Welcome};
+use crate::supervisor::messages::{FromWorker, Locations, Login, PROTOCOL, ToWorker, Welcome};
 use crate::wiring;
 
 /// Environment variable that is set for a worker; its standard input is the link.
@@ -70,6 +74,7 @@ pub enum Wish {
 struct Waiting {
     answered: Option<mpsc::Sender<Result<(), String>>>,
     registered: HashMap<u64, mpsc::Sender<Result<u32, i32>>>,
+    logins: HashMap<u64, oneshot::Sender<Result<Option<Login>, String>>>,
     /// A registration that timed out: no other one is sent until it is answered.
     late: Option<u64>,
     /// The supervisor has died: nothing will be answered.
@@ -100,6 +105,10 @@ pub struct Told {
 /// How long an open waits for the supervisor before the file is served without passthrough: a healthy
 /// supervisor answers at once.
 const ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long a login is waited for: the supervisor may run a program, and lets it run for 20 s; another one may be
+/// before it.
+const LOGIN: Duration = Duration::from_secs(45);
 
 /// Introduces this worker and waits for the supervisor's welcome; also returns the configuration.
 /// `from_arguments` makes it of this process's arguments, for an older supervisor that does not send it.
@@ -182,6 +191,11 @@ impl Supervisor {
         Ok(Told { begin, assigned, wishes })
     }
 
+    /// The logins of a source, which the supervisor looks up.
+    pub fn logins_of(self: &Arc<Self>, source: SourceIx) -> Arc<dyn Logins> {
+        Arc::new(AskedLogins { supervisor: Arc::clone(self), source })
+    }
+
     fn receive(
         self: &Arc<Self>,
         begin: oneshot::Sender<()>,
@@ -225,6 +239,11 @@ impl Supervisor {
                         let _ = who.send(number);
                     }
                 }
+                ToWorker::Login { ask, login } => {
+                    if let Some(who) = self.waiting().logins.remove(&ask) {
+                        let _ = who.send(login);
+                    }
+                }
                 ToWorker::Restarted(outcome) => drop(wish.send(Wish::Restarted(outcome))),
                 ToWorker::Retire => drop(wish.send(Wish::Retire)),
                 // On the runtime's pool, which is what must not hang.
@@ -239,6 +258,43 @@ impl Supervisor {
         // Dropping the senders wakes all who wait.
         *self.waiting() = Waiting { orphaned: true, ..Waiting::default() };
         let _ = wish.send(Wish::Orphaned);
+    }
+}
+
+/// The logins of a source, asked of the supervisor.
+struct AskedLogins {
+    supervisor: Arc<Supervisor>,
+    source: SourceIx,
+}
+
+impl std::fmt::Debug for AskedLogins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AskedLogins").field(&self.source).finish()
+    }
+}
+
+#[async_trait]
+impl Logins for AskedLogins {
+    async fn login(&self, repository: &str) -> Result<Option<Credentials>, String> {
+        let (tell, told) = oneshot::channel();
+        let supervisor = &self.supervisor;
+        let ask = supervisor.asks.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut waiting = supervisor.waiting();
+            if waiting.orphaned {
+                return Err(alone().to_string());
+            }
+            waiting.logins.insert(ask, tell);
+        }
+        let (source, repository) = (self.source.0, repository.to_owned());
+        supervisor.say(&FromWorker::Login { ask, source, repository });
+        let answer = tokio::time::timeout(LOGIN, told).await;
+        supervisor.waiting().logins.remove(&ask);
+        match answer {
+            Ok(Ok(login)) => Ok(login?.map(Into::into)),
+            Ok(Err(_)) => Err(alone().to_string()),
+            Err(_) => Err(late().to_string()),
+        }
     }
 }
 

@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use modelfs::base::units::ByteSize;
-use modelfs::config::Config;
+use modelfs::config::{Config, Policy, SourceKind};
 use modelfs::fetch::{FetchOptions, Fetcher, Source, Sources};
 use modelfs::model::{Digest, SourceName, VersionId};
-use modelfs::registry::{Registry, RegistryError};
+use modelfs::registry::{
+    ConnectOptions, HostPolicy, HttpOptions, Logins, Registry, RegistryError, Timeouts, open_with,
+};
 use modelfs::store::{Store, StoreError, StoreOptions};
 use modelfs_platform::{MountOptions, Protected};
 
 use crate::error::{Failure, Kind};
+use crate::sources::SourcePlan;
 
 /// Bytes per group commit: a crash loses a moment of fetching, and the cost of a sync is small against it.
 const COMMIT_BYTES: ByteSize = ByteSize::mib(64);
@@ -30,17 +34,12 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// received nothing for 15.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(FIRST_ANSWER.as_secs() + 10 + 15);
 
-/// The format of the documents of every registry so far, as the index records it.
-const FORMAT: &str = "xprim";
-
 /// Where a mount has its parts. All paths are absolute.
 pub struct Places {
     /// The mount point.
     pub mountpoint: PathBuf,
     /// The cache folder.
     pub cache: PathBuf,
-    /// The registry: a URL, or a folder. It may hold credentials.
-    pub registry: String,
 }
 
 /// Where a mount with this configuration has its parts.
@@ -50,12 +49,7 @@ pub fn places(config: &Config) -> Result<Places, Failure> {
         missing("mount point").hint("give one: modelfs mount MOUNTPOINT, or set MODELFS_MOUNTPOINT")
     })?;
     let cache = config.cache_dir.as_ref().ok_or_else(|| missing("cache folder"))?;
-    let registry = config.registry.as_ref().ok_or_else(|| Failure::no_registry("mount"))?;
-    Ok(Places {
-        mountpoint: mountpoint.value.clone(),
-        cache: cache.value.clone(),
-        registry: registry.value.0.clone(),
-    })
+    Ok(Places { mountpoint: mountpoint.value.clone(), cache: cache.value.clone() })
 }
 
 /// How to mount at `mountpoint`.
@@ -93,46 +87,129 @@ pub fn store_options(root: &Path, limit: Option<ByteSize>) -> StoreOptions {
     }
 }
 
-/// The registry's folder, if the registry is a folder.
-pub fn registry_folder(name: &str) -> Option<PathBuf> {
-    // Opening an HTTP registry would look for certificates.
-    let scheme = name.split(':').next().unwrap_or_default();
-    if modelfs::registry::is_url(name) && !scheme.eq_ignore_ascii_case("file") {
-        return None;
-    }
-    let registry = modelfs::registry::open(name).ok()?;
-    Some(PathBuf::from(registry.name())).filter(|path| path.is_absolute())
+/// How servers are asked, by a configuration's policy and deadline.
+pub fn http_options(config: &Config) -> HttpOptions {
+    let timeouts = Timeouts::within(config.read_deadline.value);
+    HttpOptions { timeouts, policy: host_policy(&config.policy) }
 }
 
-/// Refuses a URL with a scheme that no registry has. Others are not opened: that would look for
-/// certificates.
-pub fn check_registry(name: &str) -> Result<(), Failure> {
-    let scheme = name.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    if modelfs::registry::is_url(name)
-        && !matches!(&*scheme, "http" | "https" | "file" | "hf" | "oci")
-    {
-        modelfs::registry::open(name)?;
+fn host_policy(policy: &Policy) -> HostPolicy {
+    let denies = policy.deny_private_addresses.as_ref().is_some_and(|denies| denies.value);
+    if policy.allowed_hosts.is_empty() {
+        return HostPolicy::default().denying_private(denies);
+    }
+    let policy = policy.clone();
+    HostPolicy::of_hosts(move |host, port| {
+        let lacks = |list| format!("the host {host} is not in allowed_hosts ({list})");
+        policy.allows(host, port).map_err(lacks)
+    })
+    .denying_private(denies)
+}
+
+/// A source and its registry.
+pub struct OpenSource {
+    /// What is configured of it.
+    pub plan: SourcePlan,
+    /// Its registry. It has not been asked for anything.
+    pub registry: Arc<dyn Registry>,
+}
+
+impl OpenSource {
+    /// Puts a source's registry together. Opens no connection.
+    pub fn open(
+        plan: SourcePlan,
+        http: &HttpOptions,
+        logins: Arc<dyn Logins>,
+    ) -> Result<Self, Failure> {
+        let (http, plain_http) = (http.clone(), plan.plain_http);
+        let options = ConnectOptions { http, plain_http, logins: Some(logins) };
+        let registry = open_with(&plan.address.0, &options).map_err(|error| {
+            let failure = Failure::from(error);
+            match &plan.name {
+                Some(name) => Failure {
+                    message: format!("the source '{name}': {}", failure.message),
+                    ..failure
+                },
+                None => failure,
+            }
+        })?;
+        Ok(Self { plan, registry })
+    }
+
+    /// The key of what is remembered of it.
+    pub fn name(&self) -> SourceName {
+        let named = self.plan.name.clone();
+        named.unwrap_or_else(|| SourceName::of_address(self.registry.name()))
+    }
+
+    /// The format of its documents, as the index records it.
+    fn format(&self) -> &'static str {
+        match self.plan.kind {
+            SourceKind::HuggingFace => "huggingface",
+            SourceKind::Oci => "oci",
+            SourceKind::Http | SourceKind::Folder | SourceKind::Bucket | SourceKind::Ollama => {
+                "xprim"
+            }
+        }
+    }
+
+    fn source(&self, asked: bool, store: &Store, options: &FetchOptions) -> Arc<Source> {
+        let catalog_ttl = self.plan.ttl.unwrap_or(options.catalog_ttl);
+        let options = FetchOptions { catalog_ttl, ..options.clone() };
+        let registry = asked.then(|| Arc::clone(&self.registry));
+        let source = Source::new(self.name(), registry, store.clone(), &options);
+        source.show(self.plan.models.iter().cloned());
+        Arc::new(source.at(self.registry.name().to_owned()))
+    }
+}
+
+/// These sources, of which only what the index remembers is looked at.
+pub fn remembered(open: &[OpenSource], store: &Store, options: &FetchOptions) -> Arc<Sources> {
+    merged(open, false, store, options)
+}
+
+fn merged(open: &[OpenSource], asked: bool, store: &Store, options: &FetchOptions) -> Arc<Sources> {
+    let one = |open: &OpenSource| (open.source(asked, store, options), open.plan.groups.clone());
+    Arc::new(Sources::new(open.iter().map(one).collect()))
+}
+
+/// A fetcher from sources into a store. Must be called within the tokio runtime.
+pub fn fetcher(
+    open: &[OpenSource],
+    store: &Store,
+    options: &FetchOptions,
+) -> Result<Arc<Fetcher>, StoreError> {
+    for source in open {
+        store.uses(&source.name(), source.registry.name(), source.format())?;
+    }
+    Ok(Fetcher::new(merged(open, true, store, options), store.clone(), options.clone()))
+}
+
+/// Makes sure that there is a catalog: of each source the registry's, else the one last seen. A source
+/// that cannot be reached keeps no other from being served; fails if there is a catalog of none.
+pub async fn first_catalogs(sources: &Sources) -> Result<(), Failure> {
+    let all: Vec<_> = sources.iter().map(|(_, source)| source).collect();
+    let asked = all.iter().map(|source| async move {
+        match source.registry() {
+            Some(registry) => first_catalog(&*registry, source).await,
+            None => Ok(()),
+        }
+    });
+    let outcomes = join_all(asked).await;
+    let served = outcomes.iter().any(Result::is_ok);
+    let mut failed = outcomes.into_iter().zip(&all).filter_map(|(o, s)| Some((o.err()?, s)));
+    if !served && let Some((failure, _)) = failed.next() {
+        return Err(failure);
+    }
+    for (failure, source) in failed {
+        tracing::warn!(source = %source.name(), "{}; the other sources are served", failure.message);
     }
     Ok(())
 }
 
-/// A fetcher from a registry into a store. Must be called within the tokio runtime.
-pub fn fetcher(
-    registry: Arc<dyn Registry>,
-    store: &Store,
-    options: &FetchOptions,
-) -> Result<Arc<Fetcher>, StoreError> {
-    let name = SourceName::of_address(registry.name());
-    store.uses(&name, registry.name(), FORMAT)?;
-    let source = Source::new(name, Some(registry), store.clone(), options);
-    let sources = Arc::new(Sources::one(Arc::new(source)));
-    Ok(Fetcher::new(sources, store.clone(), options.clone()))
-}
-
-/// Makes sure that there is a catalog: the registry's, else the one last seen. Retries bridge an outage for
-/// as long as a read would wait, which is too long for an interactive command: when the answer is late, one
-/// plain attempt decides.
-pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(), Failure> {
+/// Retries bridge an outage for as long as a read would wait, which is too long for an interactive command:
+/// when the answer is late, one plain attempt decides.
+async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(), Failure> {
     let outcome = async {
         let mut asked = std::pin::pin!(source.catalog());
         if let Ok(in_time) = tokio::time::timeout(FIRST_ANSWER, &mut asked).await {
@@ -146,7 +223,11 @@ pub async fn first_catalog(registry: &dyn Registry, source: &Source) -> Result<(
             },
         }
     };
-    outcome.await.map_err(|failure| no_catalog(registry.name(), failure))
+    let outcome: Result<(), Failure> = outcome.await;
+    outcome.map_err(|failure| {
+        source.give_up(failure.message.clone());
+        no_catalog(registry.name(), failure)
+    })
 }
 
 /// Whether a registry answers at all. It is not asked for its catalog: a large one would be sent twice.
@@ -174,19 +255,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_told_from_a_server() {
-        let at = |name: &str| registry_folder(name).map(|p| p.display().to_string());
-        assert_eq!(at("/srv/models/").as_deref(), Some("/srv/models"));
-        assert_eq!(at("file:///srv/models").as_deref(), Some("/srv/models"));
-        assert_eq!((at("https://h/x"), at("http:x"), at("ftp://h/x")), (None, None, None));
-    }
-
-    #[test]
-    fn a_url_with_an_unknown_scheme_is_refused() {
-        assert_eq!(check_registry("ftp://h/x").unwrap_err().exit_code, 2);
-        for name in ["/srv/models", "file:///srv", "http://h", "HTTPS://h"] {
-            assert!(check_registry(name).is_ok(), "{name}");
-        }
+    fn the_policy_of_a_configuration_says_which_list_lacks_a_host() {
+        let text = "[policy]\nallowed_hosts = [\"*.example.org\"]\ndeny_private_addresses = true";
+        let layer = modelfs::config::parse(text, Path::new("/f"), modelfs::config::Level::User);
+        let config = Config::resolve([layer.unwrap()]).unwrap();
+        let policy = host_policy(&config.policy);
+        assert!(policy.denies_private());
+        assert!(!host_policy(&Policy::default()).denies_private());
+        let options = HttpOptions { policy, ..HttpOptions::default() };
+        assert!(format!("{options:?}").contains("restricts_hosts: true"));
     }
 
     #[test]

@@ -15,9 +15,10 @@ use modelfs::base::blocking::blocking;
 use modelfs::base::clock::rfc3339;
 use modelfs::base::units::ByteSize;
 use modelfs::config::Config;
-use modelfs::fetch::{FetchOptions, Fetcher, Source};
+use modelfs::fetch::{FetchOptions, Fetcher, Sources};
 use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, Manager};
-use modelfs::registry::{ConnectOptions, HttpOptions, Registry, Timeouts, Unavailable};
+use modelfs::model::SourceIx;
+use modelfs::registry::{HttpOptions, Unavailable};
 use modelfs::store::Store;
 use modelfs::vfs::{Vfs, VfsError, VfsOptions};
 use modelfs_platform::{MountOptions, Serving, Task};
@@ -29,9 +30,11 @@ use crate::error::{Failure, Kind};
 use crate::ready::Ready;
 use crate::scrub::Scrub;
 use crate::signals::Signals;
-use crate::supervisor::messages::FromWorker;
+use crate::sources::SourcePlan;
+use crate::supervisor::messages::{FromWorker, Welcome};
 use crate::supervisor_link::{Assignment, Joined, Supervisor, Told, Wish};
-use crate::wiring;
+use crate::wiring::OpenSource;
+use crate::{logins, sources, wiring};
 
 /// How long a start may take before the log says what it waits for: users wonder after a moment.
 const REPORT_AFTER: Duration = Duration::from_secs(2);
@@ -41,8 +44,10 @@ struct Options {
     mount: MountOptions,
     /// The cache folder.
     root: PathBuf,
-    /// The registry, as given: may hold credentials.
-    registry: String,
+    /// The sources, in order of priority.
+    sources: Vec<SourcePlan>,
+    /// How servers are asked.
+    http: HttpOptions,
     /// The cache's limit; none: unchanged.
     limit: Option<ByteSize>,
     /// Bytes per second that the scrub reads; 0: never.
@@ -57,7 +62,8 @@ impl Options {
             // The supervisor mounts, and has checked the mount point.
             mount: wiring::mount_options(config, places.mountpoint, Vec::new()),
             root: places.cache,
-            registry: places.registry,
+            sources: sources::plans(config)?,
+            http: wiring::http_options(config),
             limit: config.cache_size.as_ref().map(|limit| limit.value),
             scrub_rate: config.scrub_rate.value,
             fetch: wiring::fetch_options(config),
@@ -109,16 +115,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     let Joined { welcome, lock, listener, supervisor, owner } = joined;
     let Told { begin, assigned, mut wishes } = supervisor.listen()?;
     let stopped = || Failure::new(Kind::Interrupted, "stopped before the mount was ready");
-    let timeouts = Timeouts::within(options.fetch.read_deadline);
-    let http = HttpOptions { timeouts, ..HttpOptions::default() };
-    let connect = ConnectOptions { http, ..ConnectOptions::default() };
-    let mut registry = modelfs::registry::open_with(&options.registry, &connect)?;
-    if welcome.registry_hangs {
-        // Looking at it may hang this worker, too. Waiting readers are answered by the worker that takes
-        // over when the folder answers again.
-        let why = "the registry's folder does not answer";
-        registry = Arc::new(Unavailable::new(&*registry, why));
-    }
+    let open = open_sources(options, &welcome, &supervisor)?;
     let how = wiring::store_options(&options.root, options.limit);
     // The former worker may still hold the store: errors are found before it ends.
     let checked = how.clone();
@@ -126,7 +123,7 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     supervisor.say(&FromWorker::Checked);
     begin.await.map_err(|_| stopped())?;
     let store = blocking(move || Store::open_locked(how, lock)).await??;
-    let parts = prepare(options, registry, store, welcome.since.is_some()).await?;
+    let parts = prepare(options, &open, store, welcome.since.is_some()).await?;
     supervisor.say(&FromWorker::Prepared);
     let assignment = assigned.await.map_err(|_| stopped())?;
     let (vfs, keeper, threads) = (parts.vfs.clone(), supervisor.clone(), options.mount.threads);
@@ -160,33 +157,56 @@ async fn serve(options: &Options, joined: Joined, confinement: Confinement) -> R
     live(options, parts, status, serving, listener, supervisor, &mut wishes).await
 }
 
+/// Puts the registries together. Opens no connection.
+fn open_sources(
+    options: &Options,
+    welcome: &Welcome,
+    supervisor: &Arc<Supervisor>,
+) -> Result<Vec<OpenSource>, Failure> {
+    let open = (0..).zip(&options.sources).map(|(ix, plan)| {
+        // A supervisor of an older program looks up no login.
+        let logins = match welcome.answers_logins {
+            true => supervisor.logins_of(SourceIx(ix)),
+            false => logins::of_source(plan)?,
+        };
+        let mut open = OpenSource::open(plan.clone(), &options.http, logins)?;
+        if plan.folder().is_some_and(|folder| welcome.hangs(&folder)) {
+            // Looking at it may hang this worker, too. Waiting readers are answered by the worker that takes
+            // over when the folder answers again.
+            let why = "the registry's folder does not answer";
+            open.registry = Arc::new(Unavailable::new(&*open.registry, why));
+        }
+        Ok(open)
+    });
+    open.collect()
+}
+
 /// Wires the parts together. A worker that takes a mount over needs cache and index, but no registry: what
 /// is cached is served at once, and the registry is asked meanwhile.
 async fn prepare(
     options: &Options,
-    registry: Arc<dyn Registry>,
+    open: &[OpenSource],
     store: Store,
     takes_over: bool,
 ) -> Result<Parts, Failure> {
-    let fetcher = wiring::fetcher(registry.clone(), &store, &options.fetch)?;
+    let fetcher = wiring::fetcher(open, &store, &options.fetch)?;
     let how = VfsOptions { passthrough: options.mount.passthrough };
-    let vfs = match takes_over {
-        true => Vfs::resume(fetcher.clone(), how).await,
-        false => {
-            tokio::select! {
-                first = wiring::first_catalog(&*registry, fetcher.sources().first()) => first?,
-                never = report_waiting(fetcher.sources().first()) => match never {},
-            }
-            Vfs::new(fetcher.clone(), how).await
+    if !takes_over {
+        tokio::select! {
+            first = wiring::first_catalogs(fetcher.sources()) => first?,
+            never = report_waiting(fetcher.sources()) => match never {},
         }
-    };
-    Ok(Parts { store, vfs: vfs.map_err(unprepared)?, fetcher })
+    }
+    // A source that could not be reached is asked in the background from now on.
+    let vfs = Vfs::resume(fetcher.clone(), how).await.map_err(unprepared)?;
+    Ok(Parts { store, vfs, fetcher })
 }
 
 /// Logs once what is being waited for, if the first answer takes long. Never ends.
-async fn report_waiting(source: &Source) -> Infallible {
+async fn report_waiting(sources: &Sources) -> Infallible {
     tokio::time::sleep(REPORT_AFTER).await;
-    if let Some(wait) = source.waiting() {
+    for (_, source) in sources.iter() {
+        let Some(wait) = source.waiting() else { continue };
         let (registry, left) =
             (source.name().as_str(), wait.left.min(wiring::FIRST_CONTACT).as_secs());
         tracing::warn!("waiting for {registry}, for at most {left}s more: {}", wait.why);
@@ -208,6 +228,12 @@ fn unprepared(error: VfsError) -> Failure {
     Failure::new(kind, format!("preparing the tree: {error}"))
 }
 
+/// The names of all sources.
+fn names(sources: &Sources) -> String {
+    let names: Vec<_> = sources.iter().map(|(_, source)| source.name().as_str()).collect();
+    names.join(", ")
+}
+
 /// From the first request to the end.
 async fn live(
     options: &Options,
@@ -223,7 +249,7 @@ async fn live(
         |what: &str, e: std::io::Error| Failure::new(Kind::General, format!("{what}: {e}"));
     let ready = Ready {
         daemon: status.clone(),
-        registry: fetcher.sources().first().name().to_string(),
+        registry: names(fetcher.sources()),
         trouble: fetcher.sources().trouble(),
     };
     let daemon =
@@ -241,7 +267,9 @@ async fn live(
     let scrub = Scrub::start(store.clone(), options.scrub_rate)
         .map_err(|e| general("starting the scrub", e))?;
     if let Some(trouble) = &ready.trouble {
-        tracing::warn!("the registry cannot be reached; serving what was last seen: {trouble}");
+        tracing::warn!(
+            "a registry cannot be reached; what was last seen of it is served: {trouble}"
+        );
     }
     supervisor.say(&FromWorker::Ready(Box::new(ready)));
     let retires = loop {

@@ -32,5 +32,5 @@ pub use origin::{Origin, Setting};
 pub use policy::{HostPattern, Policy};
 pub use settings::{Config, KEYS, Key, Layer, defaults};
 pub use source::{Credential, PRIORITY, SourceConfig, SourceLayer, Verify};
-pub use source_rules::SourceKind;
+pub use source_rules::{SourceKind, kind as source_kind};
 pub use value::{ConfigValue, positive_duration, threads};

@@ -201,9 +201,25 @@ impl Sources {
         std::future::pending().await
     }
 
-    /// Why a source could not be reached lately, if one could not.
+    /// Why sources could not be reached lately, if some could not; of several, each with its name.
     pub fn trouble(&self) -> Option<String> {
-        self.all.iter().find_map(|source| source.trouble())
+        if let [only] = self.all.as_slice() {
+            return only.trouble();
+        }
+        let told = self.all.iter().filter_map(|s| Some(format!("{}: {}", s.name(), s.trouble()?)));
+        let told: Vec<_> = told.collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    /// The sources that have a model after the one that provides it, as far as that is known without a
+    /// request. A source that may not be asked about its group is not among them.
+    pub fn others_with<'a>(
+        &'a self,
+        model: &'a ModelRef,
+        provider: &'a SourceName,
+    ) -> impl Iterator<Item = &'a Arc<Source>> {
+        let allowed = self.allowed(model.group.as_str()).map(|(_, source)| source);
+        allowed.filter(move |source| source.name() != provider && source.lists(model))
     }
 
     /// Models of sources that cannot list whose answers have outlived their time to live since the last

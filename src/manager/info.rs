@@ -30,6 +30,9 @@ pub struct Info {
     /// The version as lists show it.
     #[serde(flatten)]
     pub summary: ListedVersion,
+    /// Other sources that have the model, as far as that is known; one with a higher priority provides it.
+    #[serde(default)]
+    pub also_in: Vec<String>,
     /// When it was published, if the registry says so.
     pub published: Option<String>,
     /// What else the registry says.
@@ -70,6 +73,14 @@ impl Command for GetInfo {
             let mountpoint = manager.daemon().map(|daemon| daemon.status().mountpoint);
             Ok(Info {
                 summary: ListedVersion::resolved(&version, store, &Owners::of(store)?),
+                also_in: manager
+                    .sources()
+                    .into_iter()
+                    .flat_map(|s| {
+                        s.others_with(&version.found.version.model, version.found.source.name())
+                    })
+                    .map(|source| source.name().to_string())
+                    .collect(),
                 published: entry.and_then(|e| e.published).map(rfc3339),
                 metadata: text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default(),
                 pins: pins_of(store, &version.found)?,

@@ -164,6 +164,7 @@ pub async fn find(
 ) -> Result<FoundVersion, ManagerError> {
     let mut found = Vec::new();
     let mut seen: Option<(Arc<Source>, Arc<Catalog>)> = None;
+    let mut unreachable = None;
     for source in candidates(manager, version)? {
         let (catalog, entry) = entry(manager, &source, version, lookup).await;
         let hash = match entry.as_ref().and_then(VersionEntry::hash) {
@@ -188,7 +189,8 @@ pub async fn find(
             // Not even a catalog is remembered: that it is not cached is all there is to say.
             (Err(error), _)
                 if lookup == Lookup::Offline && error.kind() == ErrorKind::NotCached => {}
-            (Err(error), Some(_)) => return Err(error),
+            // An outage of one source hides no model of another, as in the tree.
+            (Err(error), Some(_)) => drop(unreachable.get_or_insert(error)),
             (Err(_), None) => {}
         }
     }
@@ -199,7 +201,10 @@ pub async fn find(
             first: a.source.name().to_string(),
             second: b.source.name().to_string(),
         }),
-        (None, _) => Err(not_found(manager, version, lookup, seen)),
+        (None, _) => match unreachable {
+            Some(error) => Err(error),
+            None => Err(not_found(manager, version, lookup, seen)),
+        },
     }
 }
 
@@ -213,9 +218,12 @@ fn not_found(
     let suggestions = seen.as_ref().map(|(_, c)| suggest::nearest(c, &version));
     let suggestions = suggestions.unwrap_or_default();
     match (manager.sources(), seen) {
-        (Some(_), Some((source, _))) => {
-            let registry = source.name().to_string();
-            match source.trouble() {
+        (Some(sources), Some(_)) => {
+            let allowed = || sources.allowed(version.model.group.as_str()).map(|(_, s)| s);
+            let names: Vec<_> = allowed().map(|source| source.name().as_str()).collect();
+            let registry = names.join(", ");
+            let trouble = allowed().find_map(|source| source.trouble());
+            match trouble {
                 // It may have it by now.
                 Some(reason) if lookup == Lookup::Online => {
                     ManagerError::NotInLastCatalog { version, registry, reason }

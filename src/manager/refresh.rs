@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing but the remembered catalog changes.
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::error::ManagerError;
@@ -38,8 +39,10 @@ impl Command for Refresh {
         let before = match manager.daemon() {
             Some(_) => {
                 let before = sources.catalog_now();
-                for (_, source) in sources.iter() {
-                    source.refresh().await?;
+                let all = sources.iter().map(|(_, source)| source.refresh());
+                // One that fails keeps no other from being asked.
+                for outcome in join_all(all).await {
+                    outcome?;
                 }
                 before
             }

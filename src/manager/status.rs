@@ -41,11 +41,20 @@ pub struct Status {
 /// A configured registry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RegistryStatus {
-    /// Its name, without credentials.
+    /// Its name: as configured, or its address.
     pub name: String,
+    /// Its URL or folder, without credentials.
+    #[serde(default)]
+    pub address: String,
+    /// Whether it lists what it has; if not, models are looked up by name.
+    #[serde(default)]
+    pub lists: bool,
+    /// Whether it answered when it was last asked; none: it was not asked since the start.
+    #[serde(default)]
+    pub reachable: Option<bool>,
     /// Versions it offers; none: never asked.
     pub versions: Option<usize>,
-    /// Seconds since it last confirmed the catalog.
+    /// Age in seconds of what is served of it: since it last confirmed its catalog, or answered a look-up.
     pub catalog_age_seconds: Option<u64>,
     /// Why it could not be reached lately.
     pub trouble: Option<String>,
@@ -55,6 +64,21 @@ pub struct RegistryStatus {
     /// Names in its catalog that no path can hold, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
+}
+
+impl RegistryStatus {
+    /// Whether it is the registry at this address.
+    pub fn is_at(&self, address: &str) -> bool {
+        self.name == address || self.address == address
+    }
+
+    /// Its name, with its address where that is another text.
+    pub fn shown(&self) -> String {
+        match self.name == self.address || self.address.is_empty() {
+            true => self.name.clone(),
+            false => format!("{} ({})", self.name, self.address),
+        }
+    }
 }
 
 /// How full the cache is.
@@ -108,14 +132,19 @@ fn cache_status(manager: &Manager) -> CacheStatus {
 
 fn registry_status(manager: &Manager, source: &Source) -> Result<RegistryStatus, ManagerError> {
     let checked = manager.store().catalog_last_checked(source.name())?;
-    let age = checked.and_then(|at| SystemTime::now().duration_since(at).ok());
+    let confirmed = source.answered().max(checked);
+    let age = confirmed.and_then(|at| SystemTime::now().duration_since(at).ok());
+    let trouble = source.trouble().filter(|_| manager.fetcher().is_some());
     let catalog = source.catalog_now();
     Ok(RegistryStatus {
         name: source.name().to_string(),
+        address: source.address().to_owned(),
+        lists: source.is_listable(),
+        reachable: source.was_asked().then_some(trouble.is_none()),
         versions: catalog.as_ref().map(|c| c.len()),
         left_out: catalog.and_then(|c| left_out(&c)),
         catalog_age_seconds: age.map(|a| a.as_secs()),
-        trouble: source.trouble().filter(|_| manager.fetcher().is_some()),
+        trouble,
         waiting: source.waiting().map(Waiting::from),
     })
 }

@@ -56,15 +56,15 @@ impl Drop for Background<'_> {
 
 /// Everything that was said and left.
 #[derive(Default)]
-struct Left(Vec<(String, Vec<u8>)>);
+pub struct Left(Vec<(String, Vec<u8>)>);
 
 impl Left {
-    fn ran(&mut self, what: &str, ran: &Ran) {
+    pub fn ran(&mut self, what: &str, ran: &Ran) {
         self.0.push((format!("output of {what}"), ran.out.clone().into()));
         self.0.push((format!("errors of {what}"), ran.err.clone().into()));
     }
 
-    fn files(&mut self, folder: &Path) {
+    pub fn files(&mut self, folder: &Path) {
         for entry in fs::read_dir(folder).expect("the test's own").flatten() {
             let kind = entry.file_type().expect("it is there");
             if kind.is_dir() {
@@ -76,7 +76,7 @@ impl Left {
         }
     }
 
-    fn xattrs(&mut self, path: &Path) {
+    pub fn xattrs(&mut self, path: &Path) {
         let out = Command::new("getfattr").args(["-d", "-m", "-", "-e", "text"]).arg(path).output();
         let out = out.expect("getfattr is installed");
         self.0.push((format!("attributes of {}", path.display()), out.stdout));
@@ -86,7 +86,7 @@ impl Left {
         }
     }
 
-    fn holds_none_of(&self, secrets: &[String]) {
+    pub fn holds_none_of(&self, secrets: &[String]) {
         for (what, bytes) in &self.0 {
             for secret in secrets {
                 let found = bytes.windows(secret.len()).position(|w| w == secret.as_bytes());

@@ -87,18 +87,6 @@ pub fn cache_root(config: &Config) -> Result<PathBuf, Failure> {
     paths::cache_root(config.cache_dir.as_ref().map(|dir| dir.value.as_path()))
 }
 
-/// The registry of a configuration: the one that was given, else that of the only source; none if there are
-/// several. A folder is made absolute.
-pub fn registry(config: &Config) -> Result<Option<Setting<Address>>, Failure> {
-    let given = match (&config.registry, &config.sources[..]) {
-        (Some(given), _) => given,
-        (None, [only]) => &only.url,
-        (None, _) => return Ok(None),
-    };
-    let value = Address(paths::registry(&given.value.0)?);
-    Ok(Some(Setting { value, origin: given.origin.clone() }))
-}
-
 impl Cache {
     fn layer(&self) -> Layer {
         let given = self.cache_dir.clone();

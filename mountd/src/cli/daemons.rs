@@ -29,7 +29,7 @@ pub struct Mounted {
     pub answers: bool,
     /// The process that keeps it.
     pub pid: Option<u32>,
-    /// The registry, without credentials.
+    /// The names of its registries, without credentials.
     pub registry: Option<String>,
     /// The cache folder.
     pub cache: Option<PathBuf>,
@@ -78,7 +78,7 @@ fn answering(status: &Status) -> Option<Mounted> {
         user: None,
         answers: true,
         pid: Some(daemon.pid),
-        registry: status.registry.as_ref().map(|r| r.name.clone()),
+        registry: names(status),
         cache: Some(status.cache.folder.clone()),
     })
 }
@@ -106,6 +106,15 @@ pub fn mounts_text(mounts: &[&Mounted], user: u32) -> String {
         ]
     });
     table(&columns, rows.collect())
+}
+
+/// The names of a daemon's registries; one of an older program names its only one.
+fn names(status: &Status) -> Option<String> {
+    let names: Vec<_> = status.sources.iter().map(|source| source.name.as_str()).collect();
+    match names.is_empty() {
+        true => status.registry.as_ref().map(|only| only.name.clone()),
+        false => Some(names.join(", ")),
+    }
 }
 
 #[cfg(test)]

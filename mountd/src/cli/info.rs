@@ -43,6 +43,7 @@ fn info_text(info: &Answer) -> String {
     let head = pairs(&[
         ("version", Some(s.reference.to_string())),
         ("registry", Some(s.registry.clone())),
+        ("also in", (!info.also_in.is_empty()).then(|| info.also_in.join(", "))),
         ("offered", (!s.offered).then(|| "no longer".to_owned())),
         ("hash", Some(s.hash.to_string())),
         ("same as", s.alias_of.clone()),

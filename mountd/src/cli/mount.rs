@@ -1,4 +1,4 @@
-//! `modelfs mount`: mount a registry and serve it until the end.
+//! `modelfs mount`: mount registries and serve them until the end.
 //!
 //! Invariant: the configuration is resolved once, by the supervisor; a worker is told. Nothing is shared.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use modelfs::base::blocking::blocking;
 use modelfs::base::units::{ByteSize, parse_duration};
-use modelfs::config::{self, Config, Layer, Setting, SourceKind, Verify};
+use modelfs::config::{self, Address, Config, Layer, Setting};
 use modelfs_platform::Protected;
 
 use super::args::{self, Places};
@@ -19,12 +19,12 @@ use crate::error::Failure;
 use crate::identity::{self, Identity};
 use crate::logging::Verbosity;
 use crate::ready::Ready;
-use crate::{background, logging, paths, supervisor, wiring};
+use crate::{background, logging, paths, sources, supervisor, wiring};
 
 /// Maximum size of the configuration for a worker: a message has 64 KiB, of which the rest is less than 16.
 const MAX_CONFIG: usize = 48 << 10;
 
-/// Mount a registry as a folder
+/// Mount registries as a folder
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -33,8 +33,8 @@ Examples:
 
 Without --background it runs until it is unmounted or gets SIGINT or SIGTERM; a second signal closes \
 open files at once. Every flag but --background has a variable (MODELFS_CACHE_SIZE stands for --cache-size) \
-and a key in modelfs.toml (cache_size); `modelfs config show` lists them. Without --registry, the one \
-source that is configured there is mounted. \
+and a key in modelfs.toml (cache_size); `modelfs config show` lists them. Without --registry, all \
+sources that are configured there are mounted in one tree. \
 Other users of the machine can read command lines: pass a registry URL that contains credentials in \
 MODELFS_REGISTRY.")]
 pub struct Mount {
@@ -172,12 +172,10 @@ pub async fn run(
 pub fn settle(args: &Mount, verbosity: Verbosity) -> Result<Config, Failure> {
     let mut config = args::resolve(args.layer(), &args.places.cache.file)?;
     config.log = Some(logging::filter(config.log.as_ref(), verbosity));
-    if config.registry.is_none() {
-        use_only_source(&mut config)?;
-    }
-    config.registry = args::registry(&config)?;
-    if config.registry.is_none() {
-        return Err(Failure::no_registry("mount"));
+    match &mut config.registry {
+        Some(given) => given.value = Address(paths::registry(&given.value.0)?),
+        None if config.sources.is_empty() => return Err(Failure::no_registry("mount")),
+        None => {}
     }
     let cache = args::cache_root(&config)?;
     if let Some(given) = &mut config.mountpoint {
@@ -188,58 +186,19 @@ pub fn settle(args: &Mount, verbosity: Verbosity) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Takes the settings of the only source for those of the mount. Refuses what a mount cannot do yet.
-fn use_only_source(config: &mut Config) -> Result<(), Failure> {
-    let source = match &config.sources[..] {
-        [] => return Ok(()),
-        [only] => only,
-        several => {
-            let names: Vec<_> = several.iter().map(|s| s.name.value.as_str()).collect();
-            let text = format!(
-                "there are several sources, {}: a mount cannot have several yet",
-                names.join(", ")
-            );
-            return Err(Failure::usage(text).hint("say which: give its address with --registry"));
-        }
-    };
-    // A setting that did nothing would be worse than none: groups and secrets are promises.
-    let unused = |key: &str| match key {
-        "groups" | "username" | "token_file" | "token_command" | "token_variable" | "models" => {
-            true
-        }
-        "verify" => source.verify.as_ref().is_some_and(|v| v.value != Verify::Whole),
-        "plain_http" => source.plain_http.as_ref().is_some_and(|plain| plain.value),
-        _ => false,
-    };
-    if let Some(entry) = source.entries().iter().find(|entry| unused(entry.key)) {
-        let (name, key) = (&source.name.value, entry.key);
-        let text = format!("{}: a mount cannot have {key} of a source yet ({name})", entry.origin);
-        return Err(Failure::usage(text).hint("leave it out, or give an address with --registry"));
-    }
-    if matches!(source.kind(), SourceKind::Bucket | SourceKind::Ollama) {
-        let (origin, url) = (&source.url.origin, source.url.value.shown());
-        let text = format!("{origin}: a mount cannot have a registry of this kind yet: {url}");
-        return Err(Failure::usage(text).hint("write hf://, oci://, http://, https:// or a folder"));
-    }
-    if let Some(ttl) = &source.ttl {
-        config.catalog_ttl = ttl.clone();
-    }
-    Ok(())
-}
-
 /// What no mount may hide. A home folder may contain the mount point; the cache and the registry may not be
 /// inside it, since a daemon that reads its own mount waits for itself.
-fn protected(cache: &Path, registry: Option<&Path>) -> Vec<Protected> {
+fn protected(cache: &Path, registries: Vec<PathBuf>) -> Vec<Protected> {
     let inside_too = true;
     let cache = Protected { what: "the cache folder", path: cache.to_owned(), inside_too };
-    let registry = registry.map(|folder| Protected {
+    let registries = registries.into_iter().map(|path| Protected {
         what: "the registry's folder",
-        path: folder.to_owned(),
+        path,
         inside_too,
     });
     let homes = identity::homes().into_iter();
     let homes = homes.map(|path| Protected { what: "a home folder", path, inside_too: false });
-    [cache].into_iter().chain(registry).chain(homes).collect()
+    [cache].into_iter().chain(registries).chain(homes).collect()
 }
 
 /// What the supervisor keeps up. The worker checks and reports the rest.
@@ -250,19 +209,12 @@ fn plan(config: Config, in_background: bool) -> Result<supervisor::Plan, Failure
         let text = format!("the settings take {message} bytes, of which {MAX_CONFIG} are possible");
         return Err(Failure::usage(text).hint("configure fewer sources, or fewer models of them"));
     }
-    if !config.policy.is_empty() {
-        tracing::warn!(
-            "the policy is checked for the registry's address alone, not for redirects and not for \
-             what its name resolves to"
-        );
-    }
-    wiring::check_registry(&places.registry)?;
-    let registry_folder = wiring::registry_folder(&places.registry);
-    let protected = protected(&places.cache, registry_folder.as_deref());
+    let plans = sources::plans(&config)?;
+    let protected = protected(&places.cache, sources::folders(&plans));
     let worker_user = config.worker_user.as_ref().map(|user| user.value.as_str());
     Ok(supervisor::Plan {
         mount: wiring::mount_options(&config, places.mountpoint, protected),
-        registry_folder,
+        sources: plans,
         log_file: in_background.then(|| paths::log_file(&places.cache)).transpose()?,
         identity: Identity::of_worker(worker_user, config.keep_privileges.value)?,
         quick_deaths: config.max_restarts.value,
@@ -283,8 +235,9 @@ fn ready_text(ready: &Ready) -> String {
     }
     text.push(')');
     if let Some(trouble) = &ready.trouble {
-        text +=
-            &format!("\n  the registry cannot be reached; serving what was last seen: {trouble}");
+        text += &format!(
+            "\n  a registry cannot be reached; what was last seen of it is served: {trouble}"
+        );
     }
     printable(&text).replace("\\n", "\n")
 }

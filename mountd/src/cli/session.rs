@@ -15,10 +15,10 @@ use modelfs::model::VersionRef;
 use super::args::{self, Places};
 use super::output::Out;
 use super::progress::Meter;
-use crate::control::backend::{self, Backend, IfAbsent};
+use crate::control::backend::{self, Backend, IfAbsent, SourcesToUse};
 use crate::control::routes::Route;
 use crate::error::{Failure, Kind};
-use crate::{paths, wiring};
+use crate::{paths, sources, wiring};
 
 /// How often the display of what is being waited for is updated: it counts seconds.
 const UPDATE: Duration = Duration::from_secs(1);
@@ -34,9 +34,9 @@ impl Places {
     /// The registry that this command names, by flag or variable. A file says what to mount, not what the
     /// daemon of this cache must serve.
     fn asked_for(&self) -> Result<Option<String>, Failure> {
-        let given = args::registry(&self.config()?)?;
+        let given = self.config()?.registry;
         let now = |given: &Setting<Address>| !matches!(given.origin, Origin::File { .. });
-        Ok(given.filter(now).map(|given| given.value.0))
+        given.filter(now).map(|given| paths::registry(&given.value.0)).transpose()
     }
 
     /// The name of that registry in answers, without credentials.
@@ -65,9 +65,10 @@ impl Places {
         if_absent: IfAbsent,
     ) -> Result<Session, Failure> {
         let config = self.config()?;
-        let (root, registry) = (args::cache_root(&config)?, args::registry(&config)?);
-        let registry = registry.as_ref().map(|given| given.value.0.as_str());
-        let backend = Backend::open(&root, registry, lookup, if_absent).await?;
+        let root = args::cache_root(&config)?;
+        let (plans, http) = (sources::plans(&config)?, wiring::http_options(&config));
+        let backend =
+            Backend::open(&root, &SourcesToUse { plans, http }, lookup, if_absent).await?;
         let mounted = match &backend {
             Backend::Local(_) => None,
             Backend::Daemon(_) => backend::holder(&root).await?.and_then(|h| h.mountpoint),
@@ -75,7 +76,7 @@ impl Places {
         let mounted = mounted.map(|path| MountedPath { path });
         let session = Session { out, backend, mounted };
         let (meter, most) = (Meter::new(out, "", false), Some(wiring::FIRST_CONTACT));
-        session.attend(session.backend.first_catalog(), &meter, most).await?;
+        session.attend(session.backend.first_catalogs(), &meter, most).await?;
         Ok(session)
     }
 

@@ -4,15 +4,17 @@
 
 use clap::Args;
 use modelfs::base::units::ByteSize;
-use modelfs::manager::{DaemonStatus, GetStatus, Lookup, Status as Answer, Waiting};
+use modelfs::manager::{
+    DaemonStatus, GetStatus, Lookup, RegistryStatus, Status as Answer, Waiting,
+};
 use modelfs::store::Usage;
 use serde::Serialize;
 
 use super::args::Places;
 use super::daemons::{self, Mounted};
 use super::left_out::left_out_text;
-use super::output::Out;
-use super::table::{bar, pairs, percent};
+use super::output::{Out, printable};
+use super::table::{Column, bar, pairs, percent, table};
 use crate::control::backend::IfAbsent;
 use crate::error::Failure;
 
@@ -44,10 +46,12 @@ pub async fn run(out: Out, args: Status) -> Result<(), Failure> {
     let session = places.connect(out, Lookup::Offline, IfAbsent::TreatAsEmpty).await?;
     let (status, mounts) = tokio::join!(session.ask(GetStatus {}), daemons::mounts());
     let status = status?;
-    if let (Some(given), Some(theirs)) = (places.registry_name()?, &status.registry)
-        && given != theirs.name
+    if let Some(given) = places.registry_name()?
+        && !status.sources.is_empty()
+        && !status.sources.iter().any(|theirs| theirs.is_at(&given))
     {
-        let theirs = &theirs.name;
+        let theirs: Vec<_> = status.sources.iter().map(RegistryStatus::shown).collect();
+        let theirs = theirs.join(", ");
         out.note(&format!("note: the daemon of this cache serves {theirs}, not {given}"));
     }
     out.show(&Shown { status, mounts }, shown_text)
@@ -69,24 +73,11 @@ fn shown_text(shown: &Shown) -> String {
 fn status_text(s: &Answer) -> String {
     let d = s.daemon.as_ref();
     let c = &s.cache.usage;
-    let r = s.registry.as_ref();
+    let one = if let [only] = &*s.sources { Some(only) } else { None };
     let passthrough = d.map(|d| match &d.why_no_passthrough {
         _ if d.passthrough => "yes".to_owned(),
         Some(why) => format!("no: {why}"),
         None => "no".to_owned(),
-    });
-    let age = r.and_then(|r| r.catalog_age_seconds).map(|seconds| {
-        humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
-    });
-    let count = r.and_then(|r| r.versions).map(|n| match n {
-        1 => "1 version".to_owned(),
-        n => format!("{n} versions"),
-    });
-    let catalog = r.map(|_| match (count, &age) {
-        (Some(count), Some(age)) => format!("{count}, last confirmed {age} ago"),
-        (Some(count), None) => count,
-        (None, Some(age)) => format!("last confirmed {age} ago"),
-        (None, None) => "never fetched".to_owned(),
     });
     let space = format!(
         "{} {} of {} ({})",
@@ -99,7 +90,7 @@ fn status_text(s: &Answer) -> String {
     if s.cache.absent {
         cache += " (there is no cache yet)";
     }
-    pairs(&[
+    let text = pairs(&[
         ("mounted", Some(d.map_or("no".to_owned(), |d| d.mountpoint.display().to_string()))),
         (
             "daemon",
@@ -109,11 +100,11 @@ fn status_text(s: &Answer) -> String {
         ("failed restart", d.and_then(|d| d.failed_restart.clone())),
         ("passthrough", passthrough),
         ("log", d.and_then(|d| d.log.as_ref()).map(|l| l.display().to_string())),
-        ("registry", r.map(|r| r.name.clone())),
-        ("catalog", catalog),
-        ("left out", r.and_then(|r| r.left_out.as_ref()).map(left_out_text)),
-        ("trouble", r.and_then(|r| r.trouble.clone())),
-        ("waiting", r.and_then(|r| r.waiting.as_ref()).map(waiting_text)),
+        ("registry", one.map(RegistryStatus::shown)),
+        ("catalog", one.map(catalog_text)),
+        ("left out", one.and_then(|r| r.left_out.as_ref()).map(left_out_text)),
+        ("trouble", one.and_then(|r| r.trouble.clone())),
+        ("waiting", one.and_then(|r| r.waiting.as_ref()).map(waiting_text)),
         ("cache", Some(cache)),
         ("space", Some(space)),
         ("data", Some(format!("{} in {} files, {} complete", c.data, c.blobs, c.complete_blobs))),
@@ -122,7 +113,54 @@ fn status_text(s: &Answer) -> String {
         ("reserved", (c.reserved.0 > 0).then(|| c.reserved.to_string())),
         ("disk free", Some(disk_text(c))),
         ("traffic", s.traffic.map(|t| format!("{} in {} requests", ByteSize(t.bytes), t.requests))),
-    ])
+    ]);
+    match s.sources.len() {
+        0 | 1 => text,
+        _ => format!("{text}\n{}", sources_text(&s.sources)),
+    }
+}
+
+/// What is served of a registry, and how old that is.
+fn catalog_text(r: &RegistryStatus) -> String {
+    let age = r.catalog_age_seconds.map(|seconds| {
+        humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+    });
+    let count = r.versions.map(|n| match n {
+        1 => "1 version".to_owned(),
+        n => format!("{n} versions"),
+    });
+    match (count, age) {
+        (Some(count), Some(age)) => format!("{count}, last confirmed {age} ago"),
+        (Some(count), None) => count,
+        (None, Some(age)) => format!("last confirmed {age} ago"),
+        (None, None) => "never fetched".to_owned(),
+    }
+}
+
+/// Several sources, the one that is asked first at the top, and what is to be said of single ones.
+fn sources_text(sources: &[RegistryStatus]) -> String {
+    let state = |source: &RegistryStatus| match (source.reachable, &source.trouble) {
+        (Some(true), None) => "reachable".to_owned(),
+        (None, None) => "not asked yet".to_owned(),
+        (_, Some(why)) => printable(why),
+        (Some(false), None) => "unreachable".to_owned(),
+    };
+    let rows = sources.iter().map(|source| {
+        let (name, address) = (source.name.clone(), printable(&source.address));
+        vec![name, address, catalog_text(source), state(source)]
+    });
+    let columns = ["SOURCE", "ADDRESS", "SERVED", "STATE"].map(Column::Left);
+    let mut text = table(&columns, rows.collect());
+    for source in sources {
+        let left_out = source.left_out.as_ref().map(left_out_text);
+        let waiting = source.waiting.as_ref().map(waiting_text);
+        for (what, said) in [("left out", left_out), ("waiting", waiting)] {
+            if let Some(said) = said {
+                text += &format!("\n{} of {}: {said}", what, source.name);
+            }
+        }
+    }
+    text
 }
 
 fn waiting_text(w: &Waiting) -> String {

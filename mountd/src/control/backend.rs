@@ -4,23 +4,24 @@
 //! created unless the command is to keep something in it. Shared between tasks.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use modelfs::base::blocking::blocking;
 use modelfs::base::units::ByteSize;
-use modelfs::fetch::{FetchOptions, Source, Sources};
+use modelfs::fetch::FetchOptions;
 use modelfs::manager::{
     AbsentCache, GetStatus, Lookup, Manager, ProgressSink, Waiting, no_progress,
 };
-use modelfs::model::SourceName;
+use modelfs::registry::HttpOptions;
 use modelfs::store::{Holder, Store, StoreError};
 
 use super::client::Client;
 use super::routes::Route;
 use crate::error::{Failure, Kind};
 use crate::handover::{self, TakeError};
-use crate::{paths, wiring};
+use crate::sources::SourcePlan;
+use crate::wiring::OpenSource;
+use crate::{logins, paths, sources, wiring};
 
 /// The pause between attempts to open a store that another command holds, and how many there are: such
 /// commands are short, and a daemon announces its socket within moments of its start.
@@ -36,6 +37,15 @@ pub enum IfAbsent {
     TreatAsEmpty,
 }
 
+/// The sources that a command was configured with.
+#[derive(Debug, Default)]
+pub struct SourcesToUse {
+    /// The sources, in order of priority; none: those that the index remembers.
+    pub plans: Vec<SourcePlan>,
+    /// How servers are asked.
+    pub http: HttpOptions,
+}
+
 /// Carries out commands.
 pub enum Backend {
     /// On the store itself.
@@ -45,11 +55,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// For the store at `root`. `registry` is as the user gave it; `lookup` says whether the command may
-    /// have to ask it.
+    /// For the store at `root`. `lookup` says whether the command may have to ask `sources`.
     pub async fn open(
         root: &Path,
-        registry: Option<&str>,
+        sources: &SourcesToUse,
         lookup: Lookup,
         if_absent: IfAbsent,
     ) -> Result<Self, Failure> {
@@ -63,7 +72,7 @@ impl Backend {
                     return Ok(Self::Daemon(Client::new(&socket)));
                 }
                 Some(holder) => last = Some(holder),
-                None => match local(root, registry, lookup, if_absent).await {
+                None => match local(root, sources, lookup, if_absent).await {
                     Ok(manager) => return Ok(Self::Local(manager)),
                     Err(Opening::Locked(holder)) => last = Some(holder),
                     Err(Opening::Failed(failure)) => return Err(failure),
@@ -92,11 +101,10 @@ impl Backend {
     }
 
     /// Makes sure that there is a catalog where the command may ask the registry here. May wait.
-    pub async fn first_catalog(&self) -> Result<(), Failure> {
+    pub async fn first_catalogs(&self) -> Result<(), Failure> {
         let Self::Local(manager) = self else { return Ok(()) };
-        let Some(source) = manager.fetcher().map(|f| f.sources().first()) else { return Ok(()) };
-        match source.registry() {
-            Some(registry) => wiring::first_catalog(&*registry, source).await,
+        match manager.fetcher() {
+            Some(fetcher) => wiring::first_catalogs(fetcher.sources()).await,
             None => Ok(()),
         }
     }
@@ -107,8 +115,8 @@ impl Backend {
             Self::Local(manager) => manager.waiting(),
             Self::Daemon(client) => {
                 let status = client.call(&GetStatus {}, &no_progress()).await;
-                let registry = status.ok()?.registry?;
-                Some((registry.name, registry.waiting?))
+                let sources = status.ok()?.sources.into_iter();
+                sources.filter_map(|source| Some((source.name, source.waiting?))).next()
             }
         }
     }
@@ -137,15 +145,13 @@ pub async fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
 async fn same_registry(client: &Client, given: &str) -> Result<(), Failure> {
     let given = modelfs::registry::open(given)?;
     let status = client.call(&GetStatus {}, &no_progress()).await?;
-    match status.registry {
-        Some(theirs) if theirs.name != given.name() => Err(Failure::usage(format!(
-            "the daemon that holds this cache serves {}, not {}",
-            theirs.name,
-            given.name()
-        ))
-        .hint("use another cache with --cache-dir, or leave out --registry")),
-        _ => Ok(()),
+    if status.sources.iter().any(|theirs| theirs.is_at(given.name())) {
+        return Ok(());
     }
+    let theirs: Vec<_> = status.sources.iter().map(|theirs| theirs.shown()).collect();
+    let (theirs, given) = (theirs.join(", "), given.name());
+    Err(Failure::usage(format!("the daemon that holds this cache serves {theirs}, not {given}"))
+        .hint("use another cache with --cache-dir, or leave out --registry"))
 }
 
 enum Opening {
@@ -171,12 +177,20 @@ fn scratch(root: &Path) -> Result<(Store, AbsentCache), Failure> {
 
 async fn local(
     root: &Path,
-    registry: Option<&str>,
+    sources: &SourcesToUse,
     lookup: Lookup,
     if_absent: IfAbsent,
 ) -> Result<Manager, Opening> {
-    let folder = registry.and_then(wiring::registry_folder);
-    let registry = registry.map(modelfs::registry::open).transpose()?;
+    let folders = sources::folders(&sources.plans);
+    let loses_rights = lookup == Lookup::Online && handover::makes_another(root)?;
+    let mut open = Vec::new();
+    for plan in &sources.plans {
+        let mut from = logins::of_source(plan)?;
+        if loses_rights {
+            from = logins::looked_up(&*from).await;
+        }
+        open.push(OpenSource::open(plan.clone(), &sources.http, from)?);
+    }
     let options = wiring::store_options(root, None);
     // A held lock is kept apart from failures, so that the caller can try again.
     let opened = blocking(move || {
@@ -184,7 +198,7 @@ async fn local(
             let (store, scratch) = scratch(&options.root)?;
             return Ok(Ok((store, Some(scratch))));
         }
-        Ok(match handover::take_as_owner(&options.root, folder.as_deref()) {
+        Ok(match handover::take_as_owner(&options.root, &folders) {
             Ok(lock) => Ok((Store::open_locked(options, lock)?, None)),
             Err(TakeError::Store(StoreError::Locked { holder, .. })) => Err(holder),
             Err(TakeError::Store(error)) => return Err(error.into()),
@@ -197,13 +211,11 @@ async fn local(
     if let Some(scratch) = scratch {
         manager = manager.standing_for(scratch);
     }
-    Ok(match registry {
-        None => manager,
-        Some(registry) if lookup == Lookup::Offline => {
-            let name = SourceName::of_address(registry.name());
-            let source = Arc::new(Source::new(name, None, store, &options));
-            manager.with_sources(Arc::new(Sources::one(source)))
+    Ok(match (open.is_empty(), lookup) {
+        (true, _) => manager,
+        (false, Lookup::Offline) => {
+            manager.with_sources(wiring::remembered(&open, &store, &options))
         }
-        Some(registry) => manager.with_fetcher(wiring::fetcher(registry, &store, &options)?),
+        (false, Lookup::Online) => manager.with_fetcher(wiring::fetcher(&open, &store, &options)?),
     })
 }

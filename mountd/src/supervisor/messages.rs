@@ -4,9 +4,10 @@
 //! programs of different versions can detect that they are incompatible. The order of a start: Hello,
 //! Welcome, Checked, Begin, Prepared, Serve, Ready. Plain values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use modelfs::config::{Address, Config};
+use modelfs::registry::{Credentials, Secret};
 use modelfs::vfs::{Handle, Ino};
 use modelfs_platform::{BackingNumber, Open, RequestNumber};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,45 @@ impl From<OpenFile> for Open {
     }
 }
 
+/// A login, on the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Login {
+    Password { user: String, password: String },
+    Identity(String),
+    Bearer(String),
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+impl From<Credentials> for Login {
+    fn from(credentials: Credentials) -> Self {
+        match credentials {
+            Credentials::Password { user, password } => {
+                Self::Password { user, password: password.reveal().to_owned() }
+            }
+            Credentials::Identity(token) => Self::Identity(token.reveal().to_owned()),
+            Credentials::Bearer(token) => Self::Bearer(token.reveal().to_owned()),
+        }
+    }
+}
+
+impl From<Login> for Credentials {
+    fn from(login: Login) -> Self {
+        match login {
+            Login::Password { user, password } => {
+                Self::Password { user, password: Secret::new(password) }
+            }
+            Login::Identity(token) => Self::Identity(Secret::new(token)),
+            Login::Bearer(token) => Self::Bearer(Secret::new(token)),
+        }
+    }
+}
+
 /// From a worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +118,8 @@ pub enum FromWorker {
     Pong,
     /// It cannot continue and exits.
     Failed(Failure),
+    /// The login of a source is needed, for a repository of it.
+    Login { ask: u64, source: u16, repository: String },
     /// A user asked for the unmount by command.
     Unmount,
     /// A user asked for a restart by command.
@@ -102,6 +144,8 @@ pub enum ToWorker {
     Answered(Result<(), String>),
     /// A backing id, or the system's error.
     Registered { ask: u64, number: Result<u32, i32> },
+    /// The login that was asked for, if there is one; or why it cannot be had.
+    Login { ask: u64, login: Result<Option<Login>, String> },
     /// A heartbeat, from the worker's start on.
     Ping,
     /// The outcome of the restart that it requested.
@@ -147,12 +191,28 @@ pub struct Welcome {
     /// Of an older supervisor instead of `config`; never sent.
     #[serde(default, skip_serializing)]
     pub locations: Option<Locations>,
-    /// The registry's folder does not answer: a thread that looks at it may block for ever.
+    /// The folder of a registry does not answer: a thread that looks at it may block for ever.
     #[serde(default)]
     pub registry_hangs: bool,
+    /// Which folders do not answer; none, of an older supervisor: every one, if one does not.
+    #[serde(default)]
+    pub hanging_folders: Option<Vec<PathBuf>>,
+    /// Whether this supervisor answers [`FromWorker::Login`].
+    #[serde(default)]
+    pub answers_logins: bool,
     /// Why the last requested restart failed, if it did.
     #[serde(default)]
     pub failed_restart: Option<String>,
+}
+
+impl Welcome {
+    /// Whether the folder of a registry does not answer.
+    pub fn hangs(&self, folder: &Path) -> bool {
+        match &self.hanging_folders {
+            Some(folders) => folders.iter().any(|hanging| hanging == folder),
+            None => self.registry_hangs,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod guard;
 mod heartbeat;
 mod kept_mount;
 pub mod link;
+mod login_desk;
 mod machine;
 pub mod messages;
 mod plan;
@@ -38,14 +39,16 @@ use crate::identity::Identity;
 use crate::paths;
 use crate::ready::Ready;
 use crate::signals::{Asked, Signals};
+use crate::sources;
 use events::{Action, End, Event, Generation, NO_WORKER};
 pub use fd_store::Inheritance;
 use fd_store::{Left, TakenUp};
 use kept_mount::KeptMount;
+use login_desk::LoginDesk;
 use machine::{Limits, Machine};
 use messages::{FromWorker, OPEN_FILES, ToWorker, Welcome};
 pub use plan::Plan;
-use probe::Probe;
+use probe::Probes;
 use shutdown::Ending;
 pub use unit::Unit;
 use workers::{Heard, Inbox, Workers};
@@ -55,8 +58,10 @@ struct Supervisor<R> {
     machine: Machine,
     workers: Workers,
     mount: KeptMount,
-    /// Checks the registry's folder.
-    probe: Probe,
+    /// Check the folders of registries.
+    probes: Probes,
+    /// Answers workers that need a login.
+    login_desk: LoginDesk,
     lock: StoreLock,
     bound: Bound,
     /// Since when the mount exists; none: it was never ready.
@@ -74,9 +79,14 @@ where
     R: FnOnce(&Ready) -> Result<(), Failure>,
 {
     let mut signals = Signals::new(plan.ends_with_terminal)?;
-    let mut probe = Probe::new(plan.registry_folder.clone());
-    if !probe.answers().await && inherited.is_empty() {
-        probe.answers_before_first_mount().await?;
+    let login_desk = LoginDesk::new(&plan.sources)?;
+    let mut probes = Probes::new(sources::folders(&plan.sources));
+    if !probes.answer().await && inherited.is_empty() {
+        let failure = probes.answer_before_first_mount().await.err();
+        // Other sources are served without the one that hangs.
+        if let Some(failure) = failure.filter(|_| plan.sources.len() == 1) {
+            return Err(failure);
+        }
     }
     // Before anything is changed. An inherited mount was checked when it was made.
     if inherited.is_empty() {
@@ -84,9 +94,10 @@ where
         blocking(move || modelfs_platform::check(&mount)).await??;
     }
     // The worker reports a registry that does not answer: an inherited mount already exists.
-    let registry = plan.registry_folder.clone().filter(|_| !probe.hangs());
+    let mut folders = sources::folders(&plan.sources);
+    folders.retain(|folder| !probes.hanging().contains(folder));
     let (root, identity) = (plan.root.clone(), plan.identity.clone());
-    let lock = blocking(move || handover::take(&root, &identity, registry.as_deref())).await??;
+    let lock = blocking(move || handover::take(&root, &identity, &folders)).await??;
     // The path as the worker will resolve it, now that the folder exists.
     let root = paths::absolute(&plan.root)?;
     let (mount, at) = (plan.mount.clone(), root.clone());
@@ -105,7 +116,8 @@ where
         machine: Machine::new(limits, restarts, Instant::now()),
         workers,
         mount,
-        probe,
+        probes,
+        login_desk,
         lock,
         bound,
         since,
@@ -155,7 +167,11 @@ where
                     self.mount.replace_guard();
                     continue;
                 }
-                () = self.probe.came_back() => (NO_WORKER, Event::RegistryCameBack),
+                (worker, answer) = self.login_desk.answered() => {
+                    self.workers.send(worker, &answer, &[]);
+                    continue;
+                }
+                () = self.probes.came_back() => (NO_WORKER, Event::RegistryCameBack),
                 () = sleep_until(self.machine.deadline()) => (NO_WORKER, Event::Tick),
             };
             let actions = self.machine.on(event, from, self.mount.state(), Instant::now());
@@ -180,11 +196,15 @@ where
             FromWorker::Prepared => Event::Prepared,
             FromWorker::Ready(ready) => {
                 self.said_ready = Some(ready);
-                Event::Ready { registry_answers: !self.probe.hangs() }
+                Event::Ready { registry_answers: self.probes.hanging().is_empty() }
             }
             FromWorker::Served => Event::Served,
             FromWorker::Pong => Event::Pong,
             FromWorker::Failed(failure) => Event::Failed(failure),
+            FromWorker::Login { ask, source, repository } => {
+                self.login_desk.ask(from, ask, source, repository);
+                return None;
+            }
             FromWorker::Unmount => Event::UnmountRequested,
             FromWorker::Restart => Event::RestartRequested,
             FromWorker::Ended => Event::ConnectionEnded,
@@ -245,9 +265,12 @@ where
             Ok(None) => {}
             Err(error) => tracing::error!("the cache folder cannot be used any more: {error}"),
         }
-        let registry_hangs = !self.probe.answers().await;
-        if registry_hangs {
-            tracing::warn!("the registry's folder does not answer: the worker goes on without it");
+        let registry_hangs = !self.probes.answer().await;
+        for folder in self.probes.hanging() {
+            let folder = folder.display();
+            tracing::warn!(
+                "{folder}: the registry's folder does not answer: the worker goes on without it"
+            );
         }
         let welcome = Welcome {
             supervisor: std::process::id(),
@@ -262,6 +285,8 @@ where
             log_file: self.plan.log_file.clone(),
             locations: None,
             registry_hangs,
+            hanging_folders: Some(self.probes.hanging()),
+            answers_logins: true,
             failed_restart: self.machine.failed_restart().map(str::to_owned),
         };
         match self.lock.share() {

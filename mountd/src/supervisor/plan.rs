@@ -9,6 +9,7 @@ use modelfs_platform::MountOptions;
 
 use super::unit::Unit;
 use crate::identity::Identity;
+use crate::sources::SourcePlan;
 
 /// The mount to supervise.
 pub struct Plan {
@@ -18,8 +19,8 @@ pub struct Plan {
     pub mount: MountOptions,
     /// The cache folder.
     pub root: PathBuf,
-    /// The registry's folder, if it is one.
-    pub registry_folder: Option<PathBuf>,
+    /// The sources, in order of priority.
+    pub sources: Vec<SourcePlan>,
     /// The log file, if any.
     pub log_file: Option<PathBuf>,
     /// The identity of workers.

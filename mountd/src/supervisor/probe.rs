@@ -1,15 +1,16 @@
-//! The probe: checks whether the registry's folder answers. A hung file system blocks every access to
+//! The probes: check whether the folders of registries answer. A hung file system blocks every access to
 //! it.
 //!
 //! Invariant: a child process looks and is killed if it takes too long. A hung thread could not be
 //! killed and would block, in the kernel, other lookups of the same name. At most one look is under
-//! way. Part of the supervisor's one task.
+//! way in a folder. Part of the supervisor's one task.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use futures_util::future::{join_all, select_all};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -29,9 +30,49 @@ const FIRST_MOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a hung folder is checked again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Checks the folders of registries, all at once.
+pub struct Probes(Vec<Probe>);
+
+impl Probes {
+    /// For these folders.
+    pub fn new(folders: Vec<PathBuf>) -> Self {
+        Self(folders.into_iter().map(Probe::new).collect())
+    }
+
+    /// The folders that did not answer the last look.
+    pub fn hanging(&self) -> Vec<PathBuf> {
+        self.0.iter().filter(|probe| probe.hung).map(|probe| probe.folder.clone()).collect()
+    }
+
+    /// Whether all folders answer now; an error such as "not found" is an answer.
+    pub async fn answer(&mut self) -> bool {
+        let all = self.0.iter_mut().map(|probe| probe.answers_within(ANSWER_TIMEOUT));
+        join_all(all).await.into_iter().all(|answers| answers)
+    }
+
+    /// Waits longer, as a user who mounts would.
+    pub async fn answer_before_first_mount(&mut self) -> Result<(), Failure> {
+        let all = self.0.iter_mut().map(|probe| probe.answers_within(FIRST_MOUNT_TIMEOUT));
+        join_all(all).await;
+        let Some(folder) = self.hanging().into_iter().next() else { return Ok(()) };
+        let why = format!("{}: the registry's folder does not answer", folder.display());
+        Err(Failure::new(Kind::Network, why).hint("is the file system that it lies on reachable?"))
+    }
+
+    /// Resolves when a hung folder answers. Cancel safe.
+    pub async fn came_back(&mut self) {
+        let hung = self.0.iter_mut().filter(|probe| probe.hung);
+        let hung: Vec<_> = hung.map(|probe| Box::pin(probe.came_back())).collect();
+        match hung.is_empty() {
+            true => std::future::pending().await,
+            false => drop(select_all(hung).await),
+        }
+    }
+}
+
 /// Checks one folder.
-pub struct Probe {
-    folder: Option<PathBuf>,
+struct Probe {
+    folder: PathBuf,
     /// The last look timed out.
     hung: bool,
     look: Option<Look>,
@@ -49,36 +90,12 @@ struct Look {
 }
 
 impl Probe {
-    /// For the registry's folder, if it is one.
-    pub fn new(folder: Option<PathBuf>) -> Self {
+    fn new(folder: PathBuf) -> Self {
         Self { folder, hung: false, look: None, due: Instant::now() }
     }
 
-    /// Whether the folder did not answer the last look.
-    pub fn hangs(&self) -> bool {
-        self.hung
-    }
-
-    /// Whether the folder answers now; an error such as "not found" is an answer.
-    pub async fn answers(&mut self) -> bool {
-        self.answers_within(ANSWER_TIMEOUT).await
-    }
-
-    /// Waits longer, as a user who mounts would.
-    pub async fn answers_before_first_mount(&mut self) -> Result<(), Failure> {
-        if self.answers_within(FIRST_MOUNT_TIMEOUT).await {
-            return Ok(());
-        }
-        let folder = self.folder.clone().unwrap_or_default();
-        let why = format!("{}: the registry's folder does not answer", folder.display());
-        Err(Failure::new(Kind::Network, why).hint("is the file system that it lies on reachable?"))
-    }
-
-    /// Resolves when a hung folder answers. Cancel safe.
-    pub async fn came_back(&mut self) {
-        if !self.hung {
-            return std::future::pending().await;
-        }
+    /// Resolves when the folder, which hangs, answers. Cancel safe.
+    async fn came_back(&mut self) {
         loop {
             sleep_until(self.due).await;
             if self.answers_within(ANSWER_TIMEOUT).await {
@@ -108,10 +125,9 @@ impl Probe {
     }
 
     fn start(&self, most: Duration) -> Option<Look> {
-        let folder = self.folder.as_ref()?;
         let child = Command::new(OWN)
             .arg0("modelfs")
-            .env(VARIABLE, folder)
+            .env(VARIABLE, &self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .process_group(0)

@@ -76,11 +76,18 @@ struct Model {
     failed: Option<(Instant, String)>,
     /// Whether the kernel was told that the names have to be looked up again.
     expired: bool,
+    /// Whether it is shown although nothing is known of it: the configuration names it.
+    configured: bool,
 }
 
 impl Model {
     fn has_versions(&self) -> bool {
         !self.listed.is_empty() || !self.named.is_empty()
+    }
+
+    /// Whether the tree shows it: the registry has it, or has not said yet that it does not.
+    fn is_shown(&self) -> bool {
+        self.has_versions() || (self.configured && self.answered.is_none())
     }
 
     fn entry(&self, name: &Name) -> Option<&VersionEntry> {
@@ -106,6 +113,19 @@ impl LookUps {
     /// Nothing is known yet. Answers count for `ttl`.
     pub fn new(ttl: Duration) -> Self {
         Self { ttl, state: Mutex::default() }
+    }
+
+    /// Shows a model that the configuration names, and a version of it.
+    pub fn show(&self, model: &ModelRef, version: Option<Name>) {
+        let mut state = self.state.lock();
+        let known = state.models.entry(model.clone()).or_default();
+        known.configured = true;
+        if let Some(name) = version.filter(|name| known.entry(name).is_none()) {
+            let (alias_of, published, metadata) = (None, None, None);
+            let target = VersionTarget::Unknown;
+            let entry = VersionEntry { name: name.clone(), target, alias_of, published, metadata };
+            known.named.insert(name, entry);
+        }
     }
 
     /// What is known of a model at `now`.
@@ -137,6 +157,7 @@ impl LookUps {
     pub fn answered(&self, model: &ModelRef, versions: Versions, now: Instant) -> bool {
         let mut state = self.state.lock();
         let known = state.models.entry(model.clone()).or_default();
+        let was_shown = known.is_shown();
         (known.answered, known.failed, known.expired) = (Some(now), None, false);
         let Versions::Changed { versions, validator } = versions else { return false };
         known.validator = validator;
@@ -152,7 +173,7 @@ impl LookUps {
         }
         let changed = known.listed != listed;
         known.listed = listed;
-        changed
+        changed || known.is_shown() != was_shown
     }
 
     /// Takes what a registry listed at once: each model with its versions.
@@ -271,7 +292,7 @@ impl LookUps {
         let state = self.state.lock();
         let mut out = CatalogBuilder::default();
         let mut group: Option<&Name> = None;
-        for (model, known) in state.models.iter().filter(|(_, known)| known.has_versions()) {
+        for (model, known) in state.models.iter().filter(|(_, known)| known.is_shown()) {
             if group != Some(&model.group) {
                 out.group(model.group.clone());
                 group = Some(&model.group);
@@ -331,7 +352,13 @@ impl LookUps {
                     into.insert(name, entry);
                 }
             }
-            state.models.entry(model).or_insert(known);
+            let place = state.models.entry(model).or_default();
+            if place.answered.is_none() {
+                place.listed.append(&mut known.listed);
+                for (name, entry) in known.named {
+                    place.named.insert(name, entry);
+                }
+            }
         }
         Ok(())
     }

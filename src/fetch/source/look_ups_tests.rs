@@ -129,3 +129,37 @@ fn an_expired_model_is_reported_once() {
     known.answered(&model(), Versions::Unchanged, now + TTL);
     assert_eq!(known.take_expired(now + TTL + TTL), [model()]);
 }
+
+#[test]
+fn a_configured_model_is_shown_until_the_registry_says_that_it_lacks_it() {
+    let (known, now) = (LookUps::new(TTL), Instant::now());
+    known.show(&model(), None);
+    assert_eq!(known.catalog().versions("org", "net").map(<[_]>::len), Some(0));
+    assert_eq!(known.knowledge(&model(), now), Knowledge::Ask { had: false });
+    known.failed(&model(), "refused".into(), now);
+    assert!(known.catalog().versions("org", "net").is_some(), "an outage hides nothing");
+    assert!(known.answered(&model(), answer(vec![]), now), "what is shown has changed");
+    assert_eq!(known.catalog().versions("org", "net"), None);
+}
+
+#[test]
+fn a_configured_version_is_shown_and_looked_up_when_it_is_used() {
+    let (known, now) = (LookUps::new(TTL), Instant::now());
+    known.show(&model(), Some(name("v1")));
+    let shown = known.catalog();
+    assert_eq!(shown.version("org", "net", "v1").map(|v| &v.target), Some(&VersionTarget::Unknown));
+    assert_eq!(known.version(&model(), &name("v1"), now), VersionKnowledge::Ask(None));
+}
+
+#[test]
+fn what_an_earlier_run_knew_of_a_configured_model_is_kept() {
+    let (before, now) = (LookUps::new(TTL), Instant::now());
+    before.answered(&model(), answer(vec![version("main", commit("c1"))]), now);
+    before.resolved(&model(), &Revision::new("c1"), manifest(1));
+    let known = LookUps::new(TTL);
+    known.show(&model(), Some(name("v1")));
+    known.recall(&before.document()).unwrap();
+    let hash = known.catalog().version("org", "net", "main").and_then(VersionEntry::hash);
+    assert_eq!(hash, Some(manifest(1)));
+    assert!(known.catalog().version("org", "net", "v1").is_some());
+}

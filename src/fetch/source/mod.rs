@@ -24,8 +24,8 @@ use super::error::FetchError;
 use super::options::FetchOptions;
 use crate::base::blocking::blocking;
 use crate::model::{
-    Catalog, ContentKey, Digest, FileIx, Manifest, ModelRef, SourceName, VersionEntry, VersionId,
-    VersionRef,
+    Catalog, ContentKey, Digest, FileIx, Manifest, ModelRef, Name, SourceName, VersionEntry,
+    VersionId, VersionRef,
 };
 use crate::registry::{
     Listing, Registry, RegistryError, RetryPolicy, Retrying, Validator, Wait, Waits, read_catalog,
@@ -33,12 +33,17 @@ use crate::registry::{
 };
 use crate::store::{Formats, NodeKey, SavedCatalog, Store};
 
+/// How long a source without a catalog is not asked by everyone after an attempt to reach it was given up: as for
+/// the failed look-up of a model.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(5);
+
 /// The log message for names in the catalog that are left out.
 const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
 
 /// A configured registry.
 pub struct Source {
     name: SourceName,
+    address: String,
     registry: Option<Arc<dyn Registry>>,
     /// The registry with retries, for documents.
     patient: Option<Arc<dyn Registry>>,
@@ -68,6 +73,8 @@ struct State {
     /// Limits requests before the time to live has elapsed.
     limit: RateLimit,
     trouble: Option<String>,
+    /// When an attempt to reach the registry was given up for now.
+    given_up: Option<Instant>,
     /// The catalog that an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
 }
@@ -107,8 +114,10 @@ impl Source {
             };
             Arc::new(ModelLookups::new(shared, options.catalog_ttl, options.read_deadline))
         });
+        let address = registry.as_ref().map_or(name.as_str(), |r| r.name()).to_owned();
         Self {
             name,
+            address,
             registry,
             patient,
             store,
@@ -123,9 +132,26 @@ impl Source {
         }
     }
 
+    /// With the address of a registry that is not asked.
+    pub fn at(self, address: String) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Shows these models from the start, and these versions of them, where models are looked up by name.
+    pub fn show(&self, models: impl IntoIterator<Item = (ModelRef, Option<Name>)>) {
+        if let Some(lookups) = &self.lookups {
+            lookups.show(models);
+        }
+    }
+
     /// Its name: its key in the index.
     pub fn name(&self) -> &SourceName {
         &self.name
+    }
+
+    /// Its URL or folder, without credentials.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The registry, if one is configured.
@@ -188,6 +214,9 @@ impl Source {
         if let Some(catalog) = fresh(&self.state()) {
             return Ok(catalog);
         }
+        if let Some(error) = self.given_up() {
+            return Err(error);
+        }
         let _one = self.refreshing.lock().await;
         if let Some(catalog) = fresh(&self.state()) {
             return Ok(catalog);
@@ -198,6 +227,21 @@ impl Source {
             (None, Err(error)) => Err(error),
             (None, Ok(_)) => Err(self.not_known()),
         }
+    }
+
+    /// Notes that an attempt to reach the registry was given up: it counts as one that failed.
+    pub fn give_up(&self, why: String) {
+        let mut state = self.state();
+        (state.asked, state.given_up) = (Some(Instant::now()), Some(Instant::now()));
+        state.trouble = Some(why);
+    }
+
+    /// The error of an attempt that was given up a moment ago, while there is no catalog.
+    fn given_up(&self) -> Option<FetchError> {
+        let state = self.state();
+        let lately = state.given_up.is_some_and(|at| at.elapsed() < GIVEN_UP_FOR);
+        let why = state.trouble.clone().filter(|_| lately && state.catalog.is_none())?;
+        Some(RegistryError::Unreachable { what: "the catalog".to_owned(), why }.into())
     }
 
     /// The catalog in memory, however old.
@@ -274,6 +318,19 @@ impl Source {
             return lookups.trouble();
         }
         self.state().trouble.clone()
+    }
+
+    /// When a registry that looks models up by name last answered; none: not since the start, or it lists.
+    pub fn answered(&self) -> Option<SystemTime> {
+        self.lookups.as_ref()?.answered()
+    }
+
+    /// Whether the registry was asked anything since the start.
+    pub fn was_asked(&self) -> bool {
+        match &self.lookups {
+            Some(lookups) => lookups.answered().is_some() || lookups.trouble().is_some(),
+            None => self.state().asked.is_some() && self.registry.is_some(),
+        }
     }
 
     /// Time since the last request for the catalog ended.

@@ -17,7 +17,7 @@ use super::look_ups::{Knowledge, LookUps, VersionKnowledge};
 use super::manifests::{Manifests, warn_unless_saved};
 use crate::base::blocking::blocking;
 use crate::fetch::error::FetchError;
-use crate::model::{Catalog, Digest, ModelRef, SourceName, VersionRef, VersionTarget};
+use crate::model::{Catalog, Digest, ModelRef, Name, SourceName, VersionRef, VersionTarget};
 use crate::registry::{Listing, Registry, RegistryError, Validator, Waits};
 use crate::store::{SavedCatalog, Store};
 
@@ -61,10 +61,18 @@ pub struct ModelLookups {
     changed: Arc<Notify>,
     models: Turns<ModelRef>,
     versions: Turns<VersionRef>,
-    /// Why the last request failed, if it did.
-    trouble: Mutex<Option<String>>,
+    contact: Mutex<Contact>,
     recalled: AtomicBool,
     begun: tokio::sync::OnceCell<()>,
+}
+
+/// How the last request ended.
+#[derive(Debug, Default)]
+struct Contact {
+    /// Why it failed, if it did.
+    trouble: Option<String>,
+    /// When the registry last answered.
+    answered: Option<SystemTime>,
 }
 
 /// What lookups share with the rest of their source.
@@ -102,7 +110,7 @@ impl ModelLookups {
             changed,
             models: Turns::new(),
             versions: Turns::new(),
-            trouble: Mutex::default(),
+            contact: Mutex::default(),
             recalled: AtomicBool::new(false),
             begun: tokio::sync::OnceCell::new(),
         }
@@ -120,7 +128,20 @@ impl ModelLookups {
 
     /// Why the last request failed, if it did.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+        self.contact.lock().trouble.clone()
+    }
+
+    /// When the registry last answered, since the start.
+    pub fn answered(&self) -> Option<SystemTime> {
+        self.contact.lock().answered
+    }
+
+    /// Shows these models from the start, and these versions of them.
+    pub fn show(&self, models: impl IntoIterator<Item = (ModelRef, Option<Name>)>) {
+        for (model, version) in models {
+            self.known.show(&model, version);
+        }
+        *self.catalog.lock() = Arc::new(self.known.catalog());
     }
 
     /// Whether what an earlier run kept was taken.
@@ -278,8 +299,13 @@ impl ModelLookups {
             let why = format!("not all there within {:?}", self.deadline);
             Err(RegistryError::Unreachable { what: what.to_string(), why })
         });
-        *self.trouble.lock() =
+        let mut contact = self.contact.lock();
+        contact.trouble =
             answer.as_ref().err().filter(|error| error.is_transient()).map(ToString::to_string);
+        if contact.trouble.is_none() {
+            contact.answered = Some(SystemTime::now());
+        }
+        drop(contact);
         Ok(answer?)
     }
 
