@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use reqwest::Url;
+
 use super::api::Registry;
 use super::error::RegistryError;
 use super::huggingface::{self, Environment, HuggingFace};
@@ -11,7 +13,7 @@ use super::login::{Logins, NoLogin};
 use super::netrc::Netrc;
 use super::oci::{self, DockerConfig, DockerLogins, Oci, OciOptions, Place};
 use super::transport::http_client::is_local;
-use super::transport::{Address, Folder, Http, HttpOptions, Transport};
+use super::transport::{Address, Folder, HostPolicy, Http, HttpOptions, NotAllowed, Transport};
 use super::xprim::{CATALOG, Xprim};
 
 /// How a registry is asked.
@@ -59,6 +61,52 @@ pub fn open_with(name: &str, options: &ConnectOptions) -> Result<Arc<dyn Registr
     Ok(if remote { Arc::new(Hedged::new(registry)) } else { registry })
 }
 
+/// The server that a registry is asked at.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its host as in a URL.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    url: Url,
+}
+
+impl Server {
+    /// Its host as a resolver takes it.
+    pub fn name(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
+    }
+
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        is_local(&self.url)
+    }
+
+    /// Whether a policy allows it, as far as its address says.
+    pub fn allowed_by(&self, policy: &HostPolicy) -> Result<(), NotAllowed> {
+        policy.check(&self.url)
+    }
+}
+
+/// The server of the registry that `name` means; `None`: it is a folder.
+pub fn server_of(name: &str, plain_http: Option<bool>) -> Result<Option<Server>, RegistryError> {
+    let url = if huggingface::is_hub(name) {
+        huggingface::endpoint(Environment::endpoint_of_process().as_deref())?
+    } else if oci::is_oci(name) {
+        Place::parse(name, plain_http)?.base().clone()
+    } else {
+        match Address::parse(name)? {
+            Address::Folder(_) => return Ok(None),
+            Address::Http(url) => Url::parse(&url).map_err(|_| RegistryError::BadName {
+                name: "http".into(),
+                why: "it is no URL".into(),
+            })?,
+        }
+    };
+    let host = url.host_str().unwrap_or_default().to_owned();
+    Ok(Some(Server { host, port: url.port_or_known_default().unwrap_or_default(), url }))
+}
+
 /// Where the logins of a registry are kept by the tools of its kind, for this process's user: the token of
 /// the Hub's tools (`hf://`), docker's and podman's logins (`oci://`), `.netrc` (`https://`).
 pub fn usual_logins(name: &str) -> Result<Arc<dyn Logins>, RegistryError> {
@@ -70,7 +118,7 @@ pub fn usual_logins(name: &str) -> Result<Arc<dyn Logins>, RegistryError> {
         return Ok(Arc::new(DockerLogins { config: DockerConfig::from_environment(), host }));
     }
     if let Address::Http(url) = Address::parse(name)?
-        && let Ok(url) = reqwest::Url::parse(&url)
+        && let Ok(url) = Url::parse(&url)
         && let Some(host) = url.host_str()
         // Nothing says that the password may be sent in the clear.
         && (url.scheme() == "https" || is_local(&url))

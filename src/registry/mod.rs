@@ -23,7 +23,7 @@ pub mod xprim;
 pub use api::{
     Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions, read_object,
 };
-pub use connect::{ConnectOptions, first_file, open, open_with, usual_logins};
+pub use connect::{ConnectOptions, Server, first_file, open, open_with, server_of, usual_logins};
 pub use credentials::{Credentials, Secret};
 pub use documents::{read_catalog, read_manifest};
 pub use error::{RegistryError, Retry};

@@ -22,6 +22,7 @@ mod refresh;
 mod restart;
 mod session;
 mod source;
+mod source_test;
 mod status;
 mod table;
 mod trace;
@@ -121,7 +122,7 @@ pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(out, args).await,
         Command::Trace(args) => trace::run(out, args).await,
         Command::Publish(args) => publish::run(out, args).await,
-        Command::Source(args) => source::run(out, args),
+        Command::Source(args) => source::run(out, args).await,
         Command::Config(args) => config::run(out, args),
     }
 }

@@ -1,4 +1,4 @@
-//! `modelfs source`: which registries are configured; adding and removing one.
+//! `modelfs source`: which registries are configured; adding, removing and testing one.
 //!
 //! Invariant: a file is replaced as a whole, by one that was checked, or not at all; its mode and owner
 //! stay. Two commands at once change it one after the other: the folder is locked meanwhile.
@@ -10,15 +10,19 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use modelfs::config::{self, Config, EditError, Found, Layer, Level, NewSource, Verify};
+use modelfs::model::ModelRef;
 use serde::Serialize;
 
 use super::args::{self, ConfigFile};
 use super::config::ShownSource;
 use super::output::{Out, printable};
+use super::source_test;
 use super::table::{Column, table};
 use crate::error::{Failure, Kind};
+use crate::sources::{self, SourcePlan};
+use crate::wiring;
 
-/// List the configured registries, add one, remove one
+/// List the configured registries, add, remove or test one
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,6 +30,7 @@ Examples:
   modelfs source add lab /srv/models --system
   modelfs source list
   modelfs source remove acme
+  modelfs source test
 
 Without --system and --project it is the user's file that is changed. Comments in it stay.")]
 pub struct Source {
@@ -42,6 +47,17 @@ enum Action {
     },
     /// Add a source to a file
     Add(Box<Add>),
+    /// Test whether sources can be used from here, and say what to do if not
+    Test {
+        /// Their names [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Model to look up in sources that do not list theirs: GROUP/MODEL
+        #[arg(long, value_name = "MODEL")]
+        model: Option<ModelRef>,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Remove a source from a file
     Remove {
         /// Its name
@@ -119,7 +135,7 @@ struct Changed {
 }
 
 /// Runs the command.
-pub fn run(out: Out, args: Source) -> Result<(), Failure> {
+pub async fn run(out: Out, args: Source) -> Result<(), Failure> {
     match args.action {
         Action::List { file } => {
             let config = args::resolve(Layer::default(), &file)?;
@@ -135,6 +151,11 @@ pub fn run(out: Out, args: Source) -> Result<(), Failure> {
             let changed = Changed { name: add.name, file: target.path };
             out.say(&changed, |c| format!("added {} to {}", c.name, c.file.display()))
         }
+        Action::Test { names, model, file } => {
+            let config = args::resolve(Layer::default(), &file)?;
+            let plans = to_test(sources::plans(&config)?, &names)?;
+            source_test::run(out, plans, wiring::http_options(&config), model).await
+        }
         Action::Remove { name, target: which } => {
             let target = target(&which)?;
             change(&target, &which.file, |text| {
@@ -144,6 +165,21 @@ pub fn run(out: Out, args: Source) -> Result<(), Failure> {
             out.say(&changed, |c| format!("removed {} from {}", c.name, c.file.display()))
         }
     }
+}
+
+/// The sources with these names; without names all.
+fn to_test(all: Vec<SourcePlan>, names: &[String]) -> Result<Vec<SourcePlan>, Failure> {
+    let known = |name: &String| all.iter().any(|plan| plan.shown() == *name);
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
+        return Err(Failure::usage(format!("there is no source '{unknown}'"))
+            .hint("`modelfs source list` shows all"));
+    }
+    if all.is_empty() {
+        return Err(Failure::usage("no source is configured")
+            .hint("add one: modelfs source add NAME URL, or set MODELFS_REGISTRY"));
+    }
+    let wanted = |plan: &SourcePlan| names.is_empty() || names.contains(&plan.shown());
+    Ok(all.into_iter().filter(wanted).collect())
 }
 
 fn list_text(config: &Config) -> String {

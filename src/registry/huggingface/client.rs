@@ -54,6 +54,24 @@ pub struct Hub {
     places: Mutex<LruCache<String, Url>>,
 }
 
+fn bad_endpoint(why: &str) -> RegistryError {
+    RegistryError::BadName { name: "HF_ENDPOINT".into(), why: format!("{why}: write https://HOST") }
+}
+
+/// The URL of an endpoint, as `HF_ENDPOINT` has it; none: the usual one.
+pub fn endpoint(given: Option<&str>) -> Result<Url, RegistryError> {
+    let endpoint =
+        Url::parse(given.unwrap_or(ENDPOINT)).map_err(|e| bad_endpoint(&e.to_string()))?;
+    if !matches!(endpoint.scheme(), "http" | "https") || !endpoint.has_host() {
+        return Err(bad_endpoint("is no http or https URL"));
+    }
+    let credentials = !endpoint.username().is_empty() || endpoint.password().is_some();
+    if credentials || endpoint.query().is_some() || endpoint.fragment().is_some() {
+        return Err(bad_endpoint("has more than a host and a path"));
+    }
+    Ok(endpoint)
+}
+
 impl Hub {
     /// The Hub at an endpoint, which is the value of `HF_ENDPOINT`; none: the usual one. Opens no connection.
     pub fn new(
@@ -61,21 +79,10 @@ impl Hub {
         logins: Arc<dyn Logins>,
         options: &HttpOptions,
     ) -> Result<Self, RegistryError> {
-        let bad = |why: &str| RegistryError::BadName {
-            name: "HF_ENDPOINT".into(),
-            why: format!("{why}: write https://HOST"),
-        };
-        let endpoint = Url::parse(endpoint.unwrap_or(ENDPOINT)).map_err(|e| bad(&e.to_string()))?;
-        if !matches!(endpoint.scheme(), "http" | "https") || !endpoint.has_host() {
-            return Err(bad("is no http or https URL"));
-        }
-        let credentials = !endpoint.username().is_empty() || endpoint.password().is_some();
-        if credentials || endpoint.query().is_some() || endpoint.fragment().is_some() {
-            return Err(bad("has more than a host and a path"));
-        }
+        let endpoint = self::endpoint(endpoint)?;
         // Redirects are followed here, since they decide about the token.
         let http = HttpClient::new(&endpoint, options, Redirects::Returned);
-        let http = http.map_err(|why| bad(&why))?;
+        let http = http.map_err(|why| bad_endpoint(&why))?;
         let places = Mutex::new(LruCache::new(MAX_PLACES));
         Ok(Self { endpoint, login: Login::new(logins), http, places })
     }

@@ -13,6 +13,7 @@ mod refusal;
 mod registry;
 mod token;
 
+pub use client::endpoint;
 pub use document::{is_catalog, is_manifest, parse_catalog, parse_manifest};
 pub use name::is_hub;
 pub use registry::HuggingFace;
