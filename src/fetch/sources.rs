@@ -211,6 +211,17 @@ impl Sources {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
+    /// Whether the tree has a model from this source. A source that is not among these counts as one that has.
+    pub fn provides(&self, name: &SourceName, model: &ModelRef) -> bool {
+        let Some((ix, _)) = self.iter().find(|(_, source)| source.name() == name) else {
+            return true;
+        };
+        let provider = self
+            .catalog_now()
+            .and_then(|catalog| catalog.source_of(model.group.as_str(), model.model.as_str()));
+        provider == Some(ix)
+    }
+
     /// The sources that have a model after the one that provides it, as far as that is known without a
     /// request. A source that may not be asked about its group is not among them.
     pub fn others_with<'a>(

@@ -274,9 +274,11 @@ fn resolved(
     store: &Store,
     source: &Arc<Source>,
     catalog: &Catalog,
+    provides: impl Fn(&ModelRef) -> bool,
 ) -> Result<Vec<ResolvedVersion>, ManagerError> {
     let mut all = store.known_versions(source.name())?;
-    all.extend(offered(catalog).filter_map(|(version, entry)| Some((version, entry.hash()?))));
+    let provided = offered(catalog).filter(|(version, _)| provides(&version.model));
+    all.extend(provided.filter_map(|(version, entry)| Some((version, entry.hash()?))));
     all.sort_unstable();
     all.dedup();
     let mut resolved = Vec::new();
@@ -292,11 +294,22 @@ fn resolved(
 
 /// Every version of every registry whose manifest is here.
 pub async fn all_resolved(manager: &Manager) -> Result<Vec<ResolvedVersion>, ManagerError> {
-    let mut all = Vec::new();
+    let mut catalogs = Vec::new();
     for source in all_sources(manager)? {
         let catalog = catalog(&source, Lookup::Offline).await.unwrap_or_default();
-        let store = manager.store().clone();
-        all.extend(blocking(move || resolved(&store, &source, &catalog)).await??);
+        catalogs.push((source, catalog));
+    }
+    let mut all = Vec::new();
+    for (source, catalog) in catalogs {
+        let (store, sources) = (manager.store().clone(), manager.sources().cloned());
+        let found = blocking(move || {
+            // What another source provides is not listed twice.
+            let provides = |model: &ModelRef| {
+                sources.as_ref().is_none_or(|sources| sources.provides(source.name(), model))
+            };
+            resolved(&store, &source, &catalog, provides)
+        });
+        all.extend(found.await??);
     }
     Ok(all)
 }
