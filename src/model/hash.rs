@@ -54,6 +54,11 @@ pub fn git_blob(bytes: &[u8]) -> GitId {
     GitId::from_bytes((*h.try_finalize().hash()).into())
 }
 
+/// What git keeps in the place of a large file (Git LFS).
+pub fn lfs_pointer(digest: &Digest, size: u64) -> String {
+    format!("version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n")
+}
+
 /// Incremental hashing.
 #[derive(Clone)]
 pub struct Hasher(Kind);

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::catalog::LeftOut;
+use super::catalog::{LeftOut, Revision};
 use super::digest::Digest;
 use super::hash::HashAlgorithm;
 use super::layout::BlobLayout;
@@ -63,6 +63,7 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     hash: Digest,
+    revision: Option<Revision>,
     objects: Vec<Object>,
     slices: Vec<Slice>,
     files: Vec<File>,
@@ -113,6 +114,11 @@ impl Manifest {
     /// The SHA-256 of its document.
     pub fn hash(&self) -> Digest {
         self.hash
+    }
+
+    /// The registry's own word for this state of the model, if it has one: a commit.
+    pub fn revision(&self) -> Option<&Revision> {
+        self.revision.as_ref()
     }
 
     /// The objects, in the registry's order.
@@ -178,6 +184,7 @@ impl ManifestBuilder {
     pub fn new(hash: Digest) -> Self {
         let out = Manifest {
             hash,
+            revision: None,
             objects: Vec::new(),
             slices: Vec::new(),
             files: Vec::new(),
@@ -187,6 +194,11 @@ impl ManifestBuilder {
             left_out: LeftOut::default(),
         };
         Self { out, leaves: 0 }
+    }
+
+    /// Sets the registry's own word for this state of the model.
+    pub fn revision(&mut self, revision: Revision) {
+        self.out.revision = Some(revision);
     }
 
     /// Adds an object.

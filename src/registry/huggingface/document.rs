@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Refs, TreeEntry};
 use super::name::{Repo, RepoType, shown, version_name};
 use crate::base::ObjectRange;
-use crate::model::hash::{git_blob, sha256};
+use crate::model::hash::{git_blob, lfs_pointer, sha256};
 use crate::model::{
     Catalog, CatalogBuilder, Check, Digest, FilePath, GitId, HashAlgorithm, Locator, MAX_LEAF,
     Manifest, ManifestBuilder, ManifestError, ModelRef, Name, Object, Revision, Slice,
@@ -114,6 +114,7 @@ pub fn parse_manifest(version: VersionId, document: &[u8]) -> Result<Manifest, R
     let repo = repo_of(&doc.r#type, &doc.repo).map_err(bad)?;
     let place = format!("{}/resolve/{}", repo.page(), doc.commit);
     let mut builder = ManifestBuilder::new(hash);
+    builder.revision(Revision::new(doc.commit.to_string()));
     for file in &doc.files {
         match file.object(&place) {
             Err(why) => builder.left_out(why),
@@ -158,7 +159,7 @@ impl FileDoc {
         };
         let digest: Digest =
             lfs.parse().map_err(|_| format!("{shown}: its SHA-256 is not given"))?;
-        if oid != git_blob(pointer(&digest, self.size).as_bytes()) {
+        if oid != git_blob(lfs_pointer(&digest, self.size).as_bytes()) {
             return Err(format!("{shown}: the commit does not bind its SHA-256 and size"));
         }
         if self.size == 0 {
@@ -174,11 +175,6 @@ impl FileDoc {
         };
         Ok((Some(digest), Some(object)))
     }
-}
-
-/// What git keeps in the place of a large file.
-fn pointer(digest: &Digest, size: u64) -> String {
-    format!("version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n")
 }
 
 impl CatalogDoc {

@@ -21,7 +21,7 @@ fn read(doc: &ManifestDoc) -> Manifest {
 
 fn lfs(path: &str, bytes: &[u8]) -> serde_json::Value {
     let (digest, size) = (sha256(bytes), bytes.len() as u64);
-    let oid = git_blob(pointer(&digest, size).as_bytes());
+    let oid = git_blob(lfs_pointer(&digest, size).as_bytes());
     json!({"type": "file", "path": path, "size": size, "oid": oid, "lfs": {"oid": digest.to_string()}})
 }
 
@@ -43,7 +43,7 @@ fn the_same_tree_in_any_order_is_the_same_document() {
     let document = doc(json!([a, folder, b])).write();
     assert_eq!(document, doc(json!([b, a])).write());
     let digest = sha256(b"22");
-    let oid = git_blob(pointer(&digest, 2).as_bytes());
+    let oid = git_blob(lfs_pointer(&digest, 2).as_bytes());
     let want = format!(
         r#"{{"format":"modelfs.huggingface/1","type":"model","repo":"o/n","commit":"{COMMIT}","files":[{{"path":"a","size":1,"oid":"{}"}},{{"path":"sub/b","size":2,"oid":"{oid}","lfs":"{digest}"}}]}}"#,
         git_blob(b"1")
