@@ -26,6 +26,11 @@ impl<K: Hash + Eq, V: Clone> Weighted<K, V> {
         self.list.get(key).map(|(_, value)| value.clone())
     }
 
+    /// The keys, the most recently used first.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.list.iter().map(|(key, _)| key)
+    }
+
     /// Stores a value, and evicts others until the limit is met.
     pub(crate) fn put(&mut self, key: K, weight: usize, value: V) {
         if let Some((old, _)) = self.list.put(key, (weight, value)) {

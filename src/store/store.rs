@@ -422,4 +422,25 @@ impl Store {
     ) -> Result<Vec<(VersionRef, Digest)>, StoreError> {
         self.core().index.read(|c| names::versions(c, source))
     }
+
+    /// The oldest node of a model's versions with this manifest.
+    pub fn oldest_node(
+        &self,
+        source: &SourceName,
+        group: &str,
+        model: &str,
+        hash: &Digest,
+    ) -> Result<Option<NodeId>, StoreError> {
+        self.core().index.read(|c| names::oldest_node(c, source, (group, model), hash))
+    }
+
+    /// The versions of a source, or of one model of it, that have a node and a kept manifest: those that
+    /// were used.
+    pub fn used_versions(
+        &self,
+        source: &SourceName,
+        model: Option<(&str, &str)>,
+    ) -> Result<Vec<(VersionRef, Digest)>, StoreError> {
+        self.core().index.read(|c| names::used_versions(c, source, model))
+    }
 }

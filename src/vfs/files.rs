@@ -12,9 +12,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use lru::LruCache;
 
+use super::content::Content;
 use super::errors::{RecentFailures, of_fetch};
 use super::handles::OpenTable;
-use super::namespace::Content;
 use super::repeats::Repeats;
 use super::sync::lock;
 use super::types::{Answer, Handle, Ino, Opened, VfsError};

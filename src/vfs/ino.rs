@@ -1,20 +1,28 @@
 //! Inode numbers: the row of a node in the index, and a position in that version's tree.
 //!
 //! Invariant: `decode` and `encode` are inverse, and a number means the same in every process: 1 is the
-//! root; `row << 32` is a group, model or version; `row << 32 | position` lies in a version.
+//! root; `row << 32` is a group, model or version; `row << 32 | position` lies in a version. Numbers with a
+//! position from [`POSITIONS`] to below `.modelfs`, and small numbers without a row, belong to `views`.
 //! Pure values.
 
 use super::tree::Position;
 use super::types::Ino;
 use crate::store::NodeId;
 
-/// The position of `.modelfs` in every version. Above every position of a tree: a version has at most a
-/// million files in folders at most 64 deep.
+/// Limit of the positions of a tree: a version has at most a million files in folders at most 64 deep.
+pub(super) const POSITIONS: u32 = 1 << 27;
+/// The position of `.modelfs` in every version.
 const OWN: u32 = u32::MAX - 1;
 /// The position of `.modelfs/manifest.json`.
 const DOCUMENT: u32 = u32::MAX;
 
-/// What an inode number refers to.
+/// The row of a number, whatever it refers to there.
+pub(super) fn row_of(ino: Ino) -> Option<NodeId> {
+    let row = (ino.0 >> 32) as u32;
+    (row > 0).then_some(NodeId(row))
+}
+
+/// What an inode number of the tree refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// The root of the mount.
@@ -42,7 +50,8 @@ impl Place {
             (_, 0) => Some(Self::Node(node)),
             (_, OWN) => Some(Self::MetaFolder(node)),
             (_, DOCUMENT) => Some(Self::Document(node)),
-            (_, at) => Some(Self::Inside(node, Position(at))),
+            (_, at) if at < POSITIONS => Some(Self::Inside(node, Position(at))),
+            (_, _) => None,
         }
     }
 
@@ -83,7 +92,7 @@ mod tests {
 
     #[test]
     fn inode_numbers_that_were_never_given_are_invalid() {
-        for ino in [0, 2, 3, u64::from(u32::MAX)] {
+        for ino in [0, 2, 3, u64::from(u32::MAX), 7 << 32 | u64::from(POSITIONS)] {
             assert_eq!(Place::decode(Ino(ino)), None);
         }
     }

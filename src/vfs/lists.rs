@@ -40,6 +40,11 @@ impl Lists {
         Self { kept: Mutex::new(Weighted::new(KEPT)), next: AtomicU64::new(first) }
     }
 
+    /// The folders of that kind that were listed lately.
+    pub(super) fn listed(&self, of_kind: impl Fn(Ino) -> bool) -> Vec<Ino> {
+        lock(&self.kept).keys().copied().filter(|ino| of_kind(*ino)).collect()
+    }
+
     /// The list for a reader at `place`; `make` builds it from the current folder. Readers of the same
     /// list share an edition: the kernel caches one for all.
     pub(super) fn get<E>(

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::ino::Place;
+use super::ino::row_of;
 use super::sync::lock;
 use super::types::Ino;
 use crate::store::{NodeId, NodesInUse};
@@ -30,26 +30,17 @@ struct Inner {
     inherited: Option<(NodeId, Instant)>,
 }
 
-fn node_of(ino: Ino) -> Option<NodeId> {
-    match Place::decode(ino)? {
-        Place::Root => None,
-        Place::Node(id) | Place::Inside(id, _) | Place::MetaFolder(id) | Place::Document(id) => {
-            Some(id)
-        }
-    }
-}
-
 impl LookupCounts {
     /// Counts a lookup that is answered with an inode.
     pub(super) fn looked_up(&self, ino: Ino) {
-        if let Some(node) = node_of(ino) {
+        if let Some(node) = row_of(ino) {
             *lock(&self.0).counts.entry(node).or_default() += 1;
         }
     }
 
     /// Subtracts the lookups of an inode that the kernel forgets.
     pub(super) fn forget(&self, ino: Ino, times: u64) {
-        let Some(node) = node_of(ino) else { return };
+        let Some(node) = row_of(ino) else { return };
         if let Entry::Occupied(mut count) = lock(&self.0).counts.entry(node) {
             *count.get_mut() = count.get().saturating_sub(times);
             if *count.get() == 0 {
@@ -76,6 +67,7 @@ impl NodesInUse for LookupCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::ino::Place;
     use crate::vfs::tree::Position;
 
     #[test]

@@ -54,6 +54,13 @@ pub(super) enum Pending {
     Failed(VfsError),
 }
 
+impl Pending {
+    /// Whether fetching it may add to what views list: they list what was used.
+    pub(super) fn may_change_views(&self) -> bool {
+        matches!(self, Self::Tree(..) | Self::Version(..))
+    }
+}
+
 impl From<VfsError> for Pending {
     fn from(error: VfsError) -> Self {
         Self::Failed(error)
@@ -84,6 +91,11 @@ impl MetadataCache {
     /// The sources.
     pub(super) fn sources(&self) -> &Arc<Sources> {
         &self.sources
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Fetches what an operation lacks.

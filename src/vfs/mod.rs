@@ -1,5 +1,5 @@
-//! The tree `/group/model/version/…` as every kernel adapter sees it: inodes, attributes, lists, open
-//! files, extended attributes.
+//! The tree `/group/model/version/…` and the views of it as every kernel adapter sees them: inodes,
+//! attributes, lists, open files, extended attributes.
 //!
 //! Invariant: an inode and a handle mean the same to the next process (inode = row of the node in the
 //! index and position in its tree; a handle holds nothing that cannot be rebuilt from the inode). Content
@@ -9,10 +9,12 @@
 
 mod attributes;
 mod changes;
+mod content;
 mod errors;
 mod files;
 mod handles;
 mod ino;
+mod layouts;
 mod lists;
 mod lookup_counts;
 mod metadata_cache;
@@ -23,6 +25,8 @@ mod resolve;
 mod sync;
 mod tree;
 mod types;
+mod versions;
+mod views;
 mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,21 +38,25 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 pub use types::{
-    Answer, Attr, Entry, Handle, Ino, Invalidation, Kind, Later, ListPlace, Listing, Opened, Space,
-    VfsError, VfsOptions, stable_time,
+    Answer, Attr, Entry, Found, Handle, Ino, Invalidation, Kind, Later, ListPlace, Listing, Opened,
+    Space, VfsError, VfsOptions, stable_time,
 };
 
 use crate::fetch::Fetcher;
 use crate::store::NodesInUse;
 use attributes::Facts;
+use content::Content;
 use errors::of_fetch;
 use files::Files;
+use layouts::Layouts;
 use lists::Lists;
 use lookup_counts::LookupCounts;
 use metadata_cache::{MetadataCache, Pending, Ready};
-use namespace::{Content, Namespace};
+use namespace::Namespace;
 use resolve::Nodes;
 use sync::lock;
+use versions::Versions;
+use views::Views;
 use watch::Poke;
 
 /// Maximum number of fetches for one operation: catalog, model, version, manifest and document are five; twice that
@@ -58,12 +66,12 @@ const MAX_ROUNDS: usize = 10;
 /// The tree of one source or several.
 pub struct Vfs {
     fetcher: Arc<Fetcher>,
-    names: Arc<Namespace>,
+    layouts: Layouts,
     metadata: Arc<MetadataCache>,
     files: Arc<Files>,
     /// Inodes that the kernel refers to by number.
     lookup_counts: Arc<LookupCounts>,
-    lists: Lists,
+    lists: Arc<Lists>,
     next_handle: AtomicU64,
     poke: Arc<Poke>,
     watcher: AbortHandle,
@@ -94,10 +102,13 @@ impl Vfs {
         store.asks(Arc::downgrade(&in_use));
         let metadata = Arc::new(MetadataCache::new(Arc::clone(&sources), store.clone()));
         let nodes = Nodes::new(store, Arc::clone(&sources));
-        let names = Arc::new(Namespace::new(Arc::clone(&metadata), nodes));
+        let versions = Arc::new(Versions::new(Arc::clone(&metadata), nodes));
+        let names = Arc::new(Namespace::new(Arc::clone(&versions)));
+        let layouts = Layouts::new(Arc::clone(&names), Views::new(versions));
         let (tell, listen) = mpsc::unbounded_channel();
         let poke = Arc::new(Poke::default());
-        let watch = watch::watch(sources, Arc::clone(&names), Arc::clone(&poke), tell);
+        let lists = Arc::new(Lists::new());
+        let watch = watch::watch(sources, names, Arc::clone(&lists), Arc::clone(&poke), tell);
         // Nanoseconds since 1970: no process opens files so fast that its numbers reach those of the next
         // one, so handles of a previous process never collide with those of this one.
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -105,10 +116,10 @@ impl Vfs {
         Arc::new(Self {
             files: Arc::new(Files::new(Arc::clone(&fetcher), options.passthrough)),
             fetcher,
-            names,
+            layouts,
             metadata,
             lookup_counts,
-            lists: Lists::new(),
+            lists,
             next_handle: AtomicU64::new(first),
             poke,
             watcher: tokio::spawn(watch).abort_handle(),
@@ -122,35 +133,35 @@ impl Vfs {
     }
 
     /// The entry of a folder with that name.
-    pub fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Answer<Attr> {
+    pub fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Answer<Found> {
         let name: Box<str> = name.into();
-        self.answer(move |vfs| vfs.names.lookup(parent, &name))
+        self.answer(move |vfs| vfs.layouts.lookup(parent, &name))
     }
 
     /// The attributes for `stat`. An inode that the catalog no longer names stays valid.
     pub fn attr(self: &Arc<Self>, ino: Ino) -> Answer<Attr> {
-        self.answer(move |vfs| vfs.names.attr(ino))
+        self.answer(move |vfs| vfs.layouts.attr(ino))
     }
 
     /// A folder's list for a reader at `place`: at the start the current one, else the edition in which
     /// the reader began (after a restart: as long as the catalog did not change).
     pub fn list(self: &Arc<Self>, ino: Ino, place: ListPlace) -> Answer<Listing> {
         self.answer(move |vfs| {
-            let (edition, entries) = vfs.lists.get(ino, place, || vfs.names.list(ino))?;
+            let (edition, entries) = vfs.lists.get(ino, place, || vfs.layouts.list(ino))?;
             Ok(Listing { edition, entries })
         })
     }
 
     /// The parent folder of an inode; that of the root is the root.
     pub fn parent(&self, ino: Ino) -> Ino {
-        self.names.parent(ino)
+        self.layouts.parent(ino)
     }
 
     /// Opens a file. The first handle of an inode decides whether the kernel reads the backing file
     /// directly.
     pub fn open(self: &Arc<Self>, ino: Ino) -> Answer<Opened> {
         self.answer(move |vfs| {
-            let content = vfs.names.content(ino)?;
+            let content = vfs.layouts.content(ino)?;
             Ok(vfs.files.open(ino, vfs.new_handle(), &content)?)
         })
     }
@@ -169,7 +180,7 @@ impl Vfs {
             return self.files.read(&file, offset, size);
         }
         match self.answer(move |vfs| {
-            let content = vfs.names.content(ino)?;
+            let content = vfs.layouts.content(ino)?;
             Ok(vfs.files.adopt(ino, handle, &content)?)
         }) {
             Answer::Now(Ok(file)) => self.files.read(&file, offset, size),
@@ -223,15 +234,15 @@ impl Vfs {
     }
 
     fn facts(&self, ino: Ino) -> Ready<Facts> {
-        let (manifest, ix) = match self.names.content(ino) {
+        let (manifest, ix) = match self.layouts.content(ino) {
             Ok(Content::File(_, manifest, ix)) => (manifest, ix),
             Ok(Content::Document(body)) => {
                 let sha256 = Some(crate::model::hash::sha256(&body));
                 return Ok(Facts { sha256, ..Facts::default() });
             }
             Err(Pending::Failed(VfsError::IsFolder)) => {
-                let hash = self.names.version_hash(ino)?;
-                let error = match (hash, self.names.is_of_the_catalog(ino)?) {
+                let hash = self.layouts.names().version_hash(ino)?;
+                let error = match (hash, self.layouts.names().is_of_the_catalog(ino)?) {
                     (Some(hash), _) => self.metadata.failure(&hash),
                     (None, true) => self.fetcher.sources().trouble(),
                     (None, false) => None,
@@ -308,7 +319,11 @@ impl Vfs {
                     Pending::NewerCatalog(..) => asked_again = true,
                     _ => {}
                 }
+                let may_list = pending.may_change_views();
                 vfs.metadata.fetch(pending).await?;
+                if may_list {
+                    vfs.poke.tell_views();
+                }
                 match operation(&vfs) {
                     Ok(answer) => return Ok(answer),
                     Err(Pending::Failed(error)) => return Err(error),

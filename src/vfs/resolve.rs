@@ -13,11 +13,14 @@ use super::errors::of_store;
 use super::sync::lock;
 use super::types::VfsError;
 use crate::fetch::Sources;
-use crate::model::SourceIx;
+use crate::model::{Digest, SourceIx};
 use crate::store::{NodeId, NodeKey, Store};
 
 /// Maximum number of rows in memory: those of a large catalog, about 200 bytes each, 13 MiB at most.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
+
+/// Maximum number of manifests whose oldest row is in memory: more than programs use at once.
+const KEPT_MANIFESTS: NonZeroUsize = NonZeroUsize::new(1 << 10).expect("not zero");
 
 /// The source whose name stands for the folders that sources share: groups and models.
 pub(super) const SHARED: SourceIx = SourceIx(0);
@@ -42,13 +45,18 @@ struct Kept {
     collections: u64,
     ids: LruCache<Node, NodeId>,
     nodes: LruCache<NodeId, Arc<Node>>,
+    oldest: LruCache<ManifestOf, NodeId>,
 }
+
+/// A manifest of a model: source, group, model, hash.
+type ManifestOf = (SourceIx, Box<str>, Box<str>, Digest);
 
 impl Nodes {
     /// The rows of these sources.
     pub(super) fn new(store: Store, sources: Arc<Sources>) -> Self {
-        let (ids, nodes) = (LruCache::new(KEPT), LruCache::new(KEPT));
-        let kept = Kept { collections: store.collections(), ids, nodes };
+        let (ids, nodes, oldest) =
+            (LruCache::new(KEPT), LruCache::new(KEPT), LruCache::new(KEPT_MANIFESTS));
+        let kept = Kept { collections: store.collections(), ids, nodes, oldest };
         Self { store, sources, kept: Mutex::new(kept) }
     }
 
@@ -82,6 +90,7 @@ impl Nodes {
             kept.collections = collections;
             kept.ids.clear();
             kept.nodes.clear();
+            kept.oldest.clear();
         }
         kept
     }
@@ -108,5 +117,28 @@ impl Nodes {
             kept.nodes.put(id, Arc::clone(&node));
         }
         Ok(node)
+    }
+
+    /// The oldest row of a model's versions with this manifest. It stays the oldest as long as the kernel
+    /// refers to it, since later rows have larger numbers.
+    pub(super) fn oldest(
+        &self,
+        source: SourceIx,
+        group: &str,
+        model: &str,
+        hash: Digest,
+    ) -> Result<Option<NodeId>, VfsError> {
+        let collections = self.store.collections();
+        let key: ManifestOf = (source, group.into(), model.into(), hash);
+        if let Some(id) = self.kept(collections).oldest.get(&key) {
+            return Ok(Some(*id));
+        }
+        let name = self.sources.get(source).name();
+        let found = self.store.oldest_node(name, group, model, &hash).map_err(|e| of_store(&e))?;
+        let mut kept = lock(&self.kept);
+        if let (Some(id), true) = (found, kept.collections == collections) {
+            kept.oldest.put(key, id);
+        }
+        Ok(found)
     }
 }

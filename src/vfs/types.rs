@@ -50,6 +50,15 @@ pub struct Attr {
     pub links: u32,
 }
 
+/// What a lookup found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The attributes of the inode.
+    pub attr: Attr,
+    /// Whether the kernel may keep the name: changes of names that it keeps are announced.
+    pub keeps: bool,
+}
+
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -202,6 +211,11 @@ pub enum Invalidation {
 pub struct VfsOptions {
     /// Whether the adapter can pass backing files to the kernel.
     pub passthrough: bool,
+}
+
+/// The attributes of a folder that no version has. Its folders are not counted.
+pub(super) fn stable_folder(ino: Ino) -> Attr {
+    Attr { ino, kind: Kind::Folder, size: 0, mtime: stable_time(), links: 1 }
 }
 
 /// The timestamp of everything undated: 1980-01-01T00:00:00Z, the earliest that zip tools accept. Fixed,

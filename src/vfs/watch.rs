@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 use super::changes::{Changed, Folder, difference};
+use super::lists::Lists;
 use super::namespace::Namespace;
-use super::types::{Invalidation, VfsError};
+use super::types::{Ino, Invalidation, VfsError};
+use super::views::{self, View};
 use crate::fetch::Sources;
 use crate::model::ModelRef;
 
@@ -27,12 +29,20 @@ pub(super) struct Poke {
     poked: Notify,
     /// Whether to announce every name.
     all: AtomicBool,
+    /// Whether the lists of views may have changed.
+    views: AtomicBool,
 }
 
 impl Poke {
     /// Announces every name: what a previous process announced is unknown.
     pub(super) fn tell_all(&self) {
         self.all.store(true, Ordering::Relaxed);
+        self.tell_views();
+    }
+
+    /// Announces the lists of views.
+    pub(super) fn tell_views(&self) {
+        self.views.store(true, Ordering::Relaxed);
         self.poked.notify_one();
     }
 }
@@ -41,6 +51,7 @@ impl Poke {
 pub(super) async fn watch(
     sources: Arc<Sources>,
     names: Arc<Namespace>,
+    lists: Arc<Lists>,
     poke: Arc<Poke>,
     tell: mpsc::UnboundedSender<Invalidation>,
 ) {
@@ -60,10 +71,21 @@ pub(super) async fn watch(
                 }
             }
             () = poke.poked.notified() => {}
-            () = sources.changed() => {}
+            () = sources.changed() => poke.views.store(true, Ordering::Relaxed),
+        }
+        if poke.views.swap(false, Ordering::Relaxed) {
+            let mut listed = lists.listed(|ino| View::decode(ino).is_some()).into_iter();
+            if listed.any(|ino| tell.send(Invalidation::Folder { ino }).is_err()) {
+                return;
+            }
         }
         if poke.all.swap(false, Ordering::Relaxed) {
             announced = None;
+            // Below it, everything that a previous process listed.
+            let (parent, name) = (Ino::ROOT, views::FOLDER.into());
+            if tell.send(Invalidation::Entry { parent, name }).is_err() {
+                return;
+            }
         }
         let Some(now) = sources.catalog_now() else { continue };
         let before = announced.clone().unwrap_or_default();

@@ -136,7 +136,7 @@ impl Stack {
         let vfs = self.up().vfs.clone();
         let mut at = Attr { ino: Ino(1), ..self.answer(vfs.attr(Ino(1)))? };
         for name in path.split('/').filter(|n| !n.is_empty()) {
-            at = self.answer(vfs.lookup(at.ino, name))?;
+            at = self.answer(vfs.lookup(at.ino, name))?.attr;
         }
         Ok(at)
     }

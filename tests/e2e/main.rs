@@ -50,4 +50,5 @@ mod traces;
 mod trees;
 mod updates;
 mod upgrade;
+mod view_huggingface;
 mod worker_user;

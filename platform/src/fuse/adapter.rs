@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -122,8 +122,9 @@ impl Filesystem for Adapter {
             reply,
             move |found, reply| match found {
                 Ok(found) => {
-                    vfs.looked_up(found.ino);
-                    reply.entry(&KEPT, &attr(&found, owner), GENERATION);
+                    vfs.looked_up(found.attr.ino);
+                    let valid = if found.keeps { KEPT } else { Duration::ZERO };
+                    reply.entry(&valid, &attr(&found.attr, owner), GENERATION);
                 }
                 // No entry at all: the kernel must not cache a "not found" that nothing would
                 // invalidate.

@@ -127,6 +127,42 @@ pub fn versions(
     rows.filter_map(Result::transpose).collect()
 }
 
+/// The oldest node of a model's versions with this manifest.
+pub fn oldest_node(
+    conn: &Connection,
+    source: &SourceName,
+    (group, model): (&str, &str),
+    hash: &Digest,
+) -> rusqlite::Result<Option<NodeId>> {
+    conn.prepare_cached(
+        "SELECT min(id) FROM nodes WHERE source = ?1 AND grp = ?2 AND model = ?3 AND hash = ?4",
+    )?
+    .query_row(params![source.as_str(), group, model, hash.as_bytes()], |r| {
+        Ok(r.get::<_, Option<u32>>(0)?.map(NodeId))
+    })
+}
+
+/// The versions of a source, or of one model of it, that have a node and a kept manifest.
+pub fn used_versions(
+    conn: &Connection,
+    source: &SourceName,
+    model: Option<(&str, &str)>,
+) -> rusqlite::Result<Vec<(VersionRef, Digest)>> {
+    let of_model = if model.is_some() { "AND n.grp = ?2 AND n.model = ?3" } else { "" };
+    let (group, model) = model.unwrap_or_default();
+    // What is not mentioned has to be bound all the same, so both are in a condition that holds.
+    let mut select = conn.prepare_cached(&format!(
+        "SELECT n.grp, n.model, n.version, n.hash FROM nodes n
+         WHERE n.source = ?1 AND n.version != '' AND ?2 = ?2 AND ?3 = ?3 {of_model}
+           AND EXISTS (SELECT 1 FROM manifests m WHERE m.hash = n.hash)
+         ORDER BY n.id"
+    ))?;
+    let rows = select.query_map([source.as_str(), group, model], |r| {
+        Ok(version_at(r, 0)?.zip(Digest::from_slice(&r.get::<_, Vec<u8>>(3)?)))
+    })?;
+    rows.filter_map(Result::transpose).collect()
+}
+
 /// Adds a pin and its blobs; no change where they are.
 pub fn add_pin(conn: &Connection, pin: &Pin, blobs: &[ContentKey]) -> rusqlite::Result<()> {
     let (group, model, version) = names(&pin.version);
