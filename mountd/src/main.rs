@@ -4,6 +4,7 @@
 
 mod background;
 mod cli;
+mod endpoint;
 mod logging;
 mod ready;
 mod scrub;
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     }
     let json = cli.json;
     match run(cli, inherited) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => output::failed(&failure, json),
     }
 }
@@ -120,7 +121,7 @@ fn die_of_panics() {
     }));
 }
 
-fn run(cli: cli::Cli, inherited: supervisor::Inheritance) -> Result<(), Failure> {
+fn run(cli: cli::Cli, inherited: supervisor::Inheritance) -> Result<ExitCode, Failure> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(cli::run(cli, inherited));
     runtime.shutdown_timeout(LINGER);

@@ -6,6 +6,7 @@
 //! beside it.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use modelfs::base::clock::rfc3339;
 use modelfs::base::units::ByteSize;
 use modelfs::config::Config;
 use modelfs::fetch::{FetchOptions, Fetcher, Sources};
-use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, Manager};
+use modelfs::manager::{Confinement, DaemonControl, DaemonStatus, HubEndpoint, Manager};
 use modelfs::model::SourceIx;
 use modelfs::registry::{HttpOptions, Unavailable};
 use modelfs::store::Store;
@@ -26,6 +27,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::server;
+use crate::endpoint;
 use crate::error::{Failure, Kind};
 use crate::ready::Ready;
 use crate::scrub::Scrub;
@@ -52,6 +54,8 @@ struct Options {
     limit: Option<ByteSize>,
     /// Bytes per second that the scrub reads; 0: never.
     scrub_rate: ByteSize,
+    /// Where programs that ask the Hub are answered.
+    hub_endpoint: Option<SocketAddr>,
     fetch: FetchOptions,
 }
 
@@ -66,6 +70,7 @@ impl Options {
             http: wiring::http_options(config),
             limit: config.cache_size.as_ref().map(|limit| limit.value),
             scrub_rate: config.scrub_rate.value,
+            hub_endpoint: config.hub_endpoint.as_ref().map(|address| address.value.0),
             fetch: wiring::fetch_options(config),
         })
     }
@@ -252,8 +257,18 @@ async fn live(
         registry: names(fetcher.sources()),
         trouble: fetcher.sources().trouble(),
     };
-    let daemon =
-        Arc::new(Control { status, supervisor: supervisor.clone(), restarts: Mutex::default() });
+    let hub_endpoint = options.hub_endpoint.map(|address| -> Result<HubEndpoint, Failure> {
+        let token = endpoint::Token::of_cache(&options.root)?;
+        let text = token.as_str().to_owned();
+        tokio::spawn(endpoint::serve(address, vfs.clone(), token));
+        Ok(HubEndpoint { url: format!("http://{address}"), token: text })
+    });
+    let daemon = Arc::new(Control {
+        status,
+        hub_endpoint: hub_endpoint.transpose()?,
+        supervisor: supervisor.clone(),
+        restarts: Mutex::default(),
+    });
     let manager = Manager::new(store.clone(), options.fetch.clone())
         .with_fetcher(fetcher.clone())
         .with_daemon(daemon.clone());
@@ -306,6 +321,7 @@ async fn live(
 /// What commands ask of the daemon, passed on to the supervisor.
 struct Control {
     status: DaemonStatus,
+    hub_endpoint: Option<HubEndpoint>,
     supervisor: Arc<Supervisor>,
     /// Commands that wait for a restart.
     restarts: Mutex<Vec<oneshot::Sender<Result<(), String>>>>,
@@ -323,6 +339,10 @@ impl Control {
 impl DaemonControl for Control {
     fn status(&self) -> DaemonStatus {
         self.status.clone()
+    }
+
+    fn hub_endpoint(&self) -> Option<HubEndpoint> {
+        self.hub_endpoint.clone()
     }
 
     fn unmount(&self) {

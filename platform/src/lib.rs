@@ -5,6 +5,8 @@
 #![warn(missing_docs)]
 
 pub mod allocator;
+#[cfg(target_os = "linux")]
+mod child;
 mod error;
 #[cfg(target_os = "linux")]
 mod fuse;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 
 use modelfs::vfs::Vfs;
 
+#[cfg(target_os = "linux")]
+pub use child::end_with_parent;
 pub use error::MountError;
 #[cfg(target_os = "linux")]
 pub use fuse::{

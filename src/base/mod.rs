@@ -6,6 +6,7 @@ pub mod blocking;
 pub(crate) mod buffers;
 pub mod clock;
 pub mod extent;
+pub mod secret;
 pub mod text;
 pub mod units;
 pub(crate) mod weighted;

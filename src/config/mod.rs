@@ -33,4 +33,4 @@ pub use policy::{HostPattern, Policy};
 pub use settings::{Config, KEYS, Key, Layer, defaults};
 pub use source::{Credential, PRIORITY, SourceConfig, SourceLayer, Verify};
 pub use source_rules::{SourceKind, kind as source_kind};
-pub use value::{ConfigValue, positive_duration, threads};
+pub use value::{ConfigValue, LoopbackAddress, positive_duration, threads};

@@ -17,7 +17,7 @@ use super::error::ConfigError;
 use super::origin::{Origin, Setting};
 use super::policy::Policy;
 use super::source::{SourceConfig, SourceLayer};
-use super::value::{ConfigValue, Given, positive_duration, read, threads};
+use super::value::{ConfigValue, Given, LoopbackAddress, positive_duration, read, threads};
 use crate::base::units::ByteSize;
 
 /// The values that are built in.
@@ -175,6 +175,8 @@ settings! {
         worker_user: String;
         #[doc = "The systemd unit that the daemon runs as: the mount survives a restart of the unit."]
         unit: String;
+        #[doc = "Address, as `127.0.0.1:8090`, at which the daemon answers programs that ask the Hugging Face Hub; not set: none."]
+        hub_endpoint: LoopbackAddress;
         #[doc = "What the daemon logs, as `debug` or `modelfs=trace`; not set: `info`."]
         log: String;
     }

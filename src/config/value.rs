@@ -2,8 +2,12 @@
 //!
 //! Invariant: what is shown parses to the same value, but for credentials, which are not shown. Pure.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use crate::base::text::brief;
@@ -78,6 +82,37 @@ impl ConfigValue for PathBuf {
 
     fn shown(&self) -> String {
         self.display().to_string()
+    }
+}
+
+/// An address of this machine that other machines cannot reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LoopbackAddress(pub SocketAddr);
+
+impl FromStr for LoopbackAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() && address.port() > 0 => Ok(Self(address)),
+            Ok(_) | Err(_) => Err(format!(
+                "'{}' is no address of this machine alone: write 127.0.0.1:PORT",
+                brief(text, SHOWN)
+            )),
+        }
+    }
+}
+
+impl ConfigValue for LoopbackAddress {
+    const WRITTEN: Written = Written::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn shown(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -232,5 +267,15 @@ mod tests {
         assert!(u16::parse(&"9".repeat(1 << 20)).unwrap_err().len() < 200);
         assert!(threads(0).is_err() && threads(257).is_err() && threads(256).is_ok());
         assert!(positive_duration(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_is_refused() {
+        for good in ["127.0.0.1:8090", "[::1]:1", "127.3.2.1:65535"] {
+            assert_eq!(good.parse::<LoopbackAddress>().unwrap().shown(), good);
+        }
+        for bad in ["0.0.0.0:8090", "10.0.0.1:1", "127.0.0.1", "127.0.0.1:0", "localhost:1", ""] {
+            assert!(bad.parse::<LoopbackAddress>().is_err(), "{bad}");
+        }
     }
 }

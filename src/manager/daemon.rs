@@ -3,6 +3,7 @@
 //! The manager knows no mount: a daemon implements [`DaemonControl`] for it. Plain values otherwise; an
 //! implementation is shared between tasks.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
@@ -13,12 +14,30 @@ pub trait DaemonControl: Send + Sync {
     /// What it says of itself.
     fn status(&self) -> DaemonStatus;
 
+    /// Where it answers programs that ask the Hub, if it does.
+    fn hub_endpoint(&self) -> Option<HubEndpoint>;
+
     /// Asks it to unmount and end; returns at once.
     fn unmount(&self);
 
     /// Asks it to replace its worker; resolves when the new worker serves, or with the reason why it does
     /// not.
     fn restart(&self) -> BoxFuture<'static, Result<(), String>>;
+}
+
+/// An address and its token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubEndpoint {
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    /// Only who gives it is answered.
+    pub token: String,
+}
+
+impl fmt::Debug for HubEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubEndpoint").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// A running daemon.

@@ -9,6 +9,7 @@
 mod daemon;
 mod error;
 mod evict;
+mod hub_endpoint;
 mod info;
 mod list;
 mod listed;
@@ -31,9 +32,10 @@ mod unmount;
 mod verify;
 mod waiting;
 
-pub use daemon::{Confinement, DaemonControl, DaemonStatus};
+pub use daemon::{Confinement, DaemonControl, DaemonStatus, HubEndpoint};
 pub use error::{ErrorKind, ManagerError};
 pub use evict::{Evict, Evicted};
+pub use hub_endpoint::{GetHubEndpoint, HubEndpointAnswer};
 pub use info::{FileInfo, GetInfo, Info};
 pub use list::{GetList, List};
 pub use listed::ListedVersion;

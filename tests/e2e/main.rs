@@ -36,6 +36,7 @@ mod passthrough;
 mod restart_signal;
 mod restarts;
 mod root_and_caches;
+mod run;
 mod secrets;
 mod service;
 mod service_manager;

@@ -10,6 +10,7 @@ mod doctor;
 mod evict;
 mod info;
 mod left_out;
+mod link;
 mod list;
 pub mod mount;
 pub mod output;
@@ -20,6 +21,7 @@ mod progress;
 mod publish;
 mod refresh;
 mod restart;
+mod run;
 mod session;
 mod source;
 mod source_test;
@@ -28,6 +30,8 @@ mod table;
 mod trace;
 mod unmount;
 mod verify;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -82,6 +86,7 @@ not cached, 5 network, 6 verification failed, 7 storage, 130 interrupted.";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Mount(mount::Mount),
+    Run(run::Run),
     Doctor(doctor::Doctor),
     Restart(restart::Restart),
     Unmount(unmount::Unmount),
@@ -89,6 +94,7 @@ pub enum Command {
     List(list::List),
     Info(info::Info),
     Path(path::Path),
+    Link(link::Link),
     Refresh(refresh::Refresh),
     Prefetch(prefetch::Prefetch),
     Pin(pin::Pin),
@@ -101,11 +107,12 @@ pub enum Command {
     Config(config::ConfigCommand),
 }
 
-/// Runs the command.
-pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
+/// Runs the command; the exit code if it did not fail.
+pub async fn run(cli: Cli, inherited: Inheritance) -> Result<ExitCode, Failure> {
     let out = Out { json: cli.json, quiet: cli.quiet };
     let verbosity = cli.verbosity();
-    match cli.command {
+    let done = match cli.command {
+        Command::Run(args) => return run::run(out, args, verbosity).await,
         Command::Mount(args) => mount::run(out, args, verbosity, inherited).await,
         Command::Doctor(args) => doctor::run(out, args).await,
         Command::Restart(args) => restart::run(out, args).await,
@@ -114,6 +121,7 @@ pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
         Command::List(args) => list::run(out, args).await,
         Command::Info(args) => info::run(out, args).await,
         Command::Path(args) => path::run(out, args).await,
+        Command::Link(args) => link::run(out, args).await,
         Command::Refresh(args) => refresh::run(out, args).await,
         Command::Prefetch(args) => prefetch::run(out, args).await,
         Command::Pin(args) => pin::pin(out, args).await,
@@ -124,7 +132,8 @@ pub async fn run(cli: Cli, inherited: Inheritance) -> Result<(), Failure> {
         Command::Publish(args) => publish::run(out, args).await,
         Command::Source(args) => source::run(out, args).await,
         Command::Config(args) => config::run(out, args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -91,6 +91,9 @@ pub struct Mount {
     /// The systemd unit that this runs as: the mount survives a restart of the unit [env: MODELFS_UNIT]
     #[arg(long, value_name = "UNIT")]
     unit: Option<String>,
+    /// Address at which the daemon answers programs that ask the Hugging Face Hub: 127.0.0.1:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    hub_endpoint: Option<config::LoopbackAddress>,
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -122,6 +125,7 @@ impl Mount {
             worker_user: given("--worker-user", &self.worker_user),
             keep_privileges: given("--keep-privileges", &self.keep_privileges),
             unit: given("--unit", &self.unit),
+            hub_endpoint: given("--hub-endpoint", &self.hub_endpoint),
             ..self.places.layer()
         }
     }

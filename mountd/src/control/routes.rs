@@ -6,8 +6,8 @@
 
 use modelfs::base::text::{MESSAGE, brief};
 use modelfs::manager::{
-    Command, Evict, ForgetTrace, GetInfo, GetList, GetPath, GetStatus, GetTrace, ImportTrace, Pin,
-    Prefetch, Refresh, Restart, Unmount, Unpin, Verify,
+    Command, Evict, ForgetTrace, GetHubEndpoint, GetInfo, GetList, GetPath, GetStatus, GetTrace,
+    ImportTrace, Pin, Prefetch, Refresh, Restart, Unmount, Unpin, Verify,
 };
 use modelfs::model::trace::MAX_DOCUMENT;
 
@@ -65,6 +65,7 @@ routes! {
     "/v1/list" Read GetList;
     "/v1/info" Read GetInfo;
     "/v1/path" Read GetPath;
+    "/v1/hub-endpoint" Read GetHubEndpoint;
     "/v1/refresh" Change Refresh;
     "/v1/prefetch" Stream Prefetch;
     "/v1/verify" Stream Verify;
