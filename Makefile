@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
 #   make demo   see it work       make test   check all of it
 # All that hostile documents can do, for FUZZ_SECONDS each:  make fuzz FUZZ_SECONDS=600
-.PHONY: demo test test-torture test-mutants test-clients test-systemd fuzz bench bench-quick deps deps-demo fmt
+.PHONY: demo test test-torture test-mutants test-clients test-views test-systemd fuzz bench bench-quick deps deps-demo fmt
 
 # Cargo's own folder, so that `CARGO_TARGET_DIR` is honoured by the scripts too.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -35,6 +35,11 @@ test-mutants: deps
 test-clients: deps
 	cargo build --release --locked --package modelfs-mountd
 	scripts/test-clients.sh
+
+# Real programs (huggingface_hub, transformers) find models by name on a view; downloads some 200 MB.
+test-views: deps
+	cargo build --workspace --bins --tests --locked
+	scripts/test-views.sh
 
 # Our units under a systemd booted in namespaces, in a root of its own: it sees nothing of this machine
 # but /usr. Root, and the package systemd.
