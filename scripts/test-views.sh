@@ -36,4 +36,4 @@ PYTHON
 
 export MODELFS_TEST_MODEL="$model"
 export MODELFS_TEST_PYTHONS="$target/views-venv-new/bin/python:$target/views-venv-old/bin/python"
-cargo test --workspace --locked --test e2e -- --ignored --nocapture --test-threads 1 view_programs::
+cargo test --workspace --locked --test programs -- --nocapture --test-threads 1 views::

@@ -1,4 +1,4 @@
-"""Loads a model by name, as programs do; prints what it found. Run by tests/e2e/view_programs.rs.
+"""Loads a model by name, as programs do; prints what it found. Run by tests/e2e/programs/views.rs.
 
 Arguments: the model's name and a plain folder with the same files. Everything has to be found through the
 variables of `modelfs run` alone.
@@ -11,6 +11,7 @@ import sys
 
 import huggingface_hub
 from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.file_download import _CACHED_NO_EXIST
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
@@ -18,12 +19,11 @@ from transformers import AutoConfig, AutoTokenizer
 name, plain = sys.argv[1:]
 folder = snapshot_download(name)
 assert folder.startswith(os.environ["HF_HUB_CACHE"]), folder
-if "--no-content" not in os.environ.get("MODELFS_TEST_VIEWS", ""):
-    files = [os.path.relpath(os.path.join(at, file), plain) for at, _, all in os.walk(plain) for file in all]
-    _, different, unreadable = filecmp.cmpfiles(plain, folder, files, shallow=False)
-    assert not different and not unreadable, (different, unreadable)
+files = [os.path.relpath(os.path.join(at, file), plain) for at, _, all in os.walk(plain) for file in all]
+_, different, unreadable = filecmp.cmpfiles(plain, folder, files, shallow=False)
+assert not different and not unreadable, (different, unreadable)
 assert hf_hub_download(name, "config.json") == os.path.join(folder, "config.json")
-assert isinstance(try_to_load_from_cache(name, "adapter_config.json"), object)
+assert try_to_load_from_cache(name, "adapter_config.json") is _CACHED_NO_EXIST
 try:
     hf_hub_download(name, "none.json")
     raise AssertionError("a file that does not exist was found")

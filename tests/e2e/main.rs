@@ -52,5 +52,4 @@ mod trees;
 mod updates;
 mod upgrade;
 mod view_huggingface;
-mod view_programs;
 mod worker_user;

@@ -101,7 +101,7 @@ fn files_that_cannot_be_verified_are_left_out_with_a_reason() {
 fn a_large_file_is_verified_as_a_whole_and_not_held_in_memory() {
     for (len, check) in [(MAX_LEAF, Check::Whole), (MAX_LEAF + 1, Check::WholeLarge)] {
         let digest = sha256(b"weights");
-        let pointer = pointer(&digest, len);
+        let pointer = lfs_pointer(&digest, len);
         let file = json!({
             "type": "file", "path": "x", "size": len,
             "oid": git_blob(pointer.as_bytes()).to_string(),

@@ -77,7 +77,6 @@ fn free() -> String {
 }
 
 #[test]
-#[ignore = "needs Python environments: make test-views"]
 fn programs_load_a_model_by_name_offline_and_read_each_byte_once() {
     for python in pythons() {
         let (place, hub) = (Place::new(), hub());
@@ -99,7 +98,6 @@ fn programs_load_a_model_by_name_offline_and_read_each_byte_once() {
 }
 
 #[test]
-#[ignore = "needs Python environments: make test-views"]
 fn programs_that_ask_the_hub_are_answered_by_the_daemon_also_when_a_branch_moved() {
     for python in pythons() {
         let (place, hub) = (Place::new(), hub());
@@ -114,7 +112,9 @@ fn programs_that_ask_the_hub_are_answered_by_the_daemon_also_when_a_branch_moved
             repo.branches[0].1 = MOVED.to_owned();
         });
         let reference = daemon.path(".views/hf/models--org--net/refs/main");
-        eventually("the branch has moved", || std::fs::read_to_string(&reference).unwrap() == MOVED);
+        eventually("the branch has moved", || {
+            std::fs::read_to_string(&reference).unwrap() == MOVED
+        });
         let after = client(&place, &python, &["--online"]);
         assert_eq!(after["commit"], MOVED, "{after}");
         println!("{before} then {after}");
