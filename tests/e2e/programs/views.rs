@@ -27,14 +27,26 @@ fn files(folder: &Path) -> Vec<HubFile> {
     let mut all = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(at) = folders.pop() {
-        for entry in std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()) {
+        for entry in std::fs::read_dir(at)
+            .expect("a step of the test succeeds")
+            .map(|entry| entry.expect("a step of the test succeeds").path())
+        {
             if entry.is_dir() {
                 folders.push(entry);
                 continue;
             }
-            let path = entry.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            let path = entry
+                .strip_prefix(folder)
+                .expect("a step of the test succeeds")
+                .to_str()
+                .expect("temporary folders have UTF-8 names")
+                .to_owned();
             let lfs = path.ends_with(".safetensors");
-            all.push(HubFile { path, bytes: std::fs::read(&entry).unwrap(), lfs });
+            all.push(HubFile {
+                path,
+                bytes: std::fs::read(&entry).expect("a step of the test succeeds"),
+                lfs,
+            });
         }
     }
     all
@@ -65,7 +77,7 @@ fn client(place: &Place, python: &Path, flags: &[&str]) -> serde_json::Value {
     let mut command: Command = place.modelfs(["run"]);
     command.args(flags).arg("--").arg(python).arg(script).arg("org/net").arg(model());
     command.env("HF_HOME", place.path("hf-home"));
-    let ran = Ran::from(command.output().unwrap());
+    let ran = Ran::from(command.output().expect("a step of the test succeeds"));
     assert_eq!(ran.code, 0, "{} {flags:?}: {ran:?}", python.display());
     let last = ran.out.lines().last().unwrap_or_default();
     serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {ran:?}"))
@@ -73,7 +85,11 @@ fn client(place: &Place, python: &Path, flags: &[&str]) -> serde_json::Value {
 
 /// An address that nothing listens at.
 fn free() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a step of the test succeeds")
+        .local_addr()
+        .expect("a step of the test succeeds")
+        .to_string()
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::output::{self, Out};
 use crate::control::backend::{self, IfAbsent};
 use crate::error::{Failure, Kind};
 use crate::logging::{self, Verbosity};
+use crate::paths;
 
 /// What a shell returns for a command that it does not find, and for one that it cannot start.
 const NOT_FOUND: u8 = 127;
@@ -150,10 +151,7 @@ async fn mount(
         };
         return Ok(Ok(Mounted::Running(mountpoint, endpoint)));
     }
-    let registry = match &config.registry {
-        Some(_) => args::registry(&config)?.map(|registry| registry.value.0),
-        None => None,
-    };
+    let registry = config.registry.map(|given| paths::registry(&given.value.0)).transpose()?;
     let mut flags = vec!["-v".to_owned(); verbosity.verbose.into()];
     flags.extend(out.json.then(|| "--json".to_owned()));
     let quiet = verbosity.verbose == 0 && std::env::var_os(logging::VARIABLE).is_none();
