@@ -9,7 +9,7 @@ use modelfs::base::{FileRange, ObjectRange};
 use modelfs::fetch::{CachedFile, FetchError, FetchOptions, PrefetchProgress};
 use modelfs::model::hash::sha256;
 use modelfs::model::{
-    Check, Digest, LARGE_PART, MAX_LEAF, Manifest, ManifestBuilder, Object, Slice,
+    Check, Digest, HashAlgorithm, LARGE_PART, MAX_LEAF, Manifest, ManifestBuilder, Object, Slice,
 };
 use modelfs::registry::{Call, Fault, RegistryError, When};
 use modelfs::store::StoreError;
@@ -277,6 +277,51 @@ async fn a_version_with_large_objects_is_prefetched_whole_and_reports_what_came(
         let file = rig.file_of(&manifest, ix);
         assert!(rig.cached(&file, 0, LEN).expect("it is there") == large(seed));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_evicted_of_a_verified_object_is_fetched_part_by_part_and_verified() {
+    let rig = Rig::new(ByteSize::mib(96));
+    let (file, data) = put(&rig, 17);
+    assert!(rig.read(&file, 0, 10).await.expect("reads") == data[..10]);
+    let other = bytes(18, 32 << 20);
+    let hash = rig.put(&[("other", &other)], Some(HashAlgorithm::Blake3));
+    rig.prefetch(&rig.manifest(&hash).await).await.expect("fits");
+    let blob = file.blob().expect("not empty").clone();
+    let missing = blob.missing(blob.layout().all_parts());
+    let lacking = missing.first().expect("something of it was evicted");
+    assert!(u64::from(lacking.len()) < LEN / LARGE_PART, "and something was not");
+    let at = blob.layout().file_range(*lacking).start();
+    rig.memory.reset_counts();
+    rig.faulty.on(Call::Object(None), When::Always, Fault::FlipBit(at + 3));
+    let error = rig.read(&file, at, 10).await.expect_err("a wrong byte is never served");
+    assert!(matches!(error, FetchError::Corrupt { .. }), "{error}");
+    rig.faulty.heal();
+    assert!(rig.read(&file, at, 10).await.expect("reads") == data[at as usize..][..10]);
+    let asked = ranges(&rig);
+    assert!(asked.iter().all(|range| *range == ObjectRange::at(at, LARGE_PART)), "{asked:?}");
+    rig.prefetch(&version(&[(sha256(&data), LEN)])).await.expect("the rest of it");
+    assert!(rig.cached(&file, 0, LEN).expect("all of it") == data);
+    let fetched: u64 = ranges(&rig).iter().map(|range| range.len()).sum();
+    assert!(fetched < LEN, "only what was missing: {fetched}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_read_of_a_shard_brings_the_next_two_and_no_others() {
+    let rig = Rig::new(ByteSize::gib(1));
+    let shared = bytes::Bytes::from(large(19));
+    let objects = [1, 2, 3, 4].map(|n| (Digest::from_bytes([n; 32]), LEN));
+    for (digest, _) in &objects {
+        rig.memory.insert_as(*digest, shared.clone());
+    }
+    rig.faulty.on(Call::Object(None), When::Always, Fault::Stall(3 << 20));
+    let read =
+        tokio::spawn(rig.reader(&rig.file_of(&version(&objects), 0)).read(FileRange::at(0, 10)));
+    until(|| rig.objects() >= 3).await;
+    let asked: std::collections::BTreeSet<_> =
+        rig.memory.counts().objects.iter().map(|(digest, _)| *digest).collect();
+    assert!(asked == objects[..3].iter().map(|(digest, _)| *digest).collect(), "{asked:?}");
+    assert!(!read.is_finished());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,4 +52,5 @@ mod trees;
 mod updates;
 mod upgrade;
 mod view_huggingface;
+mod whole;
 mod worker_user;

@@ -13,6 +13,8 @@ pub struct LeafRun {
     pub leaves: Range<u64>,
     /// The first of these parts of the file. Each leaf covers one, or a single leaf all of them.
     pub first: PartIx,
+    /// Whether the leaves are parts of the object, whose checksums were learned.
+    pub learned: bool,
 }
 
 impl LeafRun {
@@ -23,22 +25,28 @@ impl LeafRun {
 }
 
 /// The leaves that bring the missing parts of a file with this layout: a run for each piece that a run of
-/// parts touches, in the file's order.
+/// parts touches, in the file's order. Of a piece that is `learned`, each part is a leaf.
 pub fn leaf_runs(
     manifest: &Manifest,
     file: FileIx,
     layout: &BlobLayout,
     missing: &[PartRange],
+    learned: impl Fn(usize) -> bool,
 ) -> Vec<LeafRun> {
     let mut out = Vec::new();
     for run in missing {
         let mut at = run.start;
         while at < run.end {
             let first = layout.part(PartIx(at));
-            let end = layout.parts_of_piece(first.piece).end.min(run.end);
+            let all = layout.parts_of_piece(first.piece);
+            let end = all.end.min(run.end);
             let object = manifest.slices(file)[first.piece].object;
-            let leaves = first.leaf..layout.part(PartIx(end - 1)).leaf + 1;
-            out.push(LeafRun { object, leaves, first: PartIx(at) });
+            let learned = learned(first.piece);
+            let leaves = match learned {
+                true => u64::from(at - all.start)..u64::from(end - all.start),
+                false => first.leaf..layout.part(PartIx(end - 1)).leaf + 1,
+            };
+            out.push(LeafRun { object, leaves, first: PartIx(at), learned });
             at = end;
         }
     }
@@ -71,7 +79,7 @@ pub fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
     use crate::base::ObjectRange;
-    use crate::model::{Check, Digest, HashAlgorithm, ManifestBuilder, Object, Slice};
+    use crate::model::{Check, Digest, HashAlgorithm, LARGE_PART, ManifestBuilder, Object, Slice};
 
     const LEAF: u64 = 4096;
 
@@ -98,11 +106,12 @@ mod tests {
     fn missing_parts_across_two_objects_become_a_run_of_leaves_of_each() {
         let (manifest, layout) = two_objects();
         let missing = [PartRange { start: 1, end: 4 }, PartRange { start: 4, end: 5 }];
-        let found = leaf_runs(&manifest, FileIx(0), &layout, &missing);
+        let found = leaf_runs(&manifest, FileIx(0), &layout, &missing, |_| false);
         let run = |object, leaves, first| LeafRun {
             object: ObjectIx(object),
             leaves,
             first: PartIx(first),
+            learned: false,
         };
         assert_eq!(found, [run(0, 2..4, 1), run(1, 0..1, 3), run(1, 1..2, 4)]);
         assert_eq!(found[0].part_of(3), PartIx(2));
@@ -112,6 +121,28 @@ mod tests {
             assert_eq!(parts.start, found.first.0, "and back");
             assert_eq!(parts.len() as u64, found.leaves.end - found.leaves.start);
         }
+    }
+
+    #[test]
+    fn of_a_learned_piece_each_part_is_a_leaf_and_of_any_other_whole_one_there_is_one_leaf() {
+        const LEN: u64 = 5 * LARGE_PART;
+        let mut builder = ManifestBuilder::new(Digest::from_bytes([9; 32]));
+        let mut slices = Vec::new();
+        for n in [1, 2] {
+            let object = Object::new(Digest::from_bytes([n; 32]), LEN, Check::WholeLarge);
+            let object = builder.object(object).unwrap();
+            slices.push(Slice { object, range: ObjectRange::new(0, LEN) });
+        }
+        builder.file("w", None, slices).unwrap();
+        let manifest = builder.build().unwrap();
+        let layout = manifest.layout(FileIx(0));
+        let missing = [PartRange { start: 3, end: 7 }];
+        let found = leaf_runs(&manifest, FileIx(0), &layout, &missing, |piece| piece == 1);
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|r| (r.object.0, r.leaves.clone(), r.first.0, r.learned))
+            .collect();
+        assert_eq!(found, [(0, 0..1, 3, false), (1, 0..2, 5, true)]);
     }
 
     #[test]

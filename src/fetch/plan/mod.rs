@@ -9,4 +9,4 @@ mod object_key;
 
 pub use batches::{BATCH, Batches};
 pub use leaf_runs::{leaf_runs, parts_of_leaves, runs};
-pub use object_key::ObjectKey;
+pub use object_key::{ObjectKey, by_parts};

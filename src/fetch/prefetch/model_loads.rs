@@ -1,16 +1,17 @@
 //! Loads of models under way: what each touches is recorded as a trace, and what the previous load touched
-//! next is fetched ahead.
+//! next is fetched ahead; so are the next shards of one that can be verified only as a whole.
 //!
 //! Invariant: a trace is a hint: no read waits for it or fails because of it. One load per version and
 //! source at a time, however many programs take part; it ends when nothing was touched for a while.
 //! Concurrency: shared; the lock is held for look-ups. One task per load; the index is read and written on
 //! the blocking pool.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
+use super::shards::next_shards;
 use super::trace_follower::TraceFollower;
 use super::trace_recorder::TraceRecorder;
 use crate::base::FileRange;
@@ -45,6 +46,8 @@ struct ModelLoad {
     source: Arc<Source>,
     manifest: Arc<Manifest>,
     recording: TraceRecorder,
+    /// The files that were touched.
+    files: HashSet<FileIx>,
     /// Follows the trace of the previous load, once it was read.
     follower: Option<TraceFollower>,
     /// Whether the index was asked for that trace.
@@ -60,6 +63,7 @@ impl ModelLoad {
             source: Arc::clone(file.source()),
             manifest: Arc::clone(file.manifest()),
             recording: TraceRecorder::default(),
+            files: HashSet::new(),
             follower: None,
             begun: false,
             touched: Instant::now(),
@@ -103,11 +107,19 @@ impl ModelLoads {
         load.changed |= load.recording.touch(file.index(), range);
         let follower = load.follower.as_mut();
         let next = follower.map(|follower| follower.touch(file.index(), range));
+        let first = load.files.insert(file.index());
         drop(loads);
         if begins {
             self.ahead.runtime().spawn(accompany(Arc::downgrade(self), key));
         }
-        self.fetch(file.source(), file.manifest(), next.unwrap_or_default());
+        let mut next = next.unwrap_or_default();
+        if first {
+            let manifest = file.manifest();
+            let shards = next_shards(manifest, file.index(), self.store.room().0).into_iter();
+            let all = |file| FileRange::new(0, manifest.file(file).len);
+            next.extend(shards.map(|file| Step { file, range: all(file) }));
+        }
+        self.fetch(file.source(), file.manifest(), next);
     }
 
     /// Reads the trace of the previous load, and replays on it what this load has touched so far. Reads the

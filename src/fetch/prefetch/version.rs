@@ -16,7 +16,7 @@ use crate::fetch::error::FetchError;
 use crate::fetch::plan::{ObjectKey, runs};
 use crate::fetch::schedule::Priority;
 use crate::fetch::source::Source;
-use crate::fetch::transfer::Transfers;
+use crate::fetch::transfer::{Transfers, is_learned};
 use crate::model::{File, FileIx, Manifest, ObjectIx};
 use crate::store::{Blob, Store};
 
@@ -114,9 +114,10 @@ impl VersionPrefetch {
         for object in lane {
             for _ in 0..PASSES {
                 let runs = missing_leaves(&self.manifest, object, blobs).into_iter();
-                let claim = |run| {
+                let claim = |(run, learned)| {
                     let (source, manifest) = (&self.source, &self.manifest);
-                    self.transfers.claim(source, manifest, object, run, Priority::Prefetch)
+                    let priority = Priority::Prefetch;
+                    self.transfers.claim(source, manifest, object, run, learned, priority)
                 };
                 let claims: Vec<_> = runs.flat_map(claim).collect();
                 let _wanted: Vec<_> = claims.iter().map(|claim| claim.flight.want()).collect();
@@ -149,6 +150,9 @@ impl VersionPrefetch {
                 }
                 let blob = store.blob(manifest.layout(ix))?;
                 blob.prove(blob.layout().all_parts())?;
+                // Counts as a use: the prefetch would evict the rest of what it completes if that was older
+                // than everything else.
+                drop(blob.hold(blob.layout().all_parts()));
                 Ok(Some(blob))
             };
             files.map(blob).collect()
@@ -185,19 +189,26 @@ fn lanes(manifest: &Manifest) -> Vec<Vec<ObjectIx>> {
     lanes
 }
 
-/// The leaves of an object that some file of the version lacks, as runs.
+/// The leaves of an object that some file of the version lacks, as runs; whether they are learned.
 fn missing_leaves(
     manifest: &Manifest,
     object: ObjectIx,
     blobs: &[Option<Arc<Blob>>],
-) -> Vec<std::ops::Range<u64>> {
-    let mut leaves = BTreeSet::new();
+) -> Vec<(std::ops::Range<u64>, bool)> {
+    let (mut leaves, mut parts_learned) = (BTreeSet::new(), BTreeSet::new());
     for user in manifest.uses(object) {
         let Some(blob) = &blobs[user.file.0 as usize] else { continue };
-        let parts = blob.layout().parts_of_piece(user.piece as usize);
+        let piece = user.piece as usize;
+        let (parts, learned) = (blob.layout().parts_of_piece(piece), is_learned(blob, piece));
         for part in blob.missing(parts).into_iter().flat_map(|run| run.iter()) {
-            leaves.insert(blob.layout().part(part).leaf);
+            match learned {
+                true => parts_learned.insert(u64::from(part.0 - parts.start)),
+                false => leaves.insert(blob.layout().part(part).leaf),
+            };
         }
     }
-    runs(leaves.into_iter())
+    let of = |found: BTreeSet<u64>, learned| {
+        runs(found.into_iter()).into_iter().map(move |run| (run, learned))
+    };
+    of(leaves, false).chain(of(parts_learned, true)).collect()
 }

@@ -34,14 +34,21 @@ pub struct FlightKey {
 #[derive(Debug, Clone)]
 pub struct LeafBytes {
     bytes: Bytes,
+    /// Where the leaf begins in its object.
+    start: u64,
     /// Released when the last reader has taken the bytes.
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl LeafBytes {
-    /// Bytes with the memory that they are counted against.
-    pub fn new(bytes: Bytes, permit: Arc<OwnedSemaphorePermit>) -> Self {
-        Self { bytes, _permit: permit }
+    /// Bytes that begin there in their object, with the memory that they are counted against.
+    pub fn new(bytes: Bytes, start: u64, permit: Arc<OwnedSemaphorePermit>) -> Self {
+        Self { bytes, start, _permit: permit }
+    }
+
+    /// Where the leaf begins in its object.
+    pub fn start(&self) -> u64 {
+        self.start
     }
 
     /// The bytes of the whole leaf.
@@ -322,7 +329,7 @@ mod tests {
 
     fn ready() -> Outcome {
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        Outcome::Ready(LeafBytes::new(Bytes::from_static(b"x"), Arc::new(room)))
+        Outcome::Ready(LeafBytes::new(Bytes::from_static(b"x"), 0, Arc::new(room)))
     }
 
     #[tokio::test]

@@ -105,7 +105,7 @@ mod tests {
         first.settle(1, Outcome::Failed(FetchError::Stopped));
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let (bytes, permit) = (bytes::Bytes::from_static(b"x"), Arc::new(room));
-        first.settle(2, Outcome::Ready(LeafBytes::new(bytes, permit)));
+        first.settle(2, Outcome::Ready(LeafBytes::new(bytes, 0, permit)));
         let claims = table.claim(key(), 0..4, Priority::Demand);
         let claimed: Vec<_> = claims.iter().map(|r| (r.leaves.clone(), r.new)).collect();
         assert_eq!(claimed, [(2..4, false), (0..2, true)]);

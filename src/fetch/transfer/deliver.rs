@@ -62,6 +62,11 @@ impl Delivery {
         self.leaves.get_or_init(|| leaves);
     }
 
+    /// What the leaves must match, if that is known.
+    pub fn expected(&self) -> Option<Leaves> {
+        self.leaves.get().cloned()
+    }
+
     /// Whether these are the bytes of that leaf.
     fn matches(&self, leaf: u64, bytes: &[u8]) -> bool {
         self.leaves.get().is_some_and(|leaves| leaves.matches(leaf, bytes))
@@ -96,7 +101,8 @@ impl Delivery {
             let end = (self.leaf_range(leaf).end() - start) as usize;
             let leaf_bytes = bytes.slice(at..end);
             if self.matches(leaf, &leaf_bytes) {
-                let ready = LeafBytes::new(leaf_bytes, permit.clone());
+                let in_object = self.leaf_range(leaf).start();
+                let ready = LeafBytes::new(leaf_bytes, in_object, permit.clone());
                 self.flight.settle(leaf, Outcome::Ready(ready));
                 good.push(leaf);
             } else {

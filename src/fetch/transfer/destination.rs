@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::base::ObjectRange;
 use crate::fetch::plan::parts_of_leaves;
 use crate::model::{Manifest, ObjectIx, PartRange};
 use crate::store::{Blob, Store};
@@ -15,17 +16,28 @@ use crate::store::{Blob, Store};
 pub struct Destination {
     blob: Arc<Blob>,
     piece: usize,
+    /// Whether each leaf is a part of the piece.
+    learned: bool,
+}
+
+/// Whether a piece that is verified as a whole was verified before and lost only some of its parts: each of
+/// them is then verified by the checksum that was learned.
+pub fn is_learned(blob: &Blob, piece: usize) -> bool {
+    let layout = blob.layout();
+    layout.pieces()[piece].is_whole_large()
+        && !blob.present(layout.parts_of_piece(piece)).is_empty()
 }
 
 impl Destination {
-    /// The pieces of all files of the version that contain some of these leaves. Reads the index.
+    /// The pieces of all files of the version that contain some of this range of an object; where its
+    /// leaves are `learned`, those that are all of the object. Reads the index.
     pub fn of_leaves(
         store: &Store,
         manifest: &Manifest,
         object: ObjectIx,
-        leaves: &Range<u64>,
+        range: ObjectRange,
+        learned: bool,
     ) -> Vec<Self> {
-        let range = manifest.object(object).leaves_range(leaves);
         // Files with the same content are one blob.
         let mut found: HashMap<_, Self> = HashMap::new();
         for user in manifest.uses(object) {
@@ -34,7 +46,12 @@ impl Destination {
                 continue;
             }
             match store.blob(manifest.layout(user.file)) {
-                Ok(blob) => drop(found.insert((blob.key(), piece), Self { blob, piece })),
+                Ok(blob) => {
+                    let to = Self { blob, piece, learned };
+                    if !learned || to.is_whole_large() {
+                        found.insert((to.blob.key(), piece), to);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a blob cannot be opened; its bytes are not kept");
                 }
@@ -74,6 +91,10 @@ impl Destination {
 
     /// The parts of the blob that these leaves fill.
     pub fn parts(&self, leaves: &Range<u64>) -> PartRange {
+        if self.learned {
+            let part = |leaf: u64| self.all_parts().start + leaf as u32;
+            return PartRange { start: part(leaves.start), end: part(leaves.end) };
+        }
         parts_of_leaves(self.blob.layout(), self.piece, leaves)
     }
 

@@ -53,7 +53,7 @@ impl Gather {
         let part = self.blob.layout().part(ix);
         let wanted = part.file.intersect(&self.range);
         let in_object = part.object.start() + (wanted.start() - part.file.start());
-        let from = (in_object - part.leaf_range.start()) as usize;
+        let from = (in_object - leaf.start()) as usize;
         let (at, len) = ((wanted.start() - self.range.start()) as usize, wanted.len() as usize);
         self.out()[at..at + len].copy_from_slice(&leaf.bytes()[from..from + len]);
         self.done(PartRange { start: ix.0, end: ix.0 + 1 });

@@ -56,7 +56,8 @@ impl LocalCopies {
         if copies.is_empty() {
             return Ok(());
         }
-        let leaves = match self.lists.known(object, flight.leaves()) {
+        let known = delivery.expected().or_else(|| self.lists.known(object, flight.leaves()));
+        let leaves = match known {
             Some(known) => known,
             None => self.leaves_from(source, flight, object, &copies).await?,
         };

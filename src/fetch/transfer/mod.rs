@@ -16,5 +16,6 @@ mod requests;
 mod transfers;
 mod whole;
 
+pub use destination::is_learned;
 pub use gather::Gather;
 pub use transfers::Transfers;

@@ -219,10 +219,14 @@ impl Requests {
     ) -> Result<(), FetchError> {
         let (flight, object) = (delivery.flight(), delivery.object());
         let range = object.leaves_range(&run);
-        let (leaves, mut incoming) = tokio::try_join!(
-            self.leaves(source, flight, object),
-            self.open(source, object, range, slot)
-        )?;
+        let leaves = async {
+            match delivery.expected() {
+                Some(known) => Ok(known),
+                None => self.leaves(source, flight, object).await,
+            }
+        };
+        let (leaves, mut incoming) =
+            tokio::try_join!(leaves, self.open(source, object, range, slot))?;
         delivery.expect(leaves);
         let mut jobs: JoinSet<Vec<u64>> = JoinSet::new();
         let mut failed = Ok(());

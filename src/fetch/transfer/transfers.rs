@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::deliver::Delivery;
-use super::destination::Destination;
+use super::destination::{Destination, is_learned};
 use super::lists::LeafLists;
 use super::local_copies::LocalCopies;
 use super::requests::Requests;
@@ -21,10 +21,10 @@ use crate::base::units::ByteSize;
 use crate::fetch::cached_file::CachedFile;
 use crate::fetch::error::FetchError;
 use crate::fetch::options::{FetchOptions, InFlight, Traffic};
-use crate::fetch::plan::{ObjectKey, leaf_runs};
+use crate::fetch::plan::{ObjectKey, by_parts, leaf_runs};
 use crate::fetch::schedule::{Claim, Flight, FlightKey, FlightTable, Memory, Outcome, Priority};
 use crate::fetch::source::Source;
-use crate::model::{Check, Manifest, ObjectIx, PartIx, PartRange};
+use crate::model::{Check, HashAlgorithm, Leaves, Manifest, ObjectIx, PartIx, PartRange};
 use crate::store::{Reservation, Store};
 
 /// All flights. Shared; serves files of any number of sources.
@@ -107,28 +107,30 @@ impl Transfers {
     ) -> Vec<(PartIx, Claim)> {
         let Some(blob) = file.blob() else { return Vec::new() };
         let mut out = Vec::new();
-        for run in leaf_runs(file.manifest(), file.index(), blob.layout(), parts) {
-            let leaves = run.leaves.clone();
-            for claim in self.claim(file.source(), file.manifest(), run.object, leaves, priority) {
+        let learned = |piece| is_learned(blob, piece);
+        for run in leaf_runs(file.manifest(), file.index(), blob.layout(), parts, learned) {
+            let (source, manifest, leaves) = (file.source(), file.manifest(), run.leaves.clone());
+            for claim in self.claim(source, manifest, run.object, leaves, run.learned, priority) {
                 out.push((run.part_of(claim.leaves.start), claim));
             }
         }
         out
     }
 
-    /// Joins or starts flights for these leaves of an object of a version of this source.
+    /// Joins or starts flights for these leaves of an object of a version of this source. `learned`: each
+    /// leaf is a part of the object, whose checksum was learned when all of it was verified.
     pub fn claim(
         self: &Arc<Self>,
         source: &Arc<Source>,
         manifest: &Arc<Manifest>,
         object: ObjectIx,
         leaves: Range<u64>,
+        learned: bool,
         priority: Priority,
     ) -> Vec<Claim> {
-        let key = FlightKey {
-            source: source.name().clone(),
-            object: ObjectKey::of(manifest.object(object)),
-        };
+        let what = manifest.object(object);
+        let object_key = if learned { ObjectKey::learned(what) } else { ObjectKey::of(what) };
+        let key = FlightKey { source: source.name().clone(), object: object_key };
         let claims = self.flights.claim(key, leaves, priority);
         for claim in claims.iter().filter(|claim| claim.new) {
             let (this, source) = (Arc::clone(self), Arc::clone(source));
@@ -159,10 +161,14 @@ impl Transfers {
         manifest: Arc<Manifest>,
         object: ObjectIx,
     ) -> Result<(), FetchError> {
-        let what = manifest.object(object).clone();
-        let (store, leaves) = (self.store.clone(), flight.leaves().clone());
-        let destinations =
-            blocking(move || Destination::of_leaves(&store, &manifest, object, &leaves)).await?;
+        let learned = flight.key().object.is_learned();
+        let what = match learned {
+            true => by_parts(manifest.object(object)),
+            false => manifest.object(object).clone(),
+        };
+        let (store, range) = (self.store.clone(), what.leaves_range(flight.leaves()));
+        let of_leaves = move || Destination::of_leaves(&store, &manifest, object, range, learned);
+        let destinations = blocking(of_leaves).await?;
         if what.check == Check::WholeLarge {
             // Its one leaf must not be held in memory.
             let all = destinations.into_iter();
@@ -175,12 +181,43 @@ impl Transfers {
             flight.settle(flight.leaves().start, Outcome::Stored);
             return Ok(());
         }
+        let expected = match learned {
+            true => Some(self.learned(flight, &destinations).await?),
+            false => None,
+        };
         let space = self.reserve(flight, &destinations).await?;
         let delivery = Arc::new(Delivery::new(Arc::clone(flight), what, destinations, space));
+        if let Some(expected) = expected {
+            delivery.expect(expected);
+        }
         if let Err(error) = self.local.copy(source, &delivery).await {
             tracing::debug!(%error, "a local copy failed; the registry is asked instead");
         }
         self.requests.fetch(source, &delivery).await
+    }
+
+    /// The checksums of the parts of a flight, from a blob that has them all. If none has, what is left of
+    /// the object cannot be completed: it is dropped, and the next flight fetches all of it.
+    async fn learned(&self, flight: &Flight, places: &[Destination]) -> Result<Leaves, FetchError> {
+        let (store, leaves, places) =
+            (self.store.clone(), flight.leaves().clone(), places.to_vec());
+        let found = blocking(move || {
+            for place in &places {
+                let known = place.blob().learned(place.parts(&leaves))?;
+                let known: Option<Vec<_>> = known.into_iter().collect();
+                if let Some(known) = known {
+                    return Ok(Some(Leaves::new(
+                        HashAlgorithm::Blake3,
+                        leaves.start,
+                        known.into(),
+                    )));
+                }
+            }
+            let keys: Vec<_> = places.iter().map(|place| place.blob().key()).collect();
+            tracing::warn!(blobs = ?keys, "checksums of evicted parts are lost; the rest is dropped and fetched again");
+            store.evict(&keys, true).map(|_| None)
+        });
+        found.await??.ok_or(FetchError::Stopped)
     }
 
     /// Reserves space for what the destinations lack. `None`: there is none, but a demand read waits for

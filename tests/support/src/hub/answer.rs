@@ -128,7 +128,7 @@ fn hub(
                 return status(404, "EntryNotFound");
             };
             if !found.lfs {
-                return bytes_answer(&found.bytes, range, None);
+                return bytes_answer(&found.bytes, range, None, 0);
             }
             let mut out = status(302, "");
             let to = format!("{}/{name}/{commit}/{file}?sig={}", state.cdn, state.signature);
@@ -148,7 +148,8 @@ fn large(state: &State, path: &str, query: &str, range: Option<&str>) -> Answer 
     let repo = state.repos.get(&format!("{kind}/{org}/{model}"));
     let found = repo.and_then(|r| file_of(r.commits.get(commit)?, file));
     match found {
-        Some(found) => bytes_answer(&found.bytes, range, state.lie),
+        // A request that is repeated is cut elsewhere.
+        Some(found) => bytes_answer(&found.bytes, range, state.lie, state.log.len()),
         None => status(404, ""),
     }
 }
@@ -224,7 +225,7 @@ fn json_answer(value: &Value, request: &hyper::Request<Incoming>) -> Answer {
     out
 }
 
-fn bytes_answer(bytes: &[u8], range: Option<&str>, lie: Option<HubLie>) -> Answer {
+fn bytes_answer(bytes: &[u8], range: Option<&str>, lie: Option<HubLie>, salt: usize) -> Answer {
     let all = bytes.len();
     let asked = range.filter(|_| lie != Some(HubLie::NoRange)).map(|range| {
         let (first, last) =
@@ -232,8 +233,17 @@ fn bytes_answer(bytes: &[u8], range: Option<&str>, lie: Option<HubLie>) -> Answe
         (first.parse::<usize>().expect("a number"), last.parse::<usize>().expect("a number") + 1)
     });
     let (start, end) = asked.unwrap_or((0, all));
-    let mut body = bytes[start..end].to_vec();
-    let len = body.len();
+    let len = end - start;
+    let sent = match lie {
+        Some(HubLie::Cut(most)) => {
+            let chance = sha256(&[start, salt].map(usize::to_le_bytes).concat()).as_bytes()[..4]
+                .try_into()
+                .expect("four");
+            len.min(1 + u32::from_le_bytes(chance) as usize % most)
+        }
+        _ => len,
+    };
+    let mut body = bytes[start..start + sent].to_vec();
     match lie {
         Some(HubLie::WrongByte) => body[0] ^= 1,
         Some(HubLie::Truncated) => body.truncate(len / 2),

@@ -61,6 +61,8 @@ pub enum HubLie {
     Truncated,
     /// The whole is sent whatever the range.
     NoRange,
+    /// The connection breaks after at most so many bytes, each time elsewhere.
+    Cut(usize),
 }
 
 /// What both servers know.
