@@ -107,12 +107,6 @@ impl Policy {
         }
     }
 
-    /// Whether it restricts anything.
-    pub fn is_empty(&self) -> bool {
-        self.allowed_hosts.is_empty()
-            && !self.deny_private_addresses.as_ref().is_some_and(|denies| denies.value)
-    }
-
     /// Whether a host may be asked; else where the list is that lacks it.
     pub fn allows(&self, host: &str, port: Option<u16>) -> Result<(), &Origin> {
         let lacks = |list: &&Setting<Vec<HostPattern>>| {
