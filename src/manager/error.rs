@@ -217,7 +217,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         // A proxy's login page is the usual cause: trouble on the way, not damage.
         | RegistryError::Invalid { .. } => ErrorKind::Network,
         RegistryError::Missing { .. } => ErrorKind::NotFound,
-        RegistryError::WrongBytes { .. } => ErrorKind::Verification,
+        RegistryError::WrongBytes { .. } | RegistryError::Unproven { .. } => ErrorKind::Verification,
         RegistryError::BadName { .. } => ErrorKind::InvalidRequest,
     }
 }

@@ -141,6 +141,9 @@ impl Piece {
     pub fn identity(&self) -> Digest {
         match self.check {
             Check::Whole | Check::WholeLarge | Check::GitBlob => self.object,
+            Check::Proof { root } => {
+                hash::sha256(&[root.as_bytes().as_slice(), self.object.as_bytes()].concat())
+            }
             Check::Leaves { list, .. } => list,
         }
     }
@@ -333,27 +336,35 @@ impl BlobLayout {
     /// The encoding whose SHA-256 is the key. [`BlobLayout::decode`] reads it back.
     ///
     /// All numbers little endian: magic, then for each piece: kind (0 whole, 1 SHA-256 leaves, 2 BLAKE3
-    /// leaves, 3 whole in parts, 4 git blob), leaf size (0 when whole; of kind 3 the size of a part), object
-    /// length, the digest that is checked, offset in the
-    /// object, length.
+    /// leaves, 3 whole in parts, 4 git blob, 5 by proofs), leaf size (0 when whole; of kinds 3 and 5 the size
+    /// of a part), object length, the digest that is checked, offset in the object, length. After a piece of
+    /// kind 5, whose digest is the one that proofs are checked by, comes the same of kind 6 with the digest of
+    /// the whole object.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + self.pieces.len() * 65);
         out.extend_from_slice(MAGIC);
-        for p in &self.pieces {
-            let (kind, leaf_size, digest) = match p.check {
-                Check::Whole => (0, 0, p.object),
-                Check::GitBlob => (4, 0, p.object),
-                Check::WholeLarge => (3, LARGE_PART, p.object),
-                Check::Leaves { size, digest, list } => {
-                    (if digest == HashAlgorithm::Sha256 { 1 } else { 2 }, size, list)
-                }
-            };
+        let mut push = |p: &Piece, kind, leaf_size: u64, digest: Digest| {
             out.push(kind);
             out.extend_from_slice(&leaf_size.to_le_bytes());
             out.extend_from_slice(&p.object_len.to_le_bytes());
             out.extend_from_slice(digest.as_bytes());
             out.extend_from_slice(&p.object_offset.to_le_bytes());
             out.extend_from_slice(&p.file.len().to_le_bytes());
+        };
+        for p in &self.pieces {
+            match p.check {
+                Check::Whole => push(p, 0, 0, p.object),
+                Check::GitBlob => push(p, 4, 0, p.object),
+                Check::WholeLarge => push(p, 3, LARGE_PART, p.object),
+                Check::Proof { root } => {
+                    push(p, 5, LARGE_PART, root);
+                    push(p, 6, LARGE_PART, p.object);
+                }
+                Check::Leaves { size, digest: HashAlgorithm::Sha256, list } => {
+                    push(p, 1, size, list)
+                }
+                Check::Leaves { size, list, .. } => push(p, 2, size, list),
+            }
         }
         out
     }
@@ -371,15 +382,25 @@ impl BlobLayout {
             u64::from_le_bytes(r[range].try_into().expect("eight bytes by construction"))
         };
         let mut pieces = Vec::with_capacity(rest.len() / 65);
-        for r in rest.chunks_exact(65) {
-            let list = Digest::from_slice(&r[17..49]).expect("32 bytes by construction");
-            let size = number(r, 1..9);
+        let digest = |r: &[u8]| Digest::from_slice(&r[17..49]).expect("32 bytes by construction");
+        let mut records = rest.chunks_exact(65);
+        while let Some(r) = records.next() {
+            let (list, size) = (digest(r), number(r, 1..9));
+            let mut object = list;
             let check = match r[0] {
                 0 if size == 0 => Check::Whole,
                 4 if size == 0 => Check::GitBlob,
                 1 => Check::Leaves { size, digest: HashAlgorithm::Sha256, list },
                 2 => Check::Leaves { size, digest: HashAlgorithm::Blake3, list },
                 3 if size == LARGE_PART => Check::WholeLarge,
+                5 if size == LARGE_PART => {
+                    let same = |other: &&[u8]| {
+                        other[0] == 6 && other[1..17] == r[1..17] && other[49..] == r[49..]
+                    };
+                    let whole = records.next().filter(same);
+                    object = digest(whole.ok_or(LayoutError("a digest of a whole is missing"))?);
+                    Check::Proof { root: list }
+                }
                 _ => return Err(LayoutError("unknown kind of check")),
             };
             let (object_len, offset, len) =
@@ -388,7 +409,7 @@ impl BlobLayout {
             if range.len() != len {
                 return Err(LayoutError("a piece lies outside its object"));
             }
-            pieces.push((check, list, object_len, range));
+            pieces.push((check, object, object_len, range));
         }
         Self::new(pieces)
     }

@@ -114,6 +114,35 @@ fn an_object_that_is_too_large_for_memory_is_one_leaf_of_many_parts() {
 }
 
 #[test]
+fn an_object_with_proofs_is_known_by_both_of_its_digests() {
+    const LEN: u64 = 5 << 30;
+    let of = |root, object| {
+        let piece = (Check::Proof { root }, object, LEN, ObjectRange::new(0, LEN));
+        BlobLayout::new([piece]).unwrap()
+    };
+    let l = of(d(1), d(2));
+    assert_eq!((l.part_count(), l.segment_count()), (5 << 10, 5 << 6));
+    assert_eq!((l.part(PartIx(7)).leaf, l.parts_of_leaf(0, 7).start), (7, 7));
+    assert!(l.part(PartIx(7)).is_whole_leaf());
+    let back = BlobLayout::decode(&l.encode()).unwrap();
+    assert_eq!(back, l);
+    // A source that asserts a hash for another file must not fill the blob of that file.
+    for other in [of(d(1), d(3)), of(d(3), d(2)), of(d(2), d(1))] {
+        assert_ne!(other.key(), l.key());
+        assert_ne!(other.pieces()[0].identity(), l.pieces()[0].identity());
+    }
+    let mut bad = l.encode();
+    bad.truncate(8 + 65);
+    assert!(BlobLayout::decode(&bad).is_err(), "the digest of the whole is missing");
+    let mut bad = l.encode();
+    bad[8 + 65 + 9] ^= 1;
+    assert!(BlobLayout::decode(&bad).is_err(), "it is that of another object");
+    bad = l.encode();
+    bad[8] = 6;
+    assert!(BlobLayout::decode(&bad).is_err());
+}
+
+#[test]
 fn layouts_of_before_have_the_keys_of_before() {
     let l = BlobLayout::new([
         (leaves(1, 300), d(9), 1000, ObjectRange::new(250, 1000)),
@@ -124,13 +153,15 @@ fn layouts_of_before_have_the_keys_of_before() {
 }
 
 fn any_layout() -> impl Strategy<Value = BlobLayout> {
-    let piece = (1u64..5000, 1u64..2000, 0u8..3, 0u64..5000, 1u64..5000, any::<u8>());
+    let piece = (1u64..5000, 1u64..2000, 0u8..4, 0u64..5000, 1u64..5000, any::<u8>());
     proptest::collection::vec(piece, 1..8).prop_map(|pieces| {
         BlobLayout::new(pieces.into_iter().map(|(len, leaf, kind, a, b, n)| {
-            let len = if kind == 2 { len * 1000 } else { len };
+            let len = if kind >= 2 { len * 1000 } else { len };
             let start = a % len;
-            let check = [Check::Whole, leaves(n, leaf), Check::WholeLarge][usize::from(kind)];
-            let b = if kind == 2 { b * 1000 } else { b };
+            let proof = Check::Proof { root: d(n.wrapping_add(1)) };
+            let checks = [Check::Whole, leaves(n, leaf), Check::WholeLarge, proof];
+            let check = checks[usize::from(kind)];
+            let b = if kind >= 2 { b * 1000 } else { b };
             (check, d(n), len, ObjectRange::new(start, start + 1 + b % (len - start)))
         }))
         .unwrap()
@@ -169,6 +200,9 @@ proptest! {
         let back = BlobLayout::decode(&l.encode()).unwrap();
         prop_assert_eq!(back.key(), l.key());
         prop_assert_eq!(back.part_count(), l.part_count());
+        for (back, piece) in back.pieces().iter().zip(l.pieces()) {
+            prop_assert_eq!((back.check, back.identity()), (piece.check, piece.identity()));
+        }
     }
 
     #[test]

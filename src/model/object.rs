@@ -17,8 +17,8 @@ use crate::base::ObjectRange;
 pub const MAX_LEAF: u64 = 64 << 20;
 /// Minimum size of a leaf, except the last of its object: a page; below, digests outweigh data.
 pub const MIN_LEAF: u64 = 4 << 10;
-/// Bytes of each part of an object that is verified as a whole and may be too large for memory: its presence,
-/// eviction and checksums after it was accepted.
+/// Bytes of each part of an object that has no leaves of its own and may be too large for memory: its
+/// presence, eviction and checksums after it was accepted.
 pub const LARGE_PART: u64 = 1 << 20;
 
 /// How an object is verified.
@@ -31,6 +31,12 @@ pub enum Check {
     WholeLarge,
     /// The object is a single leaf; its name is its id as a git blob.
     GitBlob,
+    /// Ranges of the object are verified by proofs against a hash that its source asserts for it, of a form
+    /// that the source knows; all of it by the SHA-256 of its bytes, which is its name.
+    Proof {
+        /// That hash.
+        root: Digest,
+    },
     /// Leaves of `size` bytes, the last one shorter.
     Leaves {
         /// Bytes of each leaf but the last.
@@ -52,6 +58,8 @@ impl Check {
     pub fn leaf_size(&self, object_len: u64) -> u64 {
         match self {
             Self::Whole | Self::WholeLarge | Self::GitBlob => object_len,
+            // A proof is of any range: the parts are what is asked for.
+            Self::Proof { .. } => LARGE_PART,
             Self::Leaves { size, .. } => *size,
         }
     }
@@ -61,7 +69,9 @@ impl Check {
     pub fn part_size(&self, object_len: u64) -> u64 {
         match self {
             Self::WholeLarge => LARGE_PART,
-            Self::Whole | Self::GitBlob | Self::Leaves { .. } => self.leaf_size(object_len),
+            Self::Whole | Self::GitBlob | Self::Proof { .. } | Self::Leaves { .. } => {
+                self.leaf_size(object_len)
+            }
         }
     }
 

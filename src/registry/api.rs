@@ -2,7 +2,7 @@
 //!
 //! Invariant: a catalog or manifest that comes out of a registry was checked by the rules of its
 //! format, and a manifest document has matched its SHA-256. Bytes of objects are only claimed: the
-//! caller verifies them by their leaves. Implementations are shared between tasks and hold no lock
+//! caller verifies them by their leaves. The exception is [`Registry::read_proven`]. Implementations are shared between tasks and hold no lock
 //! while they wait for the network.
 
 use std::pin::Pin;
@@ -82,6 +82,15 @@ pub struct ManifestDocument {
 /// The bytes of an object as they arrive: exactly those that were asked for, or an error.
 pub type ObjectBody = Pin<Box<dyn Stream<Item = Result<Bytes, RegistryError>> + Send>>;
 
+/// A range of an object whose bytes were verified by the registry, by a proof.
+pub struct ProvenBody {
+    /// The range: it covers the one that was asked for, and all of it is verified together.
+    pub range: ObjectRange,
+    /// Its bytes as they arrive. They are verified once the body has ended without an error, and not
+    /// before.
+    pub bytes: ObjectBody,
+}
+
 /// A place that offers models.
 ///
 /// A version's name leads to a `VersionTarget`. Where the registry knows manifests by their SHA-256, the
@@ -146,6 +155,18 @@ pub trait Registry: Send + Sync + 'static {
 
     /// A range of an object. Unverified.
     async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError>;
+
+    /// A range of an object that is verified by proofs, and covers `range`, which must not be empty. What
+    /// verifies it is known only together with its bytes, so that the registry does it. Fails with
+    /// [`RegistryError::Unproven`] if only the whole object can be verified.
+    async fn read_proven(
+        &self,
+        object: &Object,
+        range: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
+        let why = format!("this registry has no proofs (asked for {range})");
+        Err(RegistryError::Unproven { what: object.to_string(), why })
+    }
 
     /// Objects of this version will be read soon, several at once: a remote registry may open
     /// another connection meanwhile. Waits for nothing and never fails.

@@ -76,6 +76,14 @@ pub enum RegistryError {
         /// For example `SHA-256 mismatch`.
         why: String,
     },
+    /// No range of the object can be proved, so that only the whole can be verified.
+    #[error("{what}: no range of it can be verified alone: {why}")]
+    Unproven {
+        /// What was asked for.
+        what: String,
+        /// Why there is no proof.
+        why: String,
+    },
     /// The answer is not one to the request: a bad document, range or length.
     #[error("invalid registry response: {what}: {why}")]
     Invalid {
@@ -112,6 +120,7 @@ impl RegistryError {
             | Self::Missing { .. }
             | Self::Refused { .. }
             | Self::Denied { .. }
+            | Self::Unproven { .. }
             | Self::Invalid { .. }
             | Self::BadName { .. } => Retry::Never,
         }

@@ -21,7 +21,8 @@ mod unavailable;
 pub mod xprim;
 
 pub use api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions, read_object,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
+    read_object,
 };
 pub use connect::{ConnectOptions, Server, first_file, open, open_with, server_of, usual_logins};
 pub use credentials::{Credentials, Secret};

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 
 use super::api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
 };
 use super::error::RegistryError;
 use crate::base::ObjectRange;
@@ -79,6 +79,14 @@ impl Registry for Unavailable {
     }
 
     async fn read(&self, object: &Object, _: ObjectRange) -> Result<ObjectBody, RegistryError> {
+        self.unreachable(object.to_string())
+    }
+
+    async fn read_proven(
+        &self,
+        object: &Object,
+        _: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
         self.unreachable(object.to_string())
     }
 

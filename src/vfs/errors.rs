@@ -43,6 +43,7 @@ pub(super) fn of_fetch(error: &FetchError) -> VfsError {
             | RegistryError::Missing { .. }
             | RegistryError::Refused { .. }
             | RegistryError::Denied { .. }
+            | RegistryError::Unproven { .. }
             | RegistryError::BadName { .. } => VfsError::Unavailable { reason },
         },
         FetchError::Corrupt { .. } => VfsError::Corrupt { reason },

@@ -18,6 +18,7 @@ mod registry_http;
 mod registry_huggingface;
 mod registry_oci;
 mod registry_oci_hostile;
+mod registry_xet;
 mod stack;
 mod store;
 mod whole;

@@ -17,7 +17,9 @@ impl ObjectKey {
     /// The key of an object.
     pub fn of(object: &Object) -> Self {
         let digest = match object.check {
-            Check::Whole | Check::WholeLarge | Check::GitBlob => object.digest,
+            Check::Whole | Check::WholeLarge | Check::GitBlob | Check::Proof { .. } => {
+                object.digest
+            }
             Check::Leaves { list, .. } => list,
         };
         Self { check: object.check, digest, len: object.len, learned: false }

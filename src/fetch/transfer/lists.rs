@@ -38,6 +38,8 @@ impl LeafLists {
     pub fn known(&self, object: &Object, leaves: &Range<u64>) -> Option<Leaves> {
         match &object.check {
             Check::Whole | Check::WholeLarge | Check::GitBlob => Some(Leaves::whole(object)),
+            // Nothing but a proof verifies a range.
+            Check::Proof { .. } => None,
             Check::Leaves { list, .. } => {
                 let kept = self.kept.lock().expect("holders do not panic").get(list);
                 kept.filter(|kept| kept.covers(leaves))

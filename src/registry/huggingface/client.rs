@@ -87,6 +87,16 @@ impl Hub {
         Ok(Self { endpoint, login: Login::new(logins), http, places })
     }
 
+    /// The client of HTTP, which follows no redirects.
+    pub fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
+    /// Whether the Hub is asked over https.
+    pub fn is_encrypted(&self) -> bool {
+        self.endpoint.scheme() == "https"
+    }
+
     /// The URL of a repository's page, for people.
     fn page(&self, page: &str) -> String {
         format!("{}/{page}", self.endpoint.as_str().trim_end_matches('/'))

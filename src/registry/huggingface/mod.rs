@@ -2,7 +2,7 @@
 //!
 //! [`HuggingFace`] asks the Hub; the other files are what it needs: names (`name`), the login (`token`),
 //! requests and redirects (`client`), what refusals mean (`refusal`), the Hub's answers (`answers`), and
-//! the documents that are made of them (`document`). Invariant: the token goes to the endpoint's host
+//! the documents that are made of them (`document`). Ranges of large files come verified from `xet`. Invariant: the token goes to the endpoint's host
 //! and nowhere else, and stands in no text; what is read of a file is checked against the commit.
 
 mod answers;
@@ -12,6 +12,7 @@ mod name;
 mod refusal;
 mod registry;
 mod token;
+mod xet;
 
 pub use client::endpoint;
 pub use document::{is_catalog, is_manifest, parse_catalog, parse_manifest};

@@ -20,6 +20,7 @@ use super::client::{Answer, Hub, Wanted};
 use super::document::{CatalogDoc, ManifestDoc, entry, parse_manifest};
 use super::name::{Repo, RepoType, Scope, revisions_of, shown};
 use super::token::Environment;
+use super::xet::{FileOf, Xet};
 use crate::base::ObjectRange;
 use crate::model::hash::sha256;
 use crate::model::{
@@ -27,11 +28,12 @@ use crate::model::{
     VersionEntry, VersionId,
 };
 use crate::registry::api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
 use crate::registry::login::Logins;
 use crate::registry::transport::HttpOptions;
+use crate::trust::xet::XetHash;
 
 /// Maximum size of the list of references: a hundred thousand of them.
 const MAX_REFS: u64 = 16 << 20;
@@ -49,6 +51,7 @@ pub struct HuggingFace {
     name: String,
     scope: Scope,
     hub: Hub,
+    xet: Xet,
     /// The commits of the manifests that were made, by the SHA-256 of their documents.
     made: Mutex<LruCache<Digest, (Repo, GitId)>>,
 }
@@ -73,7 +76,9 @@ impl HuggingFace {
     ) -> Result<Self, RegistryError> {
         let scope = Scope::parse(name)?;
         let hub = Hub::new(endpoint, logins, options)?;
-        Ok(Self { name: scope.to_string(), scope, hub, made: Mutex::new(LruCache::new(MAX_KNOWN)) })
+        let xet = Xet::new(hub.http().clone());
+        let made = Mutex::new(LruCache::new(MAX_KNOWN));
+        Ok(Self { name: scope.to_string(), scope, hub, xet, made })
     }
 
     /// The repository that a model is, if it can be one of this registry.
@@ -183,6 +188,39 @@ impl HuggingFace {
     }
 }
 
+/// Where an object is.
+struct Place<'a> {
+    /// Below the endpoint.
+    path: &'a str,
+    /// The page of its repository.
+    page: &'a str,
+    commit: &'a str,
+    /// How errors name it.
+    what: String,
+}
+
+/// Where an object is; an error if the range goes past its end.
+fn place(object: &Object, range: ObjectRange) -> Result<Place<'_>, RegistryError> {
+    // Both come from a manifest, hence from the Hub.
+    let parts = match &object.locator {
+        Locator::Path(path) => path.split_once("/resolve/").and_then(|(page, rest)| {
+            let (commit, file) = rest.split_once('/')?;
+            Some((path, page, commit, file))
+        }),
+        Locator::Digest => None,
+    };
+    let Some((path, page, commit, file)) = parts else {
+        let (what, why) = (object.to_string(), "has no path in a repository".into());
+        return Err(RegistryError::Invalid { what, why });
+    };
+    let what = shown(&format!("{page}/{file}"));
+    if range.end() > object.len {
+        let why = format!("bytes {range} are past the end of {} bytes", object.len);
+        return Err(RegistryError::Invalid { what, why });
+    }
+    Ok(Place { path, page, commit, what })
+}
+
 /// The versions of the one model of a catalog.
 fn versions_of(catalog: &Catalog, repo: &Repo) -> Vec<VersionEntry> {
     let id = repo.id();
@@ -287,7 +325,7 @@ impl Registry for HuggingFace {
     async fn leaves(&self, object: &Object, _: ObjectRange) -> Result<Leaves, RegistryError> {
         match object.check {
             Check::Whole | Check::WholeLarge | Check::GitBlob => Ok(Leaves::whole(object)),
-            Check::Leaves { .. } => Err(RegistryError::Invalid {
+            Check::Proof { .. } | Check::Leaves { .. } => Err(RegistryError::Invalid {
                 what: object.to_string(),
                 why: "the Hub has no leaf lists".into(),
             }),
@@ -295,28 +333,29 @@ impl Registry for HuggingFace {
     }
 
     async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
-        let invalid = |what: &str, why: &str| RegistryError::Invalid {
-            what: what.to_owned(),
-            why: why.to_owned(),
-        };
-        // Both come from a manifest, hence from the Hub.
-        let place = match &object.locator {
-            Locator::Path(path) => path.split_once("/resolve/").map(|parts| (path, parts)),
-            Locator::Digest => None,
-        };
-        let Some((path, (page, file))) = place else {
-            return Err(invalid(&object.to_string(), "has no path in a repository"));
-        };
-        let file = file.split_once('/').map_or(file, |(_commit, file)| file);
-        let what = shown(&format!("{page}/{file}"));
-        if range.end() > object.len {
-            let why = format!("bytes {range} are past the end of {} bytes", object.len);
-            return Err(invalid(&what, &why));
-        }
+        let Place { path, page, what, .. } = place(object, range)?;
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
         self.hub.read(Wanted { what: &what, page }, path, object.len, range).await
+    }
+
+    async fn read_proven(
+        &self,
+        object: &Object,
+        range: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
+        let Place { page, commit, what, .. } = place(object, range)?;
+        let Check::Proof { root } = object.check else {
+            let why = "it has no Xet hash".into();
+            return Err(RegistryError::Unproven { what, why });
+        };
+        if range.is_empty() {
+            return Ok(ProvenBody { range, bytes: stream::empty().boxed() });
+        }
+        let (file, root) =
+            (FileOf { what: &what, page, commit }, XetHash::from_bytes(*root.as_bytes()));
+        self.xet.read(&self.hub, file, root, object.len, range).await
     }
 
     /// Connections to the Hub carry several requests at once.

@@ -15,7 +15,7 @@ use crate::model::{
     Check, Digest, Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId,
 };
 use crate::registry::api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
 
@@ -220,6 +220,15 @@ impl Registry for Faulty {
             }
             _ => body,
         })
+    }
+
+    async fn read_proven(
+        &self,
+        object: &Object,
+        range: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
+        self.before(Call::Object(Some(object.digest))).await?;
+        self.inner.read_proven(object, range).await
     }
 
     fn preconnect(&self, version: &VersionId) {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::base::ObjectRange;
 use crate::model::{Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId};
 use crate::registry::api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
 
@@ -186,6 +186,15 @@ impl Registry for Hedged {
 
     async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
         self.run(|| self.inner.read(object, range)).await
+    }
+
+    async fn read_proven(
+        &self,
+        object: &Object,
+        range: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
+        // It has requests that follow from another: a second would begin anew.
+        self.inner.read_proven(object, range).await
     }
 
     fn preconnect(&self, version: &VersionId) {

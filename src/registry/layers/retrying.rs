@@ -15,7 +15,7 @@ use super::waits::Waits;
 use crate::base::ObjectRange;
 use crate::model::{Leaves, ModelRef, Name, Object, Revision, VersionEntry, VersionId};
 use crate::registry::api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
 
@@ -120,6 +120,14 @@ impl Registry for Retrying {
 
     async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
         self.inner.read(object, range).await
+    }
+
+    async fn read_proven(
+        &self,
+        object: &Object,
+        range: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
+        self.inner.read_proven(object, range).await
     }
 
     fn preconnect(&self, version: &VersionId) {

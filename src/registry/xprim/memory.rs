@@ -17,7 +17,7 @@ use crate::model::{
     VersionRef,
 };
 use crate::registry::api::{
-    Capabilities, Listing, ManifestDocument, ObjectBody, Registry, Validator, Versions,
+    Capabilities, Listing, ManifestDocument, ObjectBody, ProvenBody, Registry, Validator, Versions,
 };
 use crate::registry::error::RegistryError;
 use crate::registry::transport::{MemoryTransport, Request};
@@ -205,6 +205,14 @@ impl Registry for Memory {
 
     async fn read(&self, object: &Object, range: ObjectRange) -> Result<ObjectBody, RegistryError> {
         self.registry.read(object, range).await
+    }
+
+    async fn read_proven(
+        &self,
+        object: &Object,
+        range: ObjectRange,
+    ) -> Result<ProvenBody, RegistryError> {
+        self.registry.read_proven(object, range).await
     }
 
     fn preconnect(&self, version: &VersionId) {

@@ -33,6 +33,16 @@ impl XetHash {
     /// The hash of the empty file.
     pub const EMPTY_FILE: Self = Self([0; 32]);
 
+    /// The hash that these bytes are.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The hash of a chunk's bytes, decompressed.
     pub fn of_chunk(bytes: &[u8]) -> Self {
         Self::keyed(&DATA_KEY, bytes)
@@ -44,7 +54,7 @@ impl XetHash {
     }
 
     /// The hash of the file whose tree has this root.
-    pub(super) fn sealed(&self) -> Self {
+    pub fn sealed(&self) -> Self {
         Self::keyed(&FILE_KEY, &self.0)
     }
 

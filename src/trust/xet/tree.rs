@@ -8,6 +8,9 @@ use super::hash::XetHash;
 
 /// Maximum number of bytes of a chunk.
 pub const MAX_CHUNK: u64 = 128 << 10;
+/// Maximum number of levels: each has at most half as many nodes as the one below, and a length has 64
+/// bits.
+pub(super) const MAX_LEVELS: usize = 64;
 /// Maximum number of children of a node.
 const MAX_GROUP: usize = 9;
 
@@ -21,7 +24,7 @@ pub struct Node {
 }
 
 /// The parents of a run of nodes that begins and ends with a group; `None` if their sizes overflow.
-pub(super) fn parents(mut run: &[Node]) -> Option<Vec<Node>> {
+pub fn parents(mut run: &[Node]) -> Option<Vec<Node>> {
     let mut out = Vec::with_capacity(run.len().div_ceil(3));
     let mut lines = String::with_capacity(MAX_GROUP * 84);
     while !run.is_empty() {
@@ -36,6 +39,24 @@ pub(super) fn parents(mut run: &[Node]) -> Option<Vec<Node>> {
         run = rest;
     }
     Some(out)
+}
+
+/// Whether these chunks are what lies below the node: whether they lead to it, level by level.
+///
+/// How nodes are grouped depends on nothing outside of a group, so that the tree below a node is the same
+/// without the rest of the file. At the end of a file a node can have a single child.
+pub(super) fn leads_to(chunks: &[Node], node: &Node) -> bool {
+    let mut level = chunks.to_vec();
+    for _ in 0..MAX_LEVELS {
+        if level[..] == [*node] {
+            return true;
+        }
+        match parents(&level) {
+            Some(above) if !above.is_empty() => level = above,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// How many of the nodes that are left are the next group.

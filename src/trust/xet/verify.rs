@@ -5,11 +5,7 @@
 
 use super::hash::XetHash;
 use super::proof::{Gap, Proof};
-use super::tree::{MAX_CHUNK, Node, parents};
-
-/// Maximum number of levels of a gap: each level has at most half as many nodes as the one below, and a
-/// length has 64 bits.
-const MAX_LEVELS: usize = 64;
+use super::tree::{MAX_CHUNK, MAX_LEVELS, Node, parents};
 
 /// Why a proof is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,12 +19,15 @@ fn require(holds: bool, else_: &'static str) -> Result<(), ProofError> {
 /// Accepts the chunks of the proof's windows, one list for each window, as those of the file with this
 /// hash and length. Each chunk is the hash of bytes that the caller has ([`XetHash::of_chunk`]) and
 /// their length.
+///
+/// Returns nodes that the file consists of, in file order: those of the gaps and the chunks. Each of them
+/// is authenticated at its place.
 pub fn verify(
     file: &XetHash,
     len: u64,
     proof: &Proof,
     chunks: &[Vec<Node>],
-) -> Result<(), ProofError> {
+) -> Result<Vec<Node>, ProofError> {
     check_places(len, proof, chunks)?;
     let mut gaps = Vec::with_capacity(proof.hash_ranges.len());
     for gap in &proof.hash_ranges {
@@ -36,7 +35,13 @@ pub fn verify(
     }
     let root = root(gaps, chunks)?;
     require(root.size == len, "the root covers another length")?;
-    require(root.hash.sealed() == *file, "the root is another file's")
+    require(root.hash.sealed() == *file, "the root is another file's")?;
+    let mut nodes = Vec::new();
+    for (i, gap) in proof.hash_ranges.iter().enumerate() {
+        nodes.extend(gap.iter().flat_map(|gap| &gap.nodes));
+        nodes.extend(chunks.get(i).into_iter().flatten());
+    }
+    Ok(nodes)
 }
 
 /// Windows and gaps tile the file, and what stands for each has its size.
@@ -173,7 +178,7 @@ mod tests {
             self.window_chunks.iter().map(|w| w.iter().map(node).collect()).collect()
         }
 
-        fn verdict(&self) -> Result<(), ProofError> {
+        fn verdict(&self) -> Result<Vec<Node>, ProofError> {
             verify(&self.file_hash, self.file_len, &self.answer, &self.chunks())
         }
     }
@@ -195,6 +200,9 @@ mod tests {
                 other => panic!("{other}"),
             }
             assert_eq!(verdict.is_ok(), case.expect == "accept", "{}: {verdict:?}", case.name);
+            let nodes = verdict.unwrap_or_default();
+            let sum: u64 = nodes.iter().map(|node| node.size).sum();
+            assert!(nodes.is_empty() || sum == case.file_len, "they are the file: {}", case.name);
         }
         assert_eq!((accepted, refused), (39, 29));
     }

@@ -18,7 +18,9 @@ mod token_signer;
 
 pub use docker_registry::{DOCKER_USER, DockerLogin, DockerRegistry};
 pub use fault::{Fault, When};
-pub use hub::{HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest, HubServer};
+pub use hub::{
+    HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest, HubServer, XetFile, XetLie, XetPlaces,
+};
 pub use line::Line;
 pub use loop_fs::{FsKind, LoopFs};
 pub use model::{ModelDir, TestRegistry, bytes, safetensors, write_bytes};

@@ -1,11 +1,13 @@
 //! A small Hugging Face Hub on this machine: references, paged trees, files, and a second server on
-//! another port for the bytes of large files, behind signed URLs that can expire. It notes who sent a
-//! token where, and lies as told.
+//! another port for the bytes of large files, behind signed URLs that can expire, and a third for the storage
+//! service of Xet. It notes who sent a token where, and lies as told.
 //!
 //! Runs on a thread of its own; dropping it stops it. Its lock is never held across an await.
 
 mod answer;
 mod state;
+mod xet_answer;
+mod xet_file;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::answering::Answering;
-use answer::answer;
+use answer::{Server, answer};
 use state::State;
-pub use state::{HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest};
+pub use state::{HUB_TOKEN, HubFile, HubLie, HubRepo, HubRequest, XetLie};
+pub use xet_file::{XetFile, XetPlaces};
 
 /// The Hub.
 pub struct HubServer {
@@ -25,16 +28,17 @@ pub struct HubServer {
 }
 
 impl HubServer {
-    /// Starts both servers; there are no repositories, and a page has three entries.
+    /// Starts the servers; there are no repositories, and a page has three entries.
     pub fn start() -> Self {
-        let state = Arc::new(Mutex::new(State { page: 3, ..State::default() }));
+        let state = Arc::new(Mutex::new(State { page: 3, xet_lifetime: 3600, ..State::default() }));
         let serving = Answering::start("test-hub");
-        let serve = |cdn| {
+        let serve = |server| {
             let state = state.clone();
-            serving.serve(move |request| answer(&mut lock(&state), request, cdn))
+            serving.serve(move |request| answer(&mut lock(&state), request, server))
         };
-        let (hub, cdn) = (serve(false), serve(true));
+        let (hub, cdn, xet) = (serve(Server::Hub), serve(Server::Cdn), serve(Server::Xet));
         lock(&state).cdn = format!("http://{cdn}");
+        lock(&state).xet = format!("http://{xet}");
         Self { state, hub, _serving: serving }
     }
 
@@ -89,6 +93,25 @@ impl HubServer {
     /// Lies about the bytes of large files, or no longer.
     pub fn lie(&self, lie: Option<HubLie>) {
         lock(&self.state).lie = lie;
+    }
+
+    /// Puts a file with a Xet hash into a commit of a repository.
+    pub fn put_xet(&self, repo: &str, commit: &str, path: &str, file: XetFile) {
+        let mut state = lock(&self.state);
+        assert!(state.repos[repo].commits.contains_key(commit), "a commit of that name");
+        state.xet_files.insert(format!("{repo}/{commit}/{path}"), file);
+    }
+
+    /// Lies about what Xet keeps, or no longer.
+    pub fn xet_lie(&self, lie: Option<XetLie>) {
+        lock(&self.state).xet_lie = lie;
+    }
+
+    /// Lets every login of the storage service expire, and grants new ones for so many seconds.
+    pub fn expire_xet(&self, lifetime: u64) {
+        let mut state = lock(&self.state);
+        state.xet_login += 1;
+        state.xet_lifetime = lifetime;
     }
 
     /// Changes every tree before it is sent.

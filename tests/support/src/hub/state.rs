@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
+use super::xet_file::XetFile;
+
 /// The token that is valid.
 pub const HUB_TOKEN: &str = "hf_planted_secret";
 
@@ -50,6 +52,10 @@ pub struct HubRequest {
     pub authorization: Option<String>,
     /// The `Accept-Encoding` header.
     pub encoding: Option<String>,
+    /// Whether it came to the storage service.
+    pub xet: bool,
+    /// Bytes of the answer's body.
+    pub sent: u64,
 }
 
 /// What goes wrong with the bytes of large files.
@@ -65,7 +71,40 @@ pub enum HubLie {
     Cut(usize),
 }
 
-/// What both servers know.
+/// What goes wrong with the storage service or the bytes of xorbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XetLie {
+    /// A byte of a chunk is another.
+    WrongByte,
+    /// The begin of a chunk has other bytes.
+    OtherChunk,
+    /// A chunk's header has another size.
+    ManySmallChunks,
+    /// A chunk's header says that it is compressed.
+    Bomb,
+    /// The body ends after half of it.
+    Truncated,
+    /// The answer says that it is of another range.
+    OtherRange,
+    /// The status says that the whole is sent.
+    NoRange,
+    /// A node of the proof is another.
+    OtherNode,
+    /// The proof is of another place of the file.
+    OtherPlace,
+    /// The proof says that the file is longer.
+    OtherLength,
+    /// No proof is given, with this status.
+    NoProof(u16),
+    /// The proof has more than a megabyte.
+    HugeProof,
+    /// The window is the whole file.
+    HugeWindow,
+    /// Terms are had in their old form only; that is no lie, but an old service.
+    OnlyVersion1,
+}
+
+/// What all servers know.
 #[derive(Default)]
 pub struct State {
     /// By `models/ORG/NAME` or `datasets/ORG/NAME`.
@@ -88,4 +127,21 @@ pub struct State {
     pub edit: Option<Edit>,
     /// The address of the server of large files.
     pub cdn: String,
+    /// Files that have a Xet hash, by `models/ORG/NAME/COMMIT/PATH`.
+    pub xet_files: BTreeMap<String, XetFile>,
+    /// What goes wrong with the storage service.
+    pub xet_lie: Option<XetLie>,
+    /// The address of the storage service.
+    pub xet: String,
+    /// Logins of the storage service before this one have expired.
+    pub xet_login: u64,
+    /// Seconds for which a login is granted.
+    pub xet_lifetime: u64,
+}
+
+impl State {
+    /// The login of the storage service that is valid.
+    pub fn xet_token(&self) -> String {
+        format!("xet_planted_secret_{}", self.xet_login)
+    }
 }
