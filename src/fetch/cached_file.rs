@@ -20,7 +20,7 @@ pub struct CachedFile {
 }
 
 impl CachedFile {
-    /// Opens the blob of a file. Fetches nothing.
+    /// Opens the blob of a file, unless it is known to be another file than it should be. Fetches nothing.
     pub(super) fn open(
         source: &Arc<Source>,
         manifest: &Arc<Manifest>,
@@ -29,6 +29,11 @@ impl CachedFile {
     ) -> Result<Arc<Self>, FetchError> {
         let empty = manifest.file(file).len == 0;
         let blob = (!empty).then(|| store.blob(manifest.layout(file))).transpose()?;
+        if let Some(blob) = blob.as_ref().filter(|blob| blob.layout().is_proved_file())
+            && store.whole_check(&blob.key())? == Some(false)
+        {
+            return Err(FetchError::another_file(blob.layout()));
+        }
         let (source, manifest) = (Arc::clone(source), Arc::clone(manifest));
         Ok(Arc::new(Self { source, manifest, file, blob }))
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::blocking::Stopped;
 use crate::base::units::ByteSize;
+use crate::model::BlobLayout;
 use crate::registry::{RegistryError, Retry};
 use crate::store::StoreError;
 
@@ -57,6 +58,17 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The error of a file whose ranges were proved and whose whole is another file.
+    pub fn another_file(layout: &BlobLayout) -> Self {
+        let digest = layout.pieces().first().map(|piece| piece.object.to_string());
+        Self::Corrupt {
+            what: format!("the file with SHA-256 {}", digest.unwrap_or_default()),
+            why:
+                "its parts match the hash that the source asserts, and all of them are another file"
+                    .to_owned(),
+        }
+    }
+
     /// Whether a later attempt may succeed.
     pub(super) fn is_transient(&self) -> bool {
         match self {

@@ -90,6 +90,9 @@ impl Fetcher {
         readers: Readers,
         ended: OnReadahead,
     ) -> Arc<FileReader> {
+        if let Some(blob) = file.blob() {
+            self.transfers.check_whole(blob);
+        }
         let room = self.store.room().0;
         let policy = match readers {
             Readers::OfOneHandle => Readahead::within(room),

@@ -113,9 +113,10 @@ impl Piece {
         ObjectRange::at(self.object_offset, self.file.len())
     }
 
-    /// Whether the piece is all of its object, which is a single leaf.
+    /// Whether the piece is all of its object, which can be verified as a whole without being in memory.
     pub fn is_whole_large(&self) -> bool {
-        self.check == Check::WholeLarge && self.file.len() == self.object_len
+        matches!(self.check, Check::WholeLarge | Check::Proof { .. })
+            && self.file.len() == self.object_len
     }
 
     /// Bytes of each part of the object but the last.
@@ -216,6 +217,12 @@ impl BlobLayout {
     /// The pieces, in file order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// Whether the file is all of one object whose ranges are proved.
+    pub fn is_proved_file(&self) -> bool {
+        let [piece] = &self.pieces[..] else { return false };
+        matches!(piece.check, Check::Proof { .. }) && piece.file.len() == piece.object_len
     }
 
     /// Number of parts.

@@ -18,7 +18,7 @@ use super::engine::reserve::{self, Reservation};
 use super::engine::{background, open, pins, sources, verify};
 use super::error::StoreError;
 use super::index::sources as source_rows;
-use super::index::{Durability, garbage, names, rows};
+use super::index::{Durability, garbage, names, rows, whole_checks};
 use super::local_copies;
 use super::state::collector::{Formats, NodesInUse};
 use super::state::entry::BlobEntry;
@@ -352,6 +352,16 @@ impl Store {
             names::set_manifest(tx, hash, body)?;
             garbage::set_use(tx, hash, now)
         })
+    }
+
+    /// Whether a blob whose ranges were proved has matched the digest of the whole, if it was compared.
+    pub fn whole_check(&self, blob: &ContentKey) -> Result<Option<bool>, StoreError> {
+        self.core().index.read(|c| whole_checks::find(c, blob))
+    }
+
+    /// Keeps whether a blob has matched the digest of the whole.
+    pub fn set_whole_check(&self, blob: &ContentKey, matched: bool) -> Result<(), StoreError> {
+        self.save(whole_checks::ROW, |tx| whole_checks::set(tx, blob, matched))
     }
 
     /// What a load of the version with this manifest touched, if that was kept.

@@ -3,12 +3,45 @@
 //! `user.modelfs.sha256` the digest that the registry claims for the file · `.cached` its bytes in the
 //! cache, verified or not yet, decimal · `.pinned` `yes` or `no` · `.error` why the last read failed, only if it did; on
 //! folders above versions: why the last catalog request failed · `.hash` on version folders: the SHA-256
-//! of the manifest. Pure values.
+//! of the manifest · `.verified` on files: what their cached bytes have matched, `verified` (a digest that the
+//! version binds), `attested` (a hash that the source asserts for the file), or `absent` (none are cached).
+//! Pure values.
 
 use crate::model::Digest;
 
 /// Prefix of all attribute names of modelfs.
 pub(super) const PREFIX: &str = "user.modelfs.";
+
+/// What the cached bytes of a file have matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// None are cached.
+    Absent,
+    /// A hash that the source asserts for the file.
+    Attested,
+    /// A digest that the version binds.
+    Verified,
+}
+
+impl Trust {
+    /// What so many cached bytes have matched. `proved`: their ranges were proved. `whole_matched`: the digest
+    /// of the whole has matched once.
+    pub(super) fn of(cached: u64, proved: bool, whole_matched: bool) -> Self {
+        match cached {
+            0 => Self::Absent,
+            _ if proved && !whole_matched => Self::Attested,
+            _ => Self::Verified,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Attested => "attested",
+            Self::Verified => "verified",
+        }
+    }
+}
 
 /// The attribute values of an inode.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,10 +56,12 @@ pub(super) struct Facts {
     pub(super) error: Option<String>,
     /// The SHA-256 of the version's manifest.
     pub(super) hash: Option<Digest>,
+    /// What the cached bytes of the file have matched.
+    pub(super) verified: Option<Trust>,
 }
 
 impl Facts {
-    fn all(&self) -> [(&'static str, Option<String>); 5] {
+    fn all(&self) -> [(&'static str, Option<String>); 6] {
         let yes_or_no = |yes| if yes { "yes" } else { "no" };
         [
             ("user.modelfs.sha256", self.sha256.map(|d| d.to_string())),
@@ -34,6 +69,7 @@ impl Facts {
             ("user.modelfs.pinned", self.pinned.map(|p| yes_or_no(p).to_owned())),
             ("user.modelfs.error", self.error.clone()),
             ("user.modelfs.hash", self.hash.map(|d| d.to_string())),
+            ("user.modelfs.verified", self.verified.map(|trust| trust.word().to_owned())),
         ]
     }
 
@@ -53,6 +89,14 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_whose_ranges_were_proved_is_verified_once_the_whole_has_matched() {
+        let of = |cached, proved, whole| Trust::of(cached, proved, whole).word();
+        assert_eq!((of(0, true, true), of(0, false, false)), ("absent", "absent"));
+        assert_eq!((of(1, true, false), of(1, true, true)), ("attested", "verified"));
+        assert_eq!(of(1, false, false), "verified");
+    }
 
     #[test]
     fn unknown_attributes_are_not_listed() {

@@ -43,8 +43,9 @@ pub use types::{
 };
 
 use crate::fetch::Fetcher;
+use crate::model::Check;
 use crate::store::NodesInUse;
-use attributes::Facts;
+use attributes::{Facts, Trust};
 use content::Content;
 use errors::of_fetch;
 use files::Files;
@@ -256,10 +257,15 @@ impl Vfs {
         if file.len == 0 {
             return Ok(Facts { cached: Some(0), pinned: Some(false), ..facts });
         }
-        let key = manifest.layout(ix).key();
-        let store = self.fetcher.store();
+        let layout = manifest.layout(ix);
+        let (key, store) = (layout.key(), self.fetcher.store());
+        let proved = layout.pieces().iter().any(|p| matches!(p.check, Check::Proof { .. }));
+        let present = store.presence(&key).0.0;
+        // An index that cannot be read says nothing good of the file.
+        let matched = proved && store.whole_check(&key).ok().flatten() == Some(true);
         Ok(Facts {
-            cached: Some(store.presence(&key).0.0 + store.unverified(&key).0),
+            verified: Some(Trust::of(present, proved, matched)),
+            cached: Some(present + store.unverified(&key).0),
             pinned: Some(store.is_pinned(&key)),
             error: self.files.failure(&key),
             ..facts

@@ -22,3 +22,4 @@ mod registry_xet;
 mod stack;
 mod store;
 mod whole;
+mod xet_fetch;

@@ -3,7 +3,7 @@
 
 use futures_util::StreamExt;
 use modelfs::base::ObjectRange;
-use modelfs::model::{Check, Digest, HashAlgorithm, Locator, Object};
+use modelfs::model::{Check, Digest, HashAlgorithm, Locator, Object, Revision, VersionId};
 use modelfs::registry::huggingface::{Environment, HuggingFace, Token};
 use modelfs::registry::{HttpOptions, Registry, RegistryError, Retry};
 use modelfs_test_support::{
@@ -219,7 +219,7 @@ async fn a_service_in_trouble_says_nothing_about_proofs() {
 
 #[tokio::test]
 async fn each_server_gets_its_own_login_and_no_other() {
-    let rig = rig(random(20 * MIB));
+    let rig = rig(random(200 * MIB));
     rig.good(MIB, 2 * MIB).await;
     let requests = rig.hub.requests();
     let hub = format!("Bearer {HUB_TOKEN}");
@@ -233,10 +233,10 @@ async fn each_server_gets_its_own_login_and_no_other() {
     }
     let logins = |all: &[HubRequest]| all.iter().filter(|r| r.path.contains("read-token")).count();
     assert_eq!((logins(&requests), requests.len()), (1, 4));
-    rig.good(15 * MIB, 16 * MIB).await;
+    rig.good(90 * MIB, 91 * MIB).await;
     assert_eq!(logins(&rig.hub.requests()), 0, "it is still valid");
     rig.hub.expire_xet(20);
-    rig.good(8 * MIB, 9 * MIB).await;
+    rig.good(180 * MIB, 181 * MIB).await;
     let requests = rig.hub.requests();
     let refused = requests.iter().filter(|r| r.xet).count();
     assert_eq!(refused, 3, "one was refused, and sent again: {requests:?}");
@@ -259,4 +259,34 @@ async fn a_range_past_the_end_is_refused() {
     let len = rig.file.len();
     let error = rig.read(len - 1, len + 1).await.unwrap_err();
     assert!(matches!(error, RegistryError::Invalid { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_that_was_seen_without_access_is_the_same_version_with_access() {
+    let rig = rig(random(20 * MIB));
+    rig.hub.change("models/org/net", |repo| repo.gated = true);
+    let (model, commit) = ("org/net".parse().unwrap(), Revision::new(COMMIT));
+    let masked = rig.registry.resolve(&model, &commit).await.unwrap();
+    assert_eq!(masked.manifest.objects()[0].check, Check::Whole, "no Xet hash is shown");
+    rig.hub.change("models/org/net", |repo| repo.gated = false);
+    let version = VersionId::new(masked.manifest.hash());
+    assert_eq!(rig.registry.manifest(&version).await.unwrap().document, masked.document);
+    let shown = rig.registry.resolve(&model, &commit).await.unwrap();
+    assert_eq!(shown.manifest.objects()[0].check, rig.object.check, "another version has it");
+    let version = VersionId::new(shown.manifest.hash());
+    assert_eq!(rig.registry.manifest(&version).await.unwrap().document, shown.document);
+}
+
+#[tokio::test]
+async fn a_xet_hash_that_changes_for_a_file_of_a_commit_is_refused() {
+    let rig = rig(random(20 * MIB));
+    let (model, commit) = ("org/net".parse().unwrap(), Revision::new(COMMIT));
+    let made = rig.registry.resolve(&model, &commit).await.unwrap();
+    let mut other = XetFile::generated(12, 20 * MIB, XetPlaces::InOrder(900));
+    other.sha256 = rig.file.sha256;
+    assert_eq!(other.len(), rig.file.len());
+    rig.hub.put_xet("models/org/net", COMMIT, "w.bin", other);
+    let version = VersionId::new(made.manifest.hash());
+    let error = rig.registry.manifest(&version).await.unwrap_err();
+    assert!(matches!(error, RegistryError::WrongBytes { .. }), "{error}");
 }

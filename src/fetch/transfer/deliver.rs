@@ -15,7 +15,7 @@ use crate::base::ObjectRange;
 use crate::fetch::plan::runs;
 use crate::fetch::schedule::{Flight, LeafBytes, Outcome};
 use crate::model::{Digest, HashAlgorithm, Leaves, Object, Part, PartIx};
-use crate::store::{LocalCopy, Reservation, Written};
+use crate::store::{LocalCopy, Reservation, Store, Written};
 
 /// Whether there are blobs for a leaf and every one of them took it.
 fn taken_by_all(taken: &[bool]) -> bool {
@@ -120,6 +120,59 @@ impl Delivery {
         bad
     }
 
+    /// Settles the leaves that came into the store by another flight.
+    pub fn settle_present(&self) {
+        let present = |leaf: u64| {
+            let has = |to: &Destination| to.blob().missing(to.parts(&(leaf..leaf + 1))).is_empty();
+            !self.destinations.is_empty() && self.destinations.iter().all(has)
+        };
+        for leaf in self.flight.pending().into_iter().flatten().filter(|leaf| present(*leaf)) {
+            self.flight.settle(leaf, Outcome::Stored);
+        }
+    }
+
+    /// Takes the bytes of a range of the object that a proof verified: those of the leaves that lie in it
+    /// whole are handed over and stored, also of leaves that the flight does not fetch if there
+    /// is space for them.
+    pub fn deliver_proven(
+        &self,
+        range: ObjectRange,
+        bytes: &Bytes,
+        permit: OwnedSemaphorePermit,
+        store: &Store,
+    ) {
+        let permit = Arc::new(permit);
+        let size = self.object.check.leaf_size(self.object.len);
+        let all = self.object.leaf_count();
+        let last = if range.end() == self.object.len { all } else { range.end() / size };
+        let inside = range.start().div_ceil(size)..last;
+        let of_flight = self.flight.leaves();
+        let wanted = inside.start.max(of_flight.start)..inside.end.min(of_flight.end);
+        let pending: Vec<u64> =
+            wanted.clone().filter(|leaf| self.flight.is_pending(*leaf)).collect();
+        for leaf in &pending {
+            let leaf_range = self.leaf_range(*leaf);
+            let from = (leaf_range.start() - range.start()) as usize;
+            let leaf_bytes = bytes.slice(from..from + leaf_range.len() as usize);
+            let ready = LeafBytes::new(leaf_bytes, leaf_range.start(), permit.clone());
+            self.flight.settle(*leaf, Outcome::Ready(ready));
+        }
+        for run in runs(pending.into_iter()) {
+            let keep = |to| self.store(to, &run, range.start(), bytes, None);
+            let taken: Vec<bool> = self.destinations.iter().map(keep).collect();
+            let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::HandedOver };
+            run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
+        }
+        for more in [inside.start..wanted.start, wanted.end..inside.end] {
+            for to in self.destinations.iter().filter(|_| more.start < more.end) {
+                // Without space for them they are fetched again when they are needed.
+                if let Ok(mut space) = store.reserve(to.cost(&more)) {
+                    self.write(to, &more, range.start(), bytes, None, &mut space);
+                }
+            }
+        }
+    }
+
     /// Writes a run of verified leaves to one blob. `false`: they can be had from memory only.
     fn store(
         &self,
@@ -128,6 +181,23 @@ impl Delivery {
         start: u64,
         bytes: &Bytes,
         local: Option<(&LocalCopy, u64)>,
+    ) -> bool {
+        let mut space = self.space.lock().expect("holders do not panic");
+        match space.as_mut() {
+            Some(space) => self.write(to, run, start, bytes, local, space),
+            None => to.parts(run).is_empty(),
+        }
+    }
+
+    /// The same with this space. `start` is the first of the bytes in the object.
+    fn write(
+        &self,
+        to: &Destination,
+        run: &Range<u64>,
+        start: u64,
+        bytes: &Bytes,
+        local: Option<(&LocalCopy, u64)>,
+        space: &mut Reservation,
     ) -> bool {
         let parts = to.parts(run);
         if parts.is_empty() {
@@ -140,8 +210,6 @@ impl Delivery {
         let from = (object.start() - start) as usize;
         let slice = &bytes[from..from + object.len() as usize];
         let sums: Vec<_> = parts.iter().map(|part| self.blake3_of(&layout.part(part))).collect();
-        let mut space = self.space.lock().expect("holders do not panic");
-        let Some(space) = space.as_mut() else { return false };
         let written = match local {
             Some((source, offset)) => {
                 let at = (source, offset + from as u64);

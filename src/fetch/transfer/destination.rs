@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::base::ObjectRange;
 use crate::fetch::plan::parts_of_leaves;
-use crate::model::{Manifest, ObjectIx, PartRange};
+use crate::model::{Check, Manifest, ObjectIx, PartRange};
 use crate::store::{Blob, Store};
 
 /// A piece of a blob that consists of an object's bytes.
@@ -24,7 +24,9 @@ pub struct Destination {
 /// them is then verified by the checksum that was learned.
 pub fn is_learned(blob: &Blob, piece: usize) -> bool {
     let layout = blob.layout();
-    layout.pieces()[piece].is_whole_large()
+    // Parts of a file whose ranges are proved come one by one, and say nothing of the others.
+    layout.pieces()[piece].check == Check::WholeLarge
+        && layout.pieces()[piece].is_whole_large()
         && !blob.present(layout.parts_of_piece(piece)).is_empty()
 }
 

@@ -192,6 +192,24 @@ impl Requests {
         Ok(Incoming { requests: self, what: (object, range), body, pending: Bytes::new() })
     }
 
+    /// A request for a range of an object that a proof verifies: the range that it became, and its body,
+    /// once the answer begins.
+    pub async fn open_proven<'a>(
+        &'a self,
+        source: &Source,
+        object: &'a Object,
+        range: ObjectRange,
+        slot: &mut Slot,
+    ) -> Result<(ObjectRange, Incoming<'a>), FetchError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let registry = registry(source)?;
+        let proven = registry.read_proven(object, range);
+        let proven = self.before_stall_in(slot, async { Ok(proven.await?) }).await?;
+        let what = (object, proven.range);
+        let incoming = Incoming { requests: self, what, body: proven.bytes, pending: Bytes::new() };
+        Ok((proven.range, incoming))
+    }
+
     /// Waits for a request slot.
     pub async fn slot(&self, urgency: &DynamicPriority) -> Slot {
         self.slots.acquire(urgency).await
@@ -302,6 +320,15 @@ impl Incoming<'_> {
             filled += take;
         }
         (filled, Ok(()))
+    }
+
+    /// Waits for the end of the body, which has nothing more.
+    pub async fn end(&mut self, slot: &mut Slot) -> Result<(), FetchError> {
+        let next = async { self.body.next().await.transpose().map_err(Into::into) };
+        match self.requests.before_stall_in(slot, next).await? {
+            None if self.pending.is_empty() => Ok(()),
+            _ => Err(self.broken_off("the body has more than was announced".into())),
+        }
     }
 
     /// The error of a body that ended early or arrives too slowly.

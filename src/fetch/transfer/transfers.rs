@@ -13,8 +13,10 @@ use super::deliver::Delivery;
 use super::destination::{Destination, is_learned};
 use super::lists::LeafLists;
 use super::local_copies::LocalCopies;
+use super::proven::ProvenRanges;
 use super::requests::Requests;
 use super::whole::WholeObjects;
+use super::whole_checks::WholeChecks;
 use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
 use crate::base::units::ByteSize;
@@ -24,8 +26,9 @@ use crate::fetch::options::{FetchOptions, InFlight, Traffic};
 use crate::fetch::plan::{ObjectKey, by_parts, leaf_runs};
 use crate::fetch::schedule::{Claim, Flight, FlightKey, FlightTable, Memory, Outcome, Priority};
 use crate::fetch::source::Source;
-use crate::model::{Check, HashAlgorithm, Leaves, Manifest, ObjectIx, PartIx, PartRange};
-use crate::store::{Reservation, Store};
+use crate::model::{Check, HashAlgorithm, Leaves, Manifest, Object, ObjectIx, PartIx, PartRange};
+use crate::registry::RegistryError;
+use crate::store::{Blob, Reservation, Store};
 
 /// All flights. Shared; serves files of any number of sources.
 pub struct Transfers {
@@ -35,6 +38,8 @@ pub struct Transfers {
     local: LocalCopies,
     requests: Arc<Requests>,
     whole: WholeObjects,
+    proven: ProvenRanges,
+    checks: Arc<WholeChecks>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -72,6 +77,13 @@ impl Transfers {
             buffers.clone(),
             options.read_deadline,
         );
+        let proven = ProvenRanges::new(
+            Arc::clone(&requests),
+            Arc::clone(&memory),
+            buffers.clone(),
+            store.clone(),
+        );
+        let checks = WholeChecks::new(store.clone());
         let local = LocalCopies::new(
             store.clone(),
             Arc::clone(&memory),
@@ -81,7 +93,7 @@ impl Transfers {
         );
         let runtime = tokio::runtime::Handle::current();
         let flights = FlightTable::default();
-        Arc::new(Self { store, flights, memory, local, requests, whole, runtime })
+        Arc::new(Self { store, flights, memory, local, requests, whole, proven, checks, runtime })
     }
 
     /// What is under way.
@@ -181,6 +193,9 @@ impl Transfers {
             flight.settle(flight.leaves().start, Outcome::Stored);
             return Ok(());
         }
+        if matches!(what.check, Check::Proof { .. }) {
+            return self.transfer_proven(flight, source, what, destinations).await;
+        }
         let expected = match learned {
             true => Some(self.learned(flight, &destinations).await?),
             false => None,
@@ -218,6 +233,76 @@ impl Transfers {
             store.evict(&keys, true).map(|_| None)
         });
         found.await??.ok_or(FetchError::Stopped)
+    }
+
+    /// Fetches ranges that proofs verify, or the whole object where there is no proof. A file that is
+    /// complete then is compared with the digest of the whole.
+    async fn transfer_proven(
+        &self,
+        flight: &Arc<Flight>,
+        source: &Source,
+        what: Object,
+        destinations: Vec<Destination>,
+    ) -> Result<(), FetchError> {
+        for to in &destinations {
+            let (checks, blob) = (Arc::clone(&self.checks), Arc::clone(to.blob()));
+            if let Some(wrong) = blocking(move || checks.refused(&blob)).await?? {
+                return Err(wrong);
+            }
+        }
+        let space = self.reserve(flight, &destinations).await?;
+        let (flight_of, places) = (Arc::clone(flight), destinations.clone());
+        let delivery = Arc::new(Delivery::new(flight_of, what.clone(), destinations, space));
+        let proven = self.proven.fetch(source, &delivery).await;
+        drop(delivery);
+        match proven {
+            Ok(()) => {
+                for to in &places {
+                    self.checks.consider(to.blob());
+                }
+                Ok(())
+            }
+            Err(FetchError::Registry(error @ RegistryError::Unproven { .. })) => {
+                tracing::debug!(%error, "all of an object is fetched");
+                self.transfer_whole(flight, source, &what, places).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches all of an object whose ranges cannot be proved.
+    async fn transfer_whole(
+        &self,
+        flight: &Arc<Flight>,
+        source: &Source,
+        what: &Object,
+        mut places: Vec<Destination>,
+    ) -> Result<(), FetchError> {
+        places.retain(Destination::is_whole_large);
+        if places.is_empty() {
+            let (what, len) = (what.to_string(), ByteSize(what.len));
+            return Err(FetchError::TooLargeToVerify { what, len });
+        }
+        for place in places.iter().filter(|place| place.has_some() && !place.is_present()) {
+            // Parts that were proved are in the way of a writer of the whole.
+            let (store, key) = (self.store.clone(), place.blob().key());
+            blocking(move || store.evict(&[key], true)).await??;
+        }
+        self.whole.fetch(source, flight, what, &places).await?;
+        for place in &places {
+            let (checks, blob) = (Arc::clone(&self.checks), Arc::clone(place.blob()));
+            blocking(move || checks.matched(&blob)).await??;
+        }
+        for leaf in flight.leaves().clone() {
+            flight.settle(leaf, Outcome::Stored);
+        }
+        Ok(())
+    }
+
+    /// Compares a file that is complete with the digest of the whole, if its ranges were proved and that was
+    /// not done before. In the background.
+    pub fn check_whole(&self, blob: &Arc<Blob>) {
+        self.checks.consider(blob);
     }
 
     /// Reserves space for what the destinations lack. `None`: there is none, but a demand read waits for

@@ -19,11 +19,16 @@ use crate::model::{
 };
 use crate::registry::error::RegistryError;
 use crate::registry::kept::{has_format, to_bytes};
+use crate::trust::xet::XetHash;
 
 /// The format of a manifest document, with the version of its form.
 const MANIFEST: &str = "modelfs.huggingface/1";
 /// The format of a document of references.
 const CATALOG: &str = "modelfs.huggingface.refs/1";
+
+/// Maximum length of a file that is read as a whole even if its ranges can be proved: three requests for a
+/// range take about as long as all of it, which is verified at once.
+const MIN_PROVEN: u64 = 16 << 20;
 
 /// A document of the files of a commit.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,12 +96,18 @@ impl ManifestDoc {
                 oid: e.oid,
                 lfs: e.lfs.map(|lfs| lfs.oid),
                 // The Hub masks the hashes of gated repositories.
-                xet: e.xet_hash.filter(|x| x.parse::<crate::trust::xet::XetHash>().is_ok()),
+                xet: e.xet_hash.filter(|x| x.parse::<XetHash>().is_ok()),
             })
             .collect();
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let (format, repo_type) = (MANIFEST.to_owned(), repo.kind().word().to_owned());
         Self { format, r#type: repo_type, repo: repo.id().to_string(), commit, files }
+    }
+
+    /// The same as it is where the Hub shows no Xet hashes: to a reader without access.
+    pub fn without_xet(mut self) -> Self {
+        self.files.iter_mut().for_each(|file| file.xet = None);
+        self
     }
 
     /// The document.
@@ -171,9 +182,20 @@ impl FileDoc {
             algorithm: HashAlgorithm::Sha256,
             locator: Locator::Path(locator()),
             len: self.size,
-            check: Check::of_whole(self.size),
+            check: self.check(),
         };
         Ok((Some(digest), Some(object)))
+    }
+}
+
+impl FileDoc {
+    /// How a file is verified of which git has a pointer: by ranges if it has a Xet hash.
+    fn check(&self) -> Check {
+        let root = self.xet.as_ref().and_then(|xet| xet.parse::<XetHash>().ok());
+        match root.filter(|_| self.size > MIN_PROVEN) {
+            Some(root) => Check::Proof { root: Digest::from_bytes(*root.as_bytes()) },
+            None => Check::of_whole(self.size),
+        }
     }
 }
 

@@ -114,6 +114,26 @@ fn a_large_file_is_verified_as_a_whole_and_not_held_in_memory() {
 }
 
 #[test]
+fn a_large_file_with_a_xet_hash_is_verified_by_ranges() {
+    let xet = "0706050403020100".repeat(4);
+    let of = |len: u64, xet: &str| {
+        let digest = sha256(b"weights");
+        let pointer = lfs_pointer(&digest, len);
+        let file = json!({
+            "type": "file", "path": "x", "size": len, "xetHash": xet,
+            "oid": git_blob(pointer.as_bytes()).to_string(),
+            "lfs": {"oid": digest.to_string(), "size": len, "pointerSize": pointer.len()},
+        });
+        let manifest = read(&doc(json!([file])));
+        (manifest.objects()[0].check, manifest.objects()[0].digest == digest)
+    };
+    let root = Digest::from_bytes(std::array::from_fn(|i| (i % 8) as u8));
+    assert_eq!(of(MIN_PROVEN + 1, &xet), (Check::Proof { root }, true));
+    assert_eq!(of(MIN_PROVEN, &xet), (Check::Whole, true));
+    assert_eq!(of(MAX_LEAF + 1, &"*".repeat(64)), (Check::WholeLarge, true));
+}
+
+#[test]
 fn a_masked_xet_hash_is_none() {
     let with = |xet: &str| {
         let mut file = lfs("x", b"1");

@@ -158,7 +158,14 @@ impl HuggingFace {
         Err(invalid("more pages than there can be"))
     }
 
-    async fn make(&self, repo: &Repo, commit: GitId) -> Result<ManifestDocument, RegistryError> {
+    /// Makes the manifest of a commit; if it is `known`, in the form that has this SHA-256. The Hub shows Xet
+    /// hashes only to readers with access, so that one commit has two forms.
+    async fn make(
+        &self,
+        repo: &Repo,
+        commit: GitId,
+        known: Option<Digest>,
+    ) -> Result<ManifestDocument, RegistryError> {
         let entries = self.tree(repo, commit).await?;
         let (owner, stopped) = (repo.clone(), |_| RegistryError::Unreachable {
             what: format!("the files of {repo}"),
@@ -166,7 +173,14 @@ impl HuggingFace {
         });
         // On the blocking pool: a million files take seconds.
         let make = move || {
-            let document = Bytes::from(ManifestDoc::new(&owner, commit, entries).write());
+            let doc = ManifestDoc::new(&owner, commit, entries);
+            let mut document = Bytes::from(doc.write());
+            if known.is_some_and(|known| known != sha256(&document)) {
+                let masked = Bytes::from(doc.without_xet().write());
+                if known == Some(sha256(&masked)) {
+                    document = masked;
+                }
+            }
             let manifest = parse_manifest(VersionId::new(sha256(&document)), &document)?;
             Ok(ManifestDocument { document, manifest })
         };
@@ -301,7 +315,7 @@ impl Registry for HuggingFace {
             what: format!("{repo} at {}", shown(revision.as_str())),
             why: format!("{e}"),
         })?;
-        self.make(&repo, commit).await
+        self.make(&repo, commit, None).await
     }
 
     /// Of a manifest that was made before; the Hub itself knows no manifests.
@@ -313,9 +327,10 @@ impl Registry for HuggingFace {
         let Some((repo, commit)) = known else {
             return Err(RegistryError::Missing { what: version.to_string() });
         };
-        let made = self.make(&repo, commit).await?;
+        let made = self.make(&repo, commit, Some(version.digest())).await?;
         if made.manifest.hash() != version.digest() {
-            // Nothing of a commit may change.
+            // Nothing of a commit may change, and no Xet hash of its files.
+            tracing::error!(registry = self.name, %repo, %commit, "the Hub says something else of a commit than before");
             let why = "the Hub now says something else of this commit".into();
             return Err(RegistryError::WrongBytes { what: format!("{repo} at {commit}"), why });
         }

@@ -10,6 +10,7 @@ pub mod open;
 pub mod rows;
 mod schema;
 pub mod sources;
+pub mod whole_checks;
 
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};

@@ -60,6 +60,8 @@ pub const MIGRATIONS: &[&str] = &[
     "CREATE TABLE unverified (
          blob INTEGER NOT NULL, piece INTEGER NOT NULL, len INTEGER NOT NULL,
          PRIMARY KEY (blob, piece)) WITHOUT ROWID;",
+    "CREATE TABLE whole_checks (
+         blob BLOB PRIMARY KEY, matched INTEGER NOT NULL) WITHOUT ROWID;",
 ];
 
 /// The version of an open index.

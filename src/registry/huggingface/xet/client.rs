@@ -64,7 +64,7 @@ impl Service {
         const DIRTY: HeaderName = HeaderName::from_static("x-range-dirty");
         let what = format!("a proof for {}", file.what);
         let path = ["v2", "file-chunk-hashes", &root.to_string()];
-        let response = self.ask(hub, file, &what, &path, (DIRTY, range)).await?;
+        let (response, _) = self.ask(hub, file, &what, &path, (DIRTY, range)).await?;
         let status = response.status();
         let refused = |why: String| Ok(Proved::Refused(brief(&why, MESSAGE)));
         match status {
@@ -85,14 +85,15 @@ impl Service {
         }
     }
 
-    /// What a range, neither empty nor past the end, of the file with this hash consists of.
+    /// What a range, neither empty nor past the end, of the file with this hash consists of; and where the
+    /// service is that says so.
     pub async fn terms(
         &self,
         hub: &Hub,
         file: FileOf<'_>,
         root: &XetHash,
         range: ObjectRange,
-    ) -> Result<Terms, RegistryError> {
+    ) -> Result<(Terms, Url), RegistryError> {
         let what = format!("the parts of {}", file.what);
         let root = root.to_string();
         let invalid = |e: super::terms::TermsError| RegistryError::Invalid {
@@ -103,18 +104,20 @@ impl Service {
         let mut after_refusal = false;
         if !old {
             let path = ["v2", "reconstructions", &root];
-            let response = self.ask(hub, file, &what, &path, (header::RANGE, range)).await?;
+            let (response, place) =
+                self.ask(hub, file, &what, &path, (header::RANGE, range)).await?;
             match response.status() {
                 StatusCode::OK => {
                     let body = http_body::collect(response, &what, MAX_TERMS).await?;
-                    return parse::<AnswerV2>(&what, &body)?.terms(range.len()).map_err(invalid);
+                    let terms = parse::<AnswerV2>(&what, &body)?.terms(range.len());
+                    return Ok((terms.map_err(invalid)?, place));
                 }
                 StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => after_refusal = true,
                 _ => return Err(failed(&what, &response)),
             }
         }
         let path = ["v1", "reconstructions", &root];
-        let response = self.ask(hub, file, &what, &path, (header::RANGE, range)).await?;
+        let (response, place) = self.ask(hub, file, &what, &path, (header::RANGE, range)).await?;
         if response.status() != StatusCode::OK {
             return Err(failed(&what, &response));
         }
@@ -122,7 +125,8 @@ impl Service {
             self.only_v1.store(true, Ordering::Relaxed);
         }
         let body = http_body::collect(response, &what, MAX_TERMS).await?;
-        parse::<AnswerV1>(&what, &body)?.terms(range.len()).map_err(invalid)
+        let terms = parse::<AnswerV1>(&what, &body)?.terms(range.len());
+        Ok((terms.map_err(invalid)?, place))
     }
 
     /// The chunks that one request brings. `service` is where the request's URL came from.
@@ -162,12 +166,8 @@ impl Service {
         Ok(XorbReader::new(incoming, parts, fetch.ranges.clone()))
     }
 
-    /// Where the service of a file is.
-    pub async fn place(&self, hub: &Hub, file: FileOf<'_>) -> Result<Url, RegistryError> {
-        Ok(self.accesses.get(hub, file, None).await?.service.clone())
-    }
-
-    /// Asks the service; `header` says for which range. A login that it refuses is renewed once.
+    /// Asks the service; `header` says for which range. A login that it refuses is renewed once. Returns the
+    /// answer, and where the service is.
     async fn ask(
         &self,
         hub: &Hub,
@@ -175,7 +175,7 @@ impl Service {
         what: &str,
         path: &[&str],
         header: (HeaderName, ObjectRange),
-    ) -> Result<Response, RegistryError> {
+    ) -> Result<(Response, Url), RegistryError> {
         let (name, range) = header;
         let value = format!("bytes={}-{}", range.start(), range.end() - 1);
         let mut refused: Option<Arc<Access>> = None;
@@ -192,7 +192,7 @@ impl Service {
             if response.status() == StatusCode::OK {
                 http_response::check_encoding(what, response.headers())?;
             }
-            return Ok(response);
+            return Ok((response, access.service.clone()));
         }
     }
 

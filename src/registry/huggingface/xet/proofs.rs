@@ -9,16 +9,19 @@ use crate::base::ObjectRange;
 use crate::base::weighted::Weighted;
 use crate::trust::xet::{Cover, KnownNodes, Node, XetHash};
 
-/// Maximum memory of known nodes: those of some hundred proofs of each of a hundred files.
-const MEMORY: usize = 16 << 20;
+/// Maximum memory of known nodes: the chunks of some 28 GB that were read.
+const MEMORY: usize = 32 << 20;
 /// What a node takes: 48 bytes and its share of a tree.
 const NODE_MEMORY: usize = 72;
 /// What a file takes without nodes.
 const FILE_MEMORY: usize = 256;
-/// Maximum number of bytes that are read because nodes cover them. A proof costs a request and some 30 kB;
-/// more than this is not read to save one.
-const MAX_COVER: u64 = 16 << 20;
-/// How many times the bytes that are wanted may be read because nodes cover them.
+/// Maximum number of bytes beyond the wanted ones that are read because nodes cover them. A proof costs a
+/// request and some 30 kB; more than this is not read to save one. On average a range of 8 MiB lies in two
+/// nodes of 10 MiB, so that a file that is read in order needs a proof for each node above, of 50 MiB.
+const MAX_MORE: u64 = 16 << 20;
+/// Where a reader waits for few bytes, at most this number of them: how many times as many may be read.
+const FEW: u64 = 2 << 20;
+/// That number of times.
 const COVER_FACTOR: u64 = 4;
 
 /// A file: its Xet hash and length.
@@ -69,7 +72,10 @@ impl FileProofs {
 
 /// How much may be read where so many bytes are wanted.
 fn most_to_read(wanted: u64) -> u64 {
-    wanted.saturating_mul(COVER_FACTOR).min(MAX_COVER)
+    match wanted <= FEW {
+        true => wanted * COVER_FACTOR,
+        false => wanted.saturating_add(MAX_MORE),
+    }
 }
 
 /// What is known of the files that were read last.
@@ -101,8 +107,8 @@ mod tests {
     fn few_bytes_are_not_worth_reading_many() {
         const MIB: u64 = 1 << 20;
         assert_eq!(most_to_read(MIB), 4 * MIB);
-        assert_eq!(most_to_read(8 * MIB), MAX_COVER);
-        assert_eq!(most_to_read(u64::MAX), MAX_COVER);
+        assert_eq!(most_to_read(8 * MIB), 24 * MIB);
+        assert_eq!(most_to_read(u64::MAX), u64::MAX);
     }
 
     #[test]

@@ -54,15 +54,15 @@ impl Xet {
     ) -> Result<ProvenBody, RegistryError> {
         let known = self.proofs.of(root, len);
         let unproven = |why: String| RegistryError::Unproven { what: file.what.to_owned(), why };
+        if let Some(why) = known.refused() {
+            return Err(unproven(why));
+        }
         let (evidence, range) = match known.cover(range) {
             Some(cover) => {
                 let range = cover.range();
                 (Evidence::Nodes(cover), ObjectRange::new(range.start, range.end))
             }
             None => {
-                if let Some(why) = known.refused() {
-                    return Err(unproven(why));
-                }
                 let proof = match self.service.proof(hub, file, &root, range).await? {
                     Proved::Proof(proof) => proof,
                     Proved::Refused(why) => {
@@ -80,8 +80,7 @@ impl Xet {
                 (Evidence::Proof(proof), window)
             }
         };
-        let terms = self.service.terms(hub, file, &root, range).await?;
-        let place = self.service.place(hub, file).await?;
+        let (terms, place) = self.service.terms(hub, file, &root, range).await?;
         let what = format!("{} bytes {}-{}", file.what, range.start(), range.end() - 1);
         let chunks = Chunks::new(Arc::clone(&self.service), place, what, terms);
         let skip = chunks.skip();
@@ -161,7 +160,11 @@ impl Body {
         let nodes = std::mem::take(&mut self.nodes);
         match &self.evidence {
             Evidence::Nodes(cover) => match cover.accepts(&nodes) {
-                true => Ok(()),
+                // From its chunks on, a part of a node can be read again without the rest.
+                true => {
+                    self.known.learn(cover.start, &nodes);
+                    Ok(())
+                }
                 false => Err(self.wrong("the bytes do not match the file's Xet hash".into())),
             },
             Evidence::Proof(proof) => match verify(&self.root, self.len, proof, &[nodes]) {

@@ -200,10 +200,8 @@ impl Terms {
         for (at, _) in &self.chunks {
             new_index[*at] = Some(0);
         }
-        let mut count = 0;
-        for new in new_index.iter_mut().flatten() {
+        for (count, new) in new_index.iter_mut().flatten().enumerate() {
             *new = count;
-            count += 1;
         }
         let mut at = 0;
         self.fetches.retain(|_| {
@@ -291,7 +289,8 @@ mod tests {
         assert!(with(&|_| {}).is_ok());
         let first = hash(1);
         let ranges = format!("/xorbs/{first}/0/ranges");
-        let lies: [(&str, &dyn Fn(&mut Value)); 12] = [
+        type Change<'a> = &'a dyn Fn(&mut Value);
+        let lies: [(&str, Change<'_>); 12] = [
             ("no terms", &|a| a["terms"] = json!([])),
             ("a chunk is nowhere", &|a| a["terms"][0]["range"]["end"] = json!(5)),
             ("a chunk is nowhere", &|a| a["xorbs"][&first] = json!([])),

@@ -230,7 +230,7 @@ impl XetFile {
     fn chunk_at(&self, xorb: usize, index: usize) -> Option<usize> {
         match self.places {
             XetPlaces::InOrder(each) => Some(xorb * each + index),
-            XetPlaces::Scattered => (index % 2 == 0).then_some(index + xorb),
+            XetPlaces::Scattered => index.is_multiple_of(2).then_some(index + xorb),
         }
     }
 
