@@ -54,3 +54,4 @@ mod upgrade;
 mod view_huggingface;
 mod whole;
 mod worker_user;
+mod xet;
