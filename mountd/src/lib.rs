@@ -4,10 +4,10 @@
 //! A library, so that tests and fuzz targets reach the code that reads requests. `main.rs` uses it;
 //! nothing here knows of command lines or mounts.
 
+pub mod cache_ownership;
 pub mod confine;
 pub mod control;
 pub mod error;
-pub mod handover;
 pub mod identity;
 pub mod logins;
 pub mod ownership;

@@ -10,8 +10,8 @@ mod ready;
 mod scrub;
 mod signals;
 mod supervisor;
-mod supervisor_link;
 mod worker;
+mod worker_link;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Parser;
 use modelfs::config::{Config, Setting};
 use modelfs_mountd::{
-    confine, control, error, handover, identity, logins, paths, reach, sources, wiring,
+    cache_ownership, confine, control, error, identity, logins, paths, reach, sources, wiring,
 };
 
 use cli::output;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
     // Before anything is opened. Whatever becomes of it: dropping it takes a former mount away.
     let inherited = supervisor::Inheritance::take();
-    if supervisor_link::is_worker() {
+    if worker_link::is_worker() {
         return work();
     }
     let cli = match cli::Cli::try_parse() {
@@ -69,18 +69,18 @@ fn work() -> ExitCode {
     }
     let outcome = (|| {
         let (joined, config) =
-            supervisor_link::join(from_arguments).inspect_err(supervisor_link::cannot)?;
+            worker_link::join(from_arguments).inspect_err(worker_link::cannot)?;
         logging::start_daemon(config.log.as_ref());
         let confinement = match config.keep_privileges.value {
             true => confine::unconfined(),
             false => {
-                let places = wiring::places(&config).inspect_err(supervisor_link::cannot)?;
-                let plans = sources::plans(&config).inspect_err(supervisor_link::cannot)?;
+                let places = wiring::places(&config).inspect_err(worker_link::cannot)?;
+                let plans = sources::plans(&config).inspect_err(worker_link::cannot)?;
                 let mut folders = sources::folders(&plans);
                 folders.retain(|folder| !joined.welcome.hangs(folder));
                 let read: Vec<_> = folders.iter().map(|folder| folder.as_path()).collect();
                 confine::confine(&[&places.cache], &read, joined.welcome.user.as_ref())
-                    .inspect_err(supervisor_link::cannot)?
+                    .inspect_err(worker_link::cannot)?
             }
         };
         runtime()?.block_on(worker::run(&config, joined, confinement))

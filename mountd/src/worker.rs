@@ -34,8 +34,8 @@ use crate::scrub::Scrub;
 use crate::signals::Signals;
 use crate::sources::SourcePlan;
 use crate::supervisor::messages::{FromWorker, Welcome};
-use crate::supervisor_link::{Assignment, Joined, Supervisor, Told, Wish};
 use crate::wiring::OpenSource;
+use crate::worker_link::{Assignment, Joined, Supervisor, Told, Wish};
 use crate::{logins, sources, wiring};
 
 /// How long a start may take before the log says what it waits for: users wonder after a moment.

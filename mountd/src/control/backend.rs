@@ -17,8 +17,8 @@ use modelfs::store::{Holder, Store, StoreError};
 
 use super::client::Client;
 use super::routes::Route;
+use crate::cache_ownership::{self, TakeError};
 use crate::error::{Failure, Kind};
-use crate::handover::{self, TakeError};
 use crate::sources::SourcePlan;
 use crate::wiring::OpenSource;
 use crate::{logins, paths, sources, wiring};
@@ -139,7 +139,7 @@ impl Backend {
 /// Who holds the store at `root`, as its lock says.
 pub async fn holder(root: &Path) -> Result<Option<Holder>, Failure> {
     let root: PathBuf = root.to_owned();
-    blocking(move || handover::holder(&root)).await?
+    blocking(move || cache_ownership::holder(&root)).await?
 }
 
 async fn same_registry(client: &Client, given: &str) -> Result<(), Failure> {
@@ -182,7 +182,7 @@ async fn local(
     if_absent: IfAbsent,
 ) -> Result<Manager, Opening> {
     let folders = sources::folders(&sources.plans);
-    let loses_rights = lookup == Lookup::Online && handover::makes_another(root)?;
+    let loses_rights = lookup == Lookup::Online && cache_ownership::makes_another(root)?;
     let mut open = Vec::new();
     for plan in &sources.plans {
         let mut from = logins::of_source(plan)?;
@@ -198,7 +198,7 @@ async fn local(
             let (store, scratch) = scratch(&options.root)?;
             return Ok(Ok((store, Some(scratch))));
         }
-        Ok(match handover::take_as_owner(&options.root, &folders) {
+        Ok(match cache_ownership::take_as_owner(&options.root, &folders) {
             Ok(lock) => Ok((Store::open_locked(options, lock)?, None)),
             Err(TakeError::Store(StoreError::Locked { holder, .. })) => Err(holder),
             Err(TakeError::Store(error)) => return Err(error.into()),

@@ -47,7 +47,7 @@ struct State {
 }
 
 /// What the next supervisor receives beside the mount.
-pub(super) struct Left {
+pub(super) struct ServiceState {
     /// The cache folder.
     pub(super) root: PathBuf,
     /// Since when the mount exists.
@@ -186,9 +186,9 @@ pub(super) async fn hand_over(
     unit: &Unit,
     connection: &Connection,
     guard: Option<&Guard>,
-    left: Left,
+    service: ServiceState,
 ) -> bool {
-    let kept = match store(connection, guard, left).await {
+    let kept = match store(connection, guard, service).await {
         Ok(()) => unit.kept().await.unwrap_or(0) >= NAMES.len(),
         Err(failure) => {
             tracing::error!("{failure}");
@@ -202,7 +202,11 @@ pub(super) async fn hand_over(
     kept
 }
 
-async fn store(connection: &Connection, guard: Option<&Guard>, left: Left) -> Result<(), Failure> {
+async fn store(
+    connection: &Connection,
+    guard: Option<&Guard>,
+    service: ServiceState,
+) -> Result<(), Failure> {
     let failed = |e: std::io::Error| {
         Failure::new(Kind::General, format!("handing the mount to the service manager: {e}"))
     };
@@ -211,9 +215,9 @@ async fn store(connection: &Connection, guard: Option<&Guard>, left: Left) -> Re
     };
     let state = State {
         form: FORM,
-        root: left.root,
-        since: left.since,
-        restarts: left.restarts,
+        root: service.root,
+        since: service.since,
+        restarts: service.restarts,
         mount: connection.kept(),
         open: connection.open_files().into_iter().map(Into::into).collect(),
     };

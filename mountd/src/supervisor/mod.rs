@@ -32,9 +32,9 @@ use modelfs::base::blocking::blocking;
 use modelfs::base::clock::rfc3339;
 use modelfs::store::{Holder, StoreLock};
 
+use crate::cache_ownership;
 use crate::control::server::{self, Bound};
 use crate::error::Failure;
-use crate::handover;
 use crate::identity::Identity;
 use crate::paths;
 use crate::ready::Ready;
@@ -42,7 +42,7 @@ use crate::signals::{Asked, Signals};
 use crate::sources;
 use events::{Action, End, Event, Generation, NO_WORKER};
 pub use fd_store::Inheritance;
-use fd_store::{Left, TakenUp};
+use fd_store::{ServiceState, TakenUp};
 use kept_mount::KeptMount;
 use login_desk::LoginDesk;
 use machine::{Limits, Machine};
@@ -51,7 +51,7 @@ pub use plan::Plan;
 use probe::Probes;
 use shutdown::Ending;
 pub use unit::Unit;
-use workers::{Heard, Inbox, Workers};
+use workers::{Inbox, LinkEvent, Workers};
 
 struct Supervisor<R> {
     plan: Plan,
@@ -97,7 +97,7 @@ where
     let mut folders = sources::folders(&plan.sources);
     folders.retain(|folder| !probes.hanging().contains(folder));
     let (root, identity) = (plan.root.clone(), plan.identity.clone());
-    let lock = blocking(move || handover::take(&root, &identity, &folders)).await??;
+    let lock = blocking(move || cache_ownership::take(&root, &identity, &folders)).await??;
     // The path as the worker will resolve it, now that the folder exists.
     let root = paths::absolute(&plan.root)?;
     let (mount, at) = (plan.mount.clone(), root.clone());
@@ -136,7 +136,7 @@ where
         mount: this.mount,
         inbox,
         unit: this.plan.unit,
-        left: this.since.map(|since| Left { root, since, restarts }),
+        service: this.since.map(|since| ServiceState { root, since, restarts }),
     };
     // Lock and socket are held until the end.
     ending.run(end, signals).await
@@ -158,7 +158,7 @@ where
                     Asked::End => return End::Signalled,
                     Asked::Restart => (NO_WORKER, Event::RestartRequested),
                 },
-                Some((from, heard)) = inbox.recv() => match self.event(from, heard).await {
+                Some((from, event)) = inbox.recv() => match self.event(from, event).await {
                     Some(event) => (from, event),
                     None => continue,
                 },
@@ -182,10 +182,10 @@ where
     }
 
     /// Turns a worker's message into an event, if it needs a decision; answers all others.
-    async fn event(&mut self, from: Generation, heard: Heard) -> Option<Event> {
-        let (message, beside) = match heard {
-            Heard::Message(message, beside) => (*message, beside),
-            Heard::HungUp => {
+    async fn event(&mut self, from: Generation, event: LinkEvent) -> Option<Event> {
+        let (message, beside) = match event {
+            LinkEvent::Message(message, beside) => (*message, beside),
+            LinkEvent::HungUp => {
                 let pid = self.workers.pid(from);
                 return Some(Event::Died { pid, how: self.workers.end(from).await? });
             }
@@ -260,7 +260,7 @@ where
     /// Sends a worker the mount's parameters.
     async fn welcome(&mut self, worker: Generation) -> Event {
         // If a user emptied the cache folder, the former worker made a new lock file.
-        match handover::keep(&self.plan.root, &self.lock, &self.plan.identity) {
+        match cache_ownership::keep(&self.plan.root, &self.lock, &self.plan.identity) {
             Ok(Some(lock)) => self.lock = lock,
             Ok(None) => {}
             Err(error) => tracing::error!("the cache folder cannot be used any more: {error}"),

@@ -11,13 +11,13 @@ use modelfs_platform::{Connection, GRACE};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::events::{End, Generation};
-use super::fd_store::{self, Left};
+use super::fd_store::{self, ServiceState};
 use super::kept_mount::KeptMount;
 use super::machine::RETIRE_TIMEOUT;
 use super::messages::{FromWorker, ToWorker};
 use super::service_manager;
 use super::unit::Unit;
-use super::workers::{Heard, Inbox, Workers};
+use super::workers::{Inbox, LinkEvent, Workers};
 use crate::error::{Failure, Kind};
 use crate::signals::Signals;
 
@@ -36,23 +36,23 @@ pub(super) struct Ending {
     /// The unit that we run as, whose restart keeps the mount.
     pub(super) unit: Option<Unit>,
     /// The data for the next supervisor; none: the mount was never ready.
-    pub(super) left: Option<Left>,
+    pub(super) service: Option<ServiceState>,
 }
 
 impl Ending {
     /// Unmounts and ends the worker, or leaves the mount to the next supervisor.
     pub(super) async fn run(mut self, end: End, mut signals: Signals) -> Result<(), Failure> {
         service_manager::stopping();
-        let was_ready = self.left.is_some();
+        let was_ready = self.service.is_some();
         if matches!(end, End::Signalled) {
-            let left = tokio::select! {
-                left = self.leave() => left,
+            let kept = tokio::select! {
+                kept = self.keep_in_fd_store() => kept,
                 () = signals.end() => {
                     fd_store::forget();
                     false
                 }
             };
-            if left {
+            if kept {
                 return Ok(());
             }
         }
@@ -88,11 +88,11 @@ impl Ending {
 
     /// Leaves the mount to the next supervisor, if one is to start. `false`: nothing has changed, or
     /// there is no worker any more.
-    async fn leave(&mut self) -> bool {
+    async fn keep_in_fd_store(&mut self) -> bool {
         let (Some(unit), Some(connection)) = (self.unit.clone(), self.mount.connection()) else {
             return false;
         };
-        let can = self.left.is_some() && connection.can_be_taken_over();
+        let can = self.service.is_some() && connection.can_be_taken_over();
         if !can || connection.has_ended() || !unit.is_restarting().await {
             return false;
         }
@@ -100,9 +100,9 @@ impl Ending {
         if !self.end_worker().await {
             return false;
         }
-        let Some(left) = self.left.take() else { return false };
-        let left = Left { restarts: left.restarts + 1, ..left };
-        let kept = fd_store::hand_over(&unit, &connection, self.mount.guard(), left).await;
+        let Some(service) = self.service.take() else { return false };
+        let service = ServiceState { restarts: service.restarts + 1, ..service };
+        let kept = fd_store::hand_over(&unit, &connection, self.mount.guard(), service).await;
         if kept {
             connection.detach();
         }
@@ -121,8 +121,8 @@ impl Ending {
         let (mut until, mut killed, mut goes_on) = (Instant::now() + RETIRE_TIMEOUT, false, true);
         loop {
             match timeout_at(until, self.inbox.recv()).await {
-                Ok(Some((from, Heard::HungUp))) if from == worker => break,
-                Ok(Some((from, Heard::Message(message, beside)))) if from == worker => {
+                Ok(Some((from, LinkEvent::HungUp))) if from == worker => break,
+                Ok(Some((from, LinkEvent::Message(message, beside)))) if from == worker => {
                     goes_on &= !self.ends_the_mount(&message);
                     if let Some(answer) = self.mount.on_message(*message, beside) {
                         self.workers.send(worker, &answer, &[]);
@@ -184,13 +184,13 @@ impl Ending {
     async fn worker_ends(&mut self, worker: Generation, most: Duration) -> bool {
         let mut until = Instant::now() + most;
         loop {
-            let Ok(Some((from, heard))) = timeout_at(until, self.inbox.recv()).await else {
+            let Ok(Some((from, event))) = timeout_at(until, self.inbox.recv()).await else {
                 return false;
             };
-            let (message, beside) = match heard {
-                Heard::HungUp if from == worker => return true,
-                Heard::HungUp => continue,
-                Heard::Message(message, beside) => (*message, beside),
+            let (message, beside) = match event {
+                LinkEvent::HungUp if from == worker => return true,
+                LinkEvent::HungUp => continue,
+                LinkEvent::Message(message, beside) => (*message, beside),
             };
             match message {
                 // Only its last commit remains.

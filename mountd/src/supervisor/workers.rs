@@ -20,7 +20,7 @@ use super::events::{Generation, WhichProgram};
 use super::link::Link;
 use super::messages::{FromWorker, ToWorker};
 use crate::error::{Failure, Kind};
-use crate::supervisor_link;
+use crate::worker_link;
 
 /// How long a worker may take to exit after it hung up.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,9 +28,9 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Send timeout for a worker: it has a thread that only receives.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a worker sends.
+/// What arrives on the link of a worker.
 #[derive(Debug)]
-pub enum Heard {
+pub enum LinkEvent {
     /// A message with its attached descriptors.
     Message(Box<FromWorker>, Vec<OwnedFd>),
     /// End of file: the worker is dead or dying.
@@ -65,13 +65,13 @@ impl Program {
         self.proven.clone_from(&worker.program);
     }
 
-    /// Starts a worker; its messages go to `heard`. It has no arguments: its configuration is in the
+    /// Starts a worker; its messages go to `events`. It has no arguments: its configuration is in the
     /// welcome.
     fn start(
         &self,
         which: WhichProgram,
         generation: Generation,
-        heard: UnboundedSender<(Generation, Heard)>,
+        events: UnboundedSender<(Generation, LinkEvent)>,
     ) -> Result<Process, Failure> {
         let (at, program) = match (which, &self.proven) {
             (WhichProgram::Proven, Some(file)) => {
@@ -90,7 +90,7 @@ impl Program {
         let link = link.bounded(SEND_TIMEOUT).map_err(|e| failed(&self.path, e))?;
         let child = Command::new(&at)
             .arg0(&self.path)
-            .env(supervisor_link::VARIABLE, "1")
+            .env(worker_link::VARIABLE, "1")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             // The terminal's signals are for the supervisor.
@@ -102,17 +102,18 @@ impl Program {
         let theirs = Arc::clone(&link);
         std::thread::Builder::new()
             .name(format!("worker-{}", generation.0))
-            .spawn(move || listen(&theirs, generation, &heard))
+            .spawn(move || listen(&theirs, generation, &events))
             .map_err(|e| failed(&self.path, e))?;
         Ok(Process { program, child, link })
     }
 }
 
-fn listen(link: &Link, generation: Generation, heard: &UnboundedSender<(Generation, Heard)>) {
+fn listen(link: &Link, generation: Generation, events: &UnboundedSender<(Generation, LinkEvent)>) {
     loop {
         match link.receive() {
             Ok(Some((message, beside))) => {
-                if heard.send((generation, Heard::Message(Box::new(message), beside))).is_err() {
+                if events.send((generation, LinkEvent::Message(Box::new(message), beside))).is_err()
+                {
                     return;
                 }
             }
@@ -123,7 +124,7 @@ fn listen(link: &Link, generation: Generation, heard: &UnboundedSender<(Generati
             }
         }
     }
-    let _ = heard.send((generation, Heard::HungUp));
+    let _ = events.send((generation, LinkEvent::HungUp));
 }
 
 impl Process {
@@ -164,26 +165,26 @@ impl Process {
 }
 
 /// The messages of all workers, each with its sender.
-pub type Inbox = UnboundedReceiver<(Generation, Heard)>;
+pub type Inbox = UnboundedReceiver<(Generation, LinkEvent)>;
 
 /// All running workers.
 pub struct Workers {
     program: Program,
     running: HashMap<Generation, Process>,
-    heard: UnboundedSender<(Generation, Heard)>,
+    events: UnboundedSender<(Generation, LinkEvent)>,
 }
 
 impl Workers {
     /// No workers yet; they will run this program.
     pub fn new() -> Result<(Self, Inbox), Failure> {
-        let (heard, inbox) = unbounded_channel();
+        let (events, inbox) = unbounded_channel();
         let program = Program::this()?;
-        Ok((Self { program, running: HashMap::new(), heard }, inbox))
+        Ok((Self { program, running: HashMap::new(), events }, inbox))
     }
 
     /// Starts a worker.
     pub fn start(&mut self, worker: Generation, which: WhichProgram) -> Result<(), Failure> {
-        let process = self.program.start(which, worker, self.heard.clone())?;
+        let process = self.program.start(which, worker, self.events.clone())?;
         self.running.insert(worker, process);
         Ok(())
     }

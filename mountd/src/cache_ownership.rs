@@ -1,10 +1,10 @@
 //! Ownership of the cache. Root works on another user's cache as that user; a cache that belonged to
-//! root alone is handed over once.
+//! root alone changes its owner once.
 //!
 //! Invariant: in a folder of another user, root touches nothing as root: that user controls its
 //! content. Root's files are given away only if no other user can change the folder or a parent; an
-//! empty folder may be anywhere. The folder itself is handed over last, so that an interrupted
-//! hand-over is repeated. Only root's files and folders are handed over, by descriptor: no link is
+//! empty folder may be anywhere. The folder itself changes its owner last, so that an interrupted
+//! change is repeated. Only root's files and folders change their owner, by descriptor: no link is
 //! followed, and a file with several hard links stays root's, since another link may be anywhere.
 //! Checks that can fail come before any change. Concurrency: one process at a time, which holds the
 //! store's lock.
@@ -43,8 +43,8 @@ pub fn take(
     let Identity::Other(user) = identity else {
         // Root itself is to work there: only if no other user controls the folder.
         match (found.owner(), found.nearest_user()) {
-            (Some((uid, _)), _) if uid != 0 => return Err(belongs(root, uid, "root")),
-            (_, Some((uid, _))) => return Err(lies_with(root, uid)),
+            (Some((uid, _)), _) if uid != 0 => return Err(cache_of_other_user(root, uid, "root")),
+            (_, Some((uid, _))) => return Err(parent_folder_of_other_user(root, uid)),
             (_, None) => {}
         }
         reachable(root, identity)?;
@@ -52,18 +52,18 @@ pub fn take(
         return Ok(Store::lock(root)?);
     };
     if let Some((uid, _)) = found.owner().filter(|(uid, _)| *uid != 0 && *uid != user.uid) {
-        return Err(belongs(root, uid, &user.name));
+        return Err(cache_of_other_user(root, uid, &user.name));
     }
     let roots = found.owner().map_or(found.nearest_user().is_none(), |(uid, _)| uid == 0);
     if roots {
-        make_way(root)?;
+        make_parents_traversable(root)?;
     }
     reachable(root, identity)?;
     readable(identity, registries)?;
     if roots {
-        give(root, user)
+        change_owner(root, user)
     } else {
-        lock_as(root, user)?.map_err(|error| not_theirs(root, user, error))
+        lock_as(root, user)?.map_err(|error| cache_not_usable_by(root, user, error))
     }
 }
 
@@ -122,7 +122,7 @@ pub fn take_as_owner(root: &Path, registries: &[PathBuf]) -> Result<StoreLock, T
     // First on one thread only: if the lock is held, the process stays root and can wait or ask its daemon.
     let lock = lock_as(root, &user)?.map_err(|error| match error {
         StoreError::Locked { .. } => TakeError::Store(error),
-        error => not_theirs(root, &user, error).into(),
+        error => cache_not_usable_by(root, &user, error).into(),
     })?;
     user.assume()?;
     Ok(lock)
@@ -146,7 +146,7 @@ fn lock_as(root: &Path, user: &User) -> Result<Result<StoreLock, StoreError>, Fa
     Identity::Other(user.clone()).look(|| Store::lock(root))
 }
 
-fn not_theirs(root: &Path, user: &User, error: StoreError) -> Failure {
+fn cache_not_usable_by(root: &Path, user: &User, error: StoreError) -> Failure {
     let denied = matches!(&error, StoreError::Disk { source, .. }
         if source.kind() == std::io::ErrorKind::PermissionDenied);
     let failure = Failure::from(error);
@@ -160,7 +160,7 @@ fn not_theirs(root: &Path, user: &User, error: StoreError) -> Failure {
 }
 
 /// Gives a folder of root's, created if missing, to this user, and takes the store's lock.
-fn give(root: &Path, user: &User) -> Result<StoreLock, Failure> {
+fn change_owner(root: &Path, user: &User) -> Result<StoreLock, Failure> {
     let failed = |e: Errno| Failure::storage(root, "giving the cache to its user", &e.into());
     match DirBuilder::new().mode(0o700).create(root) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -173,22 +173,22 @@ fn give(root: &Path, user: &User) -> Result<StoreLock, Failure> {
     let (uid, gid) = numbers(user);
     if stat.st_uid == 0 && is_empty(&folder).map_err(failed)? {
         rustix::fs::fchown(&folder, uid, gid).map_err(failed)?;
-        return lock_as(root, user)?.map_err(|error| not_theirs(root, user, error));
+        return lock_as(root, user)?.map_err(|error| cache_not_usable_by(root, user, error));
     }
     if let Some(changeable) = Ownership::of(root)?.changeable() {
-        return Err(not_given(root, changeable, user));
+        return Err(ownership_not_changed(root, changeable, user));
     }
     let lock = Store::lock(root)?;
     let shared = lock.share()?;
-    let mut hand = Hand { user, device: stat.st_dev, kept: 0 };
-    hand.content(&folder, DEPTH).map_err(failed)?;
+    let mut change = OwnershipChange { user, device: stat.st_dev, kept: 0 };
+    change.change_content(&folder, DEPTH).map_err(failed)?;
     rustix::fs::fchown(&shared, uid, gid).map_err(failed)?;
     // Before the folder's chown: otherwise a power cut could keep that last step and lose an earlier
     // one.
     rustix::fs::syncfs(&folder).map_err(failed)?;
     rustix::fs::fchown(&folder, uid, gid).map_err(failed)?;
-    if hand.kept > 0 {
-        let (kept, at) = (hand.kept, root.display());
+    if change.kept > 0 {
+        let (kept, at) = (change.kept, root.display());
         tracing::warn!("{at}: {kept} files of root's have other names too and stay root's");
     }
     tracing::info!(user = user.name, cache = %root.display(), "the cache is this user's now");
@@ -205,7 +205,7 @@ fn is_empty(folder: &OwnedFd) -> Result<bool, Errno> {
     Ok(true)
 }
 
-fn not_given(root: &Path, changeable: &Path, user: &User) -> Failure {
+fn ownership_not_changed(root: &Path, changeable: &Path, user: &User) -> Failure {
     let (at, name) = (root.display(), &user.name);
     let why = match changeable == root {
         true => "others may have put files there".to_owned(),
@@ -222,7 +222,7 @@ fn name_of(uid: u32) -> String {
     user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-fn lies_with(root: &Path, owner: u32) -> Failure {
+fn parent_folder_of_other_user(root: &Path, owner: u32) -> Failure {
     let (root, name) = (root.display(), name_of(owner));
     Failure::new(
         Kind::Storage,
@@ -231,14 +231,14 @@ fn lies_with(root: &Path, owner: u32) -> Failure {
     .hint(format!("give another with --cache-dir, or --worker-user {name}"))
 }
 
-fn belongs(root: &Path, owner: u32, but: &str) -> Failure {
+fn cache_of_other_user(root: &Path, owner: u32, but: &str) -> Failure {
     let (root, name) = (root.display(), name_of(owner));
     Failure::new(Kind::Storage, format!("{root}: the cache belongs to {name}, not to {but}"))
         .hint(format!("give another with --cache-dir, or --worker-user {name}"))
 }
 
 /// Makes the parent folders traversable for other users: a store would make them private.
-fn make_way(root: &Path) -> Result<(), Failure> {
+fn make_parents_traversable(root: &Path) -> Result<(), Failure> {
     let missing: Vec<_> = root.ancestors().skip(1).take_while(|path| !path.exists()).collect();
     for path in missing.into_iter().rev() {
         let open = std::fs::Permissions::from_mode(PASSABLE);
@@ -255,8 +255,8 @@ fn open_folder<Fd: AsFd>(at: Fd, name: impl rustix::path::Arg) -> Result<OwnedFd
     rustix::fs::openat(at, name, flags, Mode::empty())
 }
 
-/// A hand-over in progress.
-struct Hand<'a> {
+/// A change of ownership in progress.
+struct OwnershipChange<'a> {
     user: &'a User,
     /// The cache's device: other mounts below are not the cache's.
     device: u64,
@@ -268,8 +268,8 @@ fn numbers(user: &User) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))
 }
 
-impl Hand<'_> {
-    fn content(&mut self, folder: &OwnedFd, depth: u32) -> Result<(), Errno> {
+impl OwnershipChange<'_> {
+    fn change_content(&mut self, folder: &OwnedFd, depth: u32) -> Result<(), Errno> {
         for entry in Dir::read_from(folder)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -291,7 +291,7 @@ impl Hand<'_> {
                 FileType::Directory
                     if depth > 1 && (stat.st_uid == 0 || stat.st_uid == self.user.uid) =>
                 {
-                    self.content(&open_folder(&file, c".")?, depth - 1)?;
+                    self.change_content(&open_folder(&file, c".")?, depth - 1)?;
                 }
                 FileType::RegularFile if stat.st_uid == 0 && stat.st_nlink > 1 => {
                     self.kept += 1;
