@@ -101,34 +101,44 @@ impl Delivery {
             let end = (self.leaf_range(leaf).end() - start) as usize;
             let leaf_bytes = bytes.slice(at..end);
             if self.matches(leaf, &leaf_bytes) {
-                let in_object = self.leaf_range(leaf).start();
-                let ready = LeafBytes::new(leaf_bytes, in_object, permit.clone());
-                self.flight.settle(leaf, Outcome::Ready(ready));
+                self.hand_over(leaf, leaf_bytes, &permit);
                 good.push(leaf);
             } else {
                 bad.push(leaf);
             }
             (at, leaf) = (end, leaf + 1);
         }
-        for run in runs(good.into_iter()) {
+        self.keep(good, start, bytes, local);
+        bad
+    }
+
+    /// Gives the bytes of a leaf that matched to those that wait for it.
+    fn hand_over(&self, leaf: u64, bytes: Bytes, permit: &Arc<OwnedSemaphorePermit>) {
+        let ready = LeafBytes::new(bytes, self.leaf_range(leaf).start(), Arc::clone(permit));
+        self.flight.settle(leaf, Outcome::Ready(ready));
+    }
+
+    /// Stores leaves that were handed over, and settles them. `start` is the first of the bytes in the
+    /// object.
+    fn keep(&self, leaves: Vec<u64>, start: u64, bytes: &Bytes, local: Option<(&LocalCopy, u64)>) {
+        for run in runs(leaves.into_iter()) {
             // Every blob gets what it can take, even if another one cannot.
             let store = |to| self.store(to, &run, start, bytes, local);
             let taken: Vec<bool> = self.destinations.iter().map(store).collect();
             let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::HandedOver };
             run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
         }
-        bad
     }
 
-    /// Settles the leaves that came into the store by another flight.
-    pub fn settle_present(&self) {
+    /// Settles those of these leaves that came into the store by another flight; whether there were any.
+    pub fn settle_present(&self, leaves: Range<u64>) -> bool {
         let present = |leaf: u64| {
             let has = |to: &Destination| to.blob().missing(to.parts(&(leaf..leaf + 1))).is_empty();
             !self.destinations.is_empty() && self.destinations.iter().all(has)
         };
-        for leaf in self.flight.pending().into_iter().flatten().filter(|leaf| present(*leaf)) {
-            self.flight.settle(leaf, Outcome::Stored);
-        }
+        let present: Vec<u64> = leaves.filter(|leaf| present(*leaf)).collect();
+        present.iter().for_each(|leaf| self.flight.settle(*leaf, Outcome::Stored));
+        !present.is_empty()
     }
 
     /// Takes the bytes of a range of the object that a proof verified: those of the leaves that lie in it
@@ -154,15 +164,9 @@ impl Delivery {
             let leaf_range = self.leaf_range(*leaf);
             let from = (leaf_range.start() - range.start()) as usize;
             let leaf_bytes = bytes.slice(from..from + leaf_range.len() as usize);
-            let ready = LeafBytes::new(leaf_bytes, leaf_range.start(), permit.clone());
-            self.flight.settle(*leaf, Outcome::Ready(ready));
+            self.hand_over(*leaf, leaf_bytes, &permit);
         }
-        for run in runs(pending.into_iter()) {
-            let keep = |to| self.store(to, &run, range.start(), bytes, None);
-            let taken: Vec<bool> = self.destinations.iter().map(keep).collect();
-            let end = if taken_by_all(&taken) { Outcome::Stored } else { Outcome::HandedOver };
-            run.for_each(|leaf| self.flight.settle(leaf, end.clone()));
-        }
+        self.keep(pending, range.start(), bytes, None);
         for more in [inside.start..wanted.start, wanted.end..inside.end] {
             for to in self.destinations.iter().filter(|_| more.start < more.end) {
                 // Without space for them they are fetched again when they are needed.

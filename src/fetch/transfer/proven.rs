@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::OwnedMutexGuard;
 
 use super::deliver::Delivery;
-use super::requests::{Requests, pause};
+use super::requests::{Requests, wait_after};
 use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
 use crate::fetch::error::FetchError;
@@ -59,22 +59,20 @@ impl ProvenRanges {
         let mut attempts = self.requests.attempts();
         loop {
             let _turn = self.turn(flight).await;
-            delivery.settle_present();
             let Some(run) = flight.pending().into_iter().next() else { return Ok(()) };
+            let step = run.start..run.end.min(run.start + PARTS_AT_ONCE);
+            if delivery.settle_present(step.clone()) {
+                continue;
+            }
             let mut slot = self.requests.slot(flight.urgency()).await;
             let waiting = attempts.list_in(source.waits());
-            let step = run.start..run.end.min(run.start + PARTS_AT_ONCE);
             let outcome = self.attempt(source, delivery, step, &mut slot, waiting).await;
             drop(slot);
             let Err(error) = outcome else {
                 attempts.progressed();
                 continue;
             };
-            let retry = error.retry();
-            let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
-            tracing::debug!(%error, ?delay, "trying again");
-            flight.trouble(error);
-            pause(flight, retry, delay).await;
+            wait_after(error, &mut attempts, flight).await?;
         }
     }
 

@@ -108,12 +108,9 @@ impl Requests {
             if flight.pending().first().is_none_or(|next| next.start > run.start) {
                 attempts.progressed();
             }
-            let Err(error) = outcome else { continue };
-            let retry = error.retry();
-            let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
-            tracing::debug!(%error, ?delay, "trying again");
-            flight.trouble(error);
-            pause(flight, retry, delay).await;
+            if let Err(error) = outcome {
+                wait_after(error, &mut attempts, flight).await?;
+            }
         }
         Ok(())
     }
@@ -338,9 +335,17 @@ impl Incoming<'_> {
     }
 }
 
-/// Waits before the next attempt. A more urgent read that joins the flight ends the wait, unless the
-/// registry asked for it.
-pub async fn pause(flight: &Flight, retry: Retry, delay: Duration) {
+/// Waits before the next attempt after one that failed; the error, if there is to be none. A more urgent
+/// read that joins the flight ends the wait, unless the registry asked for it.
+pub async fn wait_after(
+    error: FetchError,
+    attempts: &mut Attempts,
+    flight: &Flight,
+) -> Result<(), FetchError> {
+    let retry = error.retry();
+    let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
+    tracing::debug!(%error, ?delay, "trying again");
+    flight.trouble(error);
     let now = flight.urgency().get();
     let _ = match retry {
         Retry::Later { not_before: Some(_) } => {
@@ -348,6 +353,7 @@ pub async fn pause(flight: &Flight, retry: Retry, delay: Duration) {
         }
         _ => tokio::time::timeout(delay, flight.urgency().rises_above(now)).await,
     };
+    Ok(())
 }
 
 fn registry(source: &Source) -> Result<Arc<dyn Registry>, FetchError> {

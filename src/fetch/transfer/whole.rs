@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::destination::Destination;
-use super::requests::{MAX_MISMATCHES, Requests, pause};
+use super::requests::{MAX_MISMATCHES, Requests, wait_after};
 use crate::base::ObjectRange;
 use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
@@ -284,12 +284,9 @@ impl WholeObjects {
             if taker.len > before {
                 attempts.progressed();
             }
-            let Err(error) = outcome else { continue };
-            let retry = error.retry();
-            let Some(delay) = attempts.failed(retry, &error) else { return Err(error) };
-            tracing::debug!(%error, ?delay, at = taker.len, "going on with an object");
-            flight.trouble(error);
-            pause(flight, retry, delay).await;
+            if let Err(error) = outcome {
+                wait_after(error, &mut attempts, flight).await?;
+            }
         }
         Ok(())
     }
