@@ -17,6 +17,20 @@ pub struct CachedFile {
     file: FileIx,
     /// `None` if the file is empty.
     blob: Option<Arc<Blob>>,
+    /// Whether the blob was compared with the digest of the whole when this was opened.
+    compared: bool,
+}
+
+/// Whether a blob whose ranges were proved has also matched the digest of the whole. An error: it was compared,
+/// and is another file than it should be.
+pub(super) fn has_matched(store: &Store, blob: &Blob) -> Result<bool, FetchError> {
+    if !blob.layout().is_proved_file() {
+        return Ok(false);
+    }
+    match store.whole_check(&blob.key())? {
+        Some(false) => Err(FetchError::another_file(blob.layout())),
+        found => Ok(found.is_some()),
+    }
 }
 
 impl CachedFile {
@@ -29,13 +43,9 @@ impl CachedFile {
     ) -> Result<Arc<Self>, FetchError> {
         let empty = manifest.file(file).len == 0;
         let blob = (!empty).then(|| store.blob(manifest.layout(file))).transpose()?;
-        if let Some(blob) = blob.as_ref().filter(|blob| blob.layout().is_proved_file())
-            && store.whole_check(&blob.key())? == Some(false)
-        {
-            return Err(FetchError::another_file(blob.layout()));
-        }
+        let compared = blob.as_ref().map_or(Ok(false), |blob| has_matched(store, blob))?;
         let (source, manifest) = (Arc::clone(source), Arc::clone(manifest));
-        Ok(Arc::new(Self { source, manifest, file, blob }))
+        Ok(Arc::new(Self { source, manifest, file, blob, compared }))
     }
 
     /// The source whose registry is asked for what is missing.
@@ -61,6 +71,11 @@ impl CachedFile {
     /// The blob; `None` if the file is empty.
     pub fn blob(&self) -> Option<&Arc<Blob>> {
         self.blob.as_ref()
+    }
+
+    /// The blob, if it may have to be compared with the digest of the whole.
+    pub(super) fn uncompared(&self) -> Option<&Arc<Blob>> {
+        self.blob.as_ref().filter(|_| !self.compared)
     }
 
     /// Whether the store has every byte.

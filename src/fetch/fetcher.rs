@@ -90,7 +90,7 @@ impl Fetcher {
         readers: Readers,
         ended: OnReadahead,
     ) -> Arc<FileReader> {
-        if let Some(blob) = file.blob() {
+        if let Some(blob) = file.uncompared() {
             self.transfers.check_whole(blob);
         }
         let room = self.store.room().0;

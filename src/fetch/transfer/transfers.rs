@@ -20,7 +20,7 @@ use super::whole_checks::WholeChecks;
 use crate::base::blocking::blocking;
 use crate::base::buffers::Buffers;
 use crate::base::units::ByteSize;
-use crate::fetch::cached_file::CachedFile;
+use crate::fetch::cached_file::{CachedFile, has_matched};
 use crate::fetch::error::FetchError;
 use crate::fetch::options::{FetchOptions, InFlight, Traffic};
 use crate::fetch::plan::{ObjectKey, by_parts, leaf_runs};
@@ -179,22 +179,20 @@ impl Transfers {
             false => manifest.object(object).clone(),
         };
         let (store, range) = (self.store.clone(), what.leaves_range(flight.leaves()));
-        let of_leaves = move || Destination::of_leaves(&store, &manifest, object, range, learned);
-        let destinations = blocking(of_leaves).await?;
-        if what.check == Check::WholeLarge {
-            // Its one leaf must not be held in memory.
-            let all = destinations.into_iter();
-            let places: Vec<_> = all.filter(Destination::is_whole_large).collect();
-            if places.is_empty() {
-                let (what, len) = (what.to_string(), ByteSize(what.len));
-                return Err(FetchError::TooLargeToVerify { what, len });
+        let destinations = blocking(move || {
+            let found = Destination::of_leaves(&store, &manifest, object, range, learned);
+            found.iter().try_for_each(|to| has_matched(&store, to.blob()).map(drop))?;
+            Ok::<_, FetchError>(found)
+        });
+        let destinations = destinations.await??;
+        match what.check {
+            Check::WholeLarge => {
+                return self.transfer_whole(flight, source, &what, destinations).await;
             }
-            self.whole.fetch(source, flight, &what, &places).await?;
-            flight.settle(flight.leaves().start, Outcome::Stored);
-            return Ok(());
-        }
-        if matches!(what.check, Check::Proof { .. }) {
-            return self.transfer_proven(flight, source, what, destinations).await;
+            Check::Proof { .. } => {
+                return self.transfer_proven(flight, source, what, destinations).await;
+            }
+            Check::Whole | Check::GitBlob | Check::Leaves { .. } => {}
         }
         let expected = match learned {
             true => Some(self.learned(flight, &destinations).await?),
@@ -244,12 +242,6 @@ impl Transfers {
         what: Object,
         destinations: Vec<Destination>,
     ) -> Result<(), FetchError> {
-        for to in &destinations {
-            let (checks, blob) = (Arc::clone(&self.checks), Arc::clone(to.blob()));
-            if let Some(wrong) = blocking(move || checks.refused(&blob)).await?? {
-                return Err(wrong);
-            }
-        }
         let space = self.reserve(flight, &destinations).await?;
         let (flight_of, places) = (Arc::clone(flight), destinations.clone());
         let delivery = Arc::new(Delivery::new(flight_of, what.clone(), destinations, space));
@@ -264,13 +256,18 @@ impl Transfers {
             }
             Err(FetchError::Registry(error @ RegistryError::Unproven { .. })) => {
                 tracing::debug!(%error, "all of an object is fetched");
+                for place in places.iter().filter(|place| place.has_some() && !place.is_present()) {
+                    // Parts that were proved are in the way of a writer of the whole.
+                    let (store, key) = (self.store.clone(), place.blob().key());
+                    blocking(move || store.evict(&[key], true)).await??;
+                }
                 self.transfer_whole(flight, source, &what, places).await
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Fetches all of an object whose ranges cannot be proved.
+    /// Fetches all of an object that is too large to be held in memory until it matched.
     async fn transfer_whole(
         &self,
         flight: &Arc<Flight>,
@@ -283,15 +280,13 @@ impl Transfers {
             let (what, len) = (what.to_string(), ByteSize(what.len));
             return Err(FetchError::TooLargeToVerify { what, len });
         }
-        for place in places.iter().filter(|place| place.has_some() && !place.is_present()) {
-            // Parts that were proved are in the way of a writer of the whole.
-            let (store, key) = (self.store.clone(), place.blob().key());
-            blocking(move || store.evict(&[key], true)).await??;
-        }
-        self.whole.fetch(source, flight, what, &places).await?;
         for place in &places {
-            let (checks, blob) = (Arc::clone(&self.checks), Arc::clone(place.blob()));
-            blocking(move || checks.matched(&blob)).await??;
+            if self.whole.fetch(source, flight, what, place).await? {
+                let (checks, blob) = (Arc::clone(&self.checks), Arc::clone(place.blob()));
+                blocking(move || checks.matched(&blob)).await??;
+            } else {
+                self.checks.consider(place.blob());
+            }
         }
         for leaf in flight.leaves().clone() {
             flight.settle(leaf, Outcome::Stored);

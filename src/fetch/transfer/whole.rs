@@ -35,7 +35,7 @@ use crate::model::hash::Hasher;
 use crate::registry::Waiting;
 use crate::store::{StoreError, UnverifiedWriter};
 
-/// Batches that are read back and hashed before the flight is told that it moved.
+/// Batches that are read back and hashed between two reports of progress.
 const READ_BACK_AT_ONCE: usize = 16;
 /// Interval of looking again whether another writer of the same bytes has ended, or space became free.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -138,32 +138,21 @@ impl WholeObjects {
         Self { requests, memory, buffers, unwanted, moved, under_way, wrong }
     }
 
-    /// Fetches an object into all of these places, each of which has room for all of it.
+    /// Fetches an object into a place that has room for all of it. `false`: all of it came there by
+    /// another flight, so nothing was compared here.
     pub async fn fetch(
         &self,
         source: &Source,
         flight: &Flight,
         object: &Object,
-        places: &[Destination],
-    ) -> Result<(), FetchError> {
+        place: &Destination,
+    ) -> Result<bool, FetchError> {
         if let Some(error) = self.known_wrong(flight.key()) {
             return Err(error);
         }
-        for place in places {
-            self.bring(source, flight, object, place).await?;
-        }
-        Ok(())
-    }
-
-    async fn bring(
-        &self,
-        source: &Source,
-        flight: &Flight,
-        object: &Object,
-        place: &Destination,
-    ) -> Result<(), FetchError> {
-        for _ in 0..MAX_MISMATCHES {
-            let Some(writer) = self.begin(flight, place).await? else { return Ok(()) };
+        let mut mismatches = 0;
+        while mismatches < MAX_MISMATCHES {
+            let Some(writer) = self.begin(flight, place).await? else { return Ok(false) };
             let _under_way = UnderWay::new(self);
             let (kept, len) = (ByteSize(writer.len()), ByteSize(object.len));
             tracing::info!(%object, %len, %kept, source = %source.name(), "fetching all of an object; it can be read once its digest has matched");
@@ -177,8 +166,9 @@ impl WholeObjects {
             if hasher.finish() == object.digest {
                 blocking(move || writer.accept()).await??;
                 tracing::info!(%object, %len, "the digest of all of an object has matched");
-                return Ok(());
+                return Ok(true);
             }
+            mismatches += 1;
             tracing::warn!(%object, %len, %kept, source = %source.name(), "the digest of all of an object does not match; its bytes are dropped");
             blocking(move || writer.discard()).await?;
         }
@@ -233,7 +223,7 @@ impl WholeObjects {
         }
     }
 
-    /// Hashes what an earlier writer left. `None`: it cannot be read, and is gone now.
+    /// Hashes what an earlier writer left. `None`: it could not be read and was discarded.
     async fn read_back(
         &self,
         flight: &Flight,

@@ -2,7 +2,7 @@
 //!
 //! A proof shows that bytes are those of a hash that the source asserted for the file; only the digest of
 //! the whole shows that they are those that the version binds. Invariant: a blob is compared only when all
-//! of it is present; what was found is kept in the index, since it holds for the blob's key for ever.
+//! of it is present; what was found is kept in the index, since it is permanent for the blob's key.
 //! Concurrency: shared; one blob is read at a time, on the blocking pool.
 
 use std::collections::HashSet;
@@ -57,18 +57,12 @@ impl WholeChecks {
         });
     }
 
-    /// Why nothing of the blob may be read, if it is known to be another file than it should be.
-    pub fn refused(&self, blob: &Blob) -> Result<Option<FetchError>, FetchError> {
-        if !blob.layout().is_proved_file() {
-            return Ok(None);
-        }
-        let wrong = self.store.whole_check(&blob.key())? == Some(false);
-        Ok(wrong.then(|| FetchError::another_file(blob.layout())))
-    }
-
-    /// The blob was fetched and compared as a whole.
+    /// The blob was fetched and compared as a whole. Kept where a blob could also come by proofs.
     pub fn matched(&self, blob: &Blob) -> Result<(), FetchError> {
-        Ok(self.store.set_whole_check(&blob.key(), true)?)
+        if blob.layout().is_proved_file() {
+            self.store.set_whole_check(&blob.key(), true)?;
+        }
+        Ok(())
     }
 
     async fn compare(&self, blob: &Arc<Blob>) -> Result<(), FetchError> {
