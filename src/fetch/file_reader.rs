@@ -164,8 +164,8 @@ impl FileReader {
         out
     }
 
-    /// Copies parts as they arrive. A flight that moves puts the deadline off. Returns the error of a flight that says nothing about what another
-    /// flight would get, if any; any other error fails the read.
+    /// Copies parts as they arrive. Progress of a flight extends the deadline. Returns the error of a flight
+    /// that says nothing about what another flight would get, if any; any other error fails the read.
     async fn collect(
         &self,
         gather: &mut Gather,

@@ -211,7 +211,8 @@ impl Sources {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
-    /// Whether the tree has a model from this source. A source that is not among these counts as one that has.
+    /// Whether the tree has a model from this source. A source that is not among these counts as one that
+    /// has.
     pub fn provides(&self, name: &SourceName, model: &ModelRef) -> bool {
         let Some((ix, _)) = self.iter().find(|(_, source)| source.name() == name) else {
             return true;

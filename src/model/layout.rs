@@ -345,8 +345,8 @@ impl BlobLayout {
     /// All numbers little endian: magic, then for each piece: kind (0 whole, 1 SHA-256 leaves, 2 BLAKE3
     /// leaves, 3 whole in parts, 4 git blob, 5 by proofs), leaf size (0 when whole; of kinds 3 and 5 the size
     /// of a part), object length, the digest that is checked, offset in the object, length. After a piece of
-    /// kind 5, whose digest is the one that proofs are checked by, comes the same of kind 6 with the digest of
-    /// the whole object.
+    /// kind 5, whose digest is the one that proofs are checked by, comes the same of kind 6 with the digest
+    /// of the whole object.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + self.pieces.len() * 65);
         out.extend_from_slice(MAGIC);

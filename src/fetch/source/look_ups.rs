@@ -24,7 +24,7 @@ use crate::registry::{Validator, Versions, has_format, to_bytes};
 /// row, and a model that was just uploaded should appear soon.
 const MISSING_FOR: Duration = Duration::from_secs(30);
 /// How long a failed request answers for others: as many programs may ask at once.
-const FAILED_FOR: Duration = Duration::from_secs(5);
+pub(super) const FAILED_FOR: Duration = Duration::from_secs(5);
 
 /// The `format` of the document that is kept.
 const FORMAT: &str = "modelfs.lookups/1";
@@ -355,9 +355,7 @@ impl LookUps {
             let place = state.models.entry(model).or_default();
             if place.answered.is_none() {
                 place.listed.append(&mut known.listed);
-                for (name, entry) in known.named {
-                    place.named.insert(name, entry);
-                }
+                place.named.append(&mut known.named);
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use look_ups::FAILED_FOR;
 pub use look_ups::{Knowledge, LookUps, VersionKnowledge};
 use manifests::{Manifests, warn_unless_saved};
 use model_lookups::{ModelLookups, Shared};
@@ -32,10 +33,6 @@ use crate::registry::{
     read_manifest,
 };
 use crate::store::{Formats, NodeKey, SavedCatalog, Store};
-
-/// How long a source without a catalog is not asked by everyone after an attempt to reach it was given up: as for
-/// the failed look-up of a model.
-const GIVEN_UP_FOR: Duration = Duration::from_secs(5);
 
 /// The log message for names in the catalog that are left out.
 const LEFT_OUT: &str = "names in the catalog that no path can hold are left out";
@@ -73,7 +70,8 @@ struct State {
     /// Limits requests before the time to live has elapsed.
     limit: RateLimit,
     trouble: Option<String>,
-    /// When an attempt to reach the registry was given up for now.
+    /// When an attempt to reach the registry was given up: for a moment, callers get its error instead of
+    /// asking again.
     given_up: Option<Instant>,
     /// The catalog that an earlier run left in the index.
     at_start: Option<Arc<Catalog>>,
@@ -239,7 +237,7 @@ impl Source {
     /// The error of an attempt that was given up a moment ago, while there is no catalog.
     fn given_up(&self) -> Option<FetchError> {
         let state = self.state();
-        let lately = state.given_up.is_some_and(|at| at.elapsed() < GIVEN_UP_FOR);
+        let lately = state.given_up.is_some_and(|at| at.elapsed() < FAILED_FOR);
         let why = state.trouble.clone().filter(|_| lately && state.catalog.is_none())?;
         Some(RegistryError::Unreachable { what: "the catalog".to_owned(), why }.into())
     }

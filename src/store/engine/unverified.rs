@@ -1,8 +1,8 @@
 //! Storing an object that can be verified only when all of it is there, and that is too large for memory.
 //!
-//! Its bytes are written in order into the piece that is all of the object, and only this
-//! writer reads them, until its caller has found that the digest over all of them matched. Then all parts become
-//! present at once. What a commit has synced of them outlives the process, to be hashed again.
+//! Its bytes are written in order into the piece that is all of the object, and only this writer reads them,
+//! until its caller has found that the digest over all of them matched. Then all parts become present at once.
+//! What a commit has synced of them outlives the process, to be hashed again.
 //!
 //! Invariants: space for the whole piece is reserved before its first byte is written; a byte is accepted
 //! only if it went through this writer's hands, read back or appended, in order. Concurrency: one writer per
