@@ -41,9 +41,9 @@ pub use types::{
     Answer, Attr, Entry, Found, Handle, Ino, Invalidation, Kind, Later, ListPlace, Listing, Opened,
     Space, VfsError, VfsOptions, stable_time,
 };
+pub use views::{DEFAULT_REF, HUB_CACHE, is_commit, repository_folder};
 
 use crate::fetch::Fetcher;
-use crate::model::Check;
 use crate::store::NodesInUse;
 use attributes::{Facts, Trust};
 use content::Content;
@@ -259,9 +259,9 @@ impl Vfs {
         }
         let layout = manifest.layout(ix);
         let (key, store) = (layout.key(), self.fetcher.store());
-        let proved = layout.pieces().iter().any(|p| matches!(p.check, Check::Proof { .. }));
+        let proved = layout.is_proved_file();
         let present = store.presence(&key).0.0;
-        // An index that cannot be read says nothing good of the file.
+        // If the index cannot be read, the file counts as not compared.
         let matched = proved && store.whole_check(&key).ok().flatten() == Some(true);
         Ok(Facts {
             verified: Some(Trust::of(present, proved, matched)),
@@ -327,10 +327,12 @@ impl Vfs {
                 }
                 let may_list = pending.may_change_views();
                 vfs.metadata.fetch(pending).await?;
+                let answer = operation(&vfs);
+                // After the operation: it makes the rows that views list.
                 if may_list {
                     vfs.poke.tell_views();
                 }
-                match operation(&vfs) {
+                match answer {
                     Ok(answer) => return Ok(answer),
                     Err(Pending::Failed(error)) => return Err(error),
                     Err(more) => pending = more,

@@ -9,15 +9,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelfs::base::blocking::blocking;
 use modelfs::model::ModelRef;
+use modelfs::vfs::{HUB_CACHE, repository_folder};
 use serde::Serialize;
 
 use super::args::Cache;
 use super::output::Out;
 use crate::control::backend;
 use crate::error::{Failure, Kind};
-
-/// Where the layout of the Hugging Face cache is below a mount point.
-const VIEW: &str = ".views/hf";
 
 /// Use a model of the mount from your own Hugging Face cache
 #[derive(Debug, Args)]
@@ -52,7 +50,7 @@ pub async fn run(out: Out, args: Link) -> Result<(), Failure> {
     let hub = hub_cache(|name| std::env::var_os(name)).ok_or_else(|| {
         Failure::usage("there is no home folder with a Hugging Face cache").hint("set HF_HUB_CACHE")
     })?;
-    let folder = format!("models--{}--{}", args.model.group, args.model.model);
+    let folder = repository_folder(args.model.group.as_str(), args.model.model.as_str());
     let link = hub.join(&folder);
     let linked = match args.remove {
         true => blocking(move || remove(link)).await??,
@@ -86,7 +84,7 @@ fn make(hub: &Path, link: PathBuf, mountpoint: &Path, folder: &str) -> Result<Li
         let text = format!("{}: the Hugging Face cache is the mount's already", hub.display());
         return Err(Failure::usage(text));
     }
-    let target = mountpoint.join(VIEW).join(folder);
+    let target = mountpoint.join(HUB_CACHE).join(folder);
     match std::fs::metadata(&target) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -127,7 +125,7 @@ fn remove(link: PathBuf) -> Result<Linked, Failure> {
 /// Whether a link leads to a view of a mount, which may be gone.
 fn is_ours(link: &Path) -> Result<bool, Failure> {
     match std::fs::read_link(link) {
-        Ok(target) => Ok(target.parent().is_some_and(|folder| folder.ends_with(VIEW))),
+        Ok(target) => Ok(target.parent().is_some_and(|folder| folder.ends_with(HUB_CACHE))),
         // A file or folder, or nothing.
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => Ok(false),
         Err(e) => Err(Failure::new(Kind::General, format!("{}: {e}", link.display()))),

@@ -2,10 +2,8 @@
 
 use axum::http::Method;
 use modelfs::model::{FilePath, ModelRef, Name};
+use modelfs::vfs::DEFAULT_REF;
 use percent_encoding::percent_decode_str;
-
-/// The revision that is meant unless one is named.
-const DEFAULT_REVISION: &str = "main";
 
 /// A request that is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +51,7 @@ impl Asked {
         let model = ModelRef { group: name(group)?, model: name(model)? };
         let file = |rest: &[&str]| FilePath::new(rest.join("/").trim_end_matches('/')).ok();
         Some(match (in_api, rest) {
-            (true, []) => Self::Model(model, DEFAULT_REVISION.to_owned()),
+            (true, []) => Self::Model(model, DEFAULT_REF.to_owned()),
             (true, ["revision", revision]) => Self::Model(model, (*revision).to_owned()),
             (true, ["refs"]) => Self::Refs(model),
             (true, ["tree", revision] | ["tree", revision, ""]) => {

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use modelfs::model::ModelRef;
-use modelfs::vfs::{Answer, Attr, Handle, Ino, Kind, ListPlace, Vfs, VfsError};
+use modelfs::vfs::{
+    Answer, Attr, HUB_CACHE, Handle, Ino, Kind, ListPlace, Vfs, VfsError, is_commit,
+    repository_folder,
+};
 
 use super::documents::Tree;
 
 /// Bytes of one read: what the kernel asks for at most, too.
 const READ: u32 = 1 << 20;
-/// Bytes of a commit.
-const COMMIT: usize = 40;
 
 /// The view.
 #[derive(Clone)]
@@ -46,14 +47,13 @@ impl HubView {
     /// The folder of a model's repository.
     pub async fn repository(&self, model: &ModelRef) -> Result<Attr, VfsError> {
         let root = wait(self.vfs.attr(Ino::ROOT)).await?;
-        let folder = format!(".views/hf/models--{}--{}", model.group, model.model);
-        self.below(root, &folder).await
+        let folder = repository_folder(model.group.as_str(), model.model.as_str());
+        self.below(root, &format!("{HUB_CACHE}/{folder}")).await
     }
 
     /// The commit that a revision leads to.
     pub async fn commit(&self, repository: Attr, revision: &str) -> Result<String, VfsError> {
-        let is_commit = revision.len() == COMMIT && revision.bytes().all(|b| b.is_ascii_hexdigit());
-        if is_commit {
+        if is_commit(revision) {
             self.below(repository, &format!("snapshots/{revision}")).await?;
             return Ok(revision.to_owned());
         }

@@ -10,6 +10,7 @@ mod place;
 
 use std::sync::Arc;
 
+pub use huggingface::{DEFAULT_REF, is_commit, repository_folder};
 pub(super) use place::View;
 
 use super::content::Content;
@@ -23,6 +24,9 @@ use place::HfPlace;
 pub(super) const FOLDER: &str = ".views";
 /// The Hugging Face cache in it.
 const HUGGING_FACE: &str = "hf";
+
+/// The path of that cache below the mount point: [`FOLDER`] and [`HUGGING_FACE`].
+pub const HUB_CACHE: &str = ".views/hf";
 
 /// All views.
 pub(super) struct Views {
@@ -81,5 +85,15 @@ impl Views {
             View::HuggingFace(HfPlace::Cache) => View::Top.encode(),
             View::HuggingFace(place) => self.huggingface.parent(place),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_cache_is_that_of_its_folders() {
+        assert_eq!(HUB_CACHE, format!("{FOLDER}/{HUGGING_FACE}"));
     }
 }

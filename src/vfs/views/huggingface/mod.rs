@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+pub use self::names::{DEFAULT_REF, is_commit, repository_folder};
+
 use self::names::commit_of;
 use self::repositories::Repositories;
 use super::place::{HASHES, HfPlace, RepoPart, View};
