@@ -1,4 +1,7 @@
-//! Random texts that nobody can guess. Any thread.
+//! Random secrets, for tokens. Any thread.
+
+/// Length of a secret.
+pub const SECRET_LEN: usize = 64;
 
 /// 32 random bytes as hex digits.
 pub fn secret() -> String {
@@ -12,8 +15,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_are_alike() {
+    fn two_secrets_differ_and_are_hex_digits() {
         let (a, b) = (secret(), secret());
-        assert!(a != b && a.len() == 64 && a.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert!(a != b && a.len() == SECRET_LEN && a.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 }

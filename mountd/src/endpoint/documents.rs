@@ -87,7 +87,8 @@ pub struct TreeQuery {
 }
 
 impl TreeQuery {
-    fn is_recursive(&self) -> bool {
+    /// Whether with all folders below.
+    pub fn is_recursive(&self) -> bool {
         matches!(self.recursive.as_deref(), Some("true" | "True" | "1"))
     }
 

@@ -200,9 +200,7 @@ async fn respond(
 }
 
 fn next_page(host: &str, path: &str, query: &TreeQuery, next: usize) -> String {
-    let recursive = query.recursive.as_deref().map_or_else(String::new, |value| {
-        format!("recursive={}&", if value.eq_ignore_ascii_case("true") { "true" } else { "false" })
-    });
+    let recursive = if query.is_recursive() { "recursive=true&" } else { "" };
     let page = query.page();
     format!("<http://{host}{path}?{recursive}limit={page}&cursor={next}>; rel=\"next\"")
 }

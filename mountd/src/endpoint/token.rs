@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use modelfs::base::secret::secret;
+use modelfs::base::secret::{SECRET_LEN, secret};
 use modelfs::model::hash::sha256;
 
 use crate::error::Failure;
@@ -37,7 +37,7 @@ impl Token {
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let token = fs::read_to_string(&path).map_err(failed)?;
-                match token.len() > PREFIX.len() {
+                match token.len() == PREFIX.len() + SECRET_LEN {
                     true => Ok(Self(token)),
                     // Cut off while it was written.
                     false => {
@@ -77,7 +77,11 @@ mod tests {
         assert!(token.is(token.as_str()) && !token.is("") && !token.is(PREFIX));
         let other = tempfile::tempdir().unwrap();
         assert!(!token.is(Token::of_cache(other.path()).unwrap().as_str()));
-        fs::write(dir.path().join(FILE), "").unwrap();
-        assert!(Token::of_cache(dir.path()).unwrap().as_str().len() > PREFIX.len(), "made again");
+        let whole = token.as_str().len();
+        for cut in [0, PREFIX.len() + 1, whole - 1] {
+            fs::write(dir.path().join(FILE), &token.as_str()[..cut]).unwrap();
+            let again = Token::of_cache(dir.path()).unwrap();
+            assert!(again.as_str().len() == whole && again.as_str() != token.as_str(), "{cut}");
+        }
     }
 }
