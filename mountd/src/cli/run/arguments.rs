@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 
 use modelfs::manager::HubEndpoint;
 use modelfs::model::{FilePath, ModelRef, Name, VersionRef};
+use modelfs::vfs::{DEFAULT_REF, HUB_CACHE};
 
 /// How an argument names a model as the Hub does.
 const HUB: &str = "hf://";
 /// How an argument names a version as modelfs does.
 const REFERENCE: &str = "modelfs:";
-/// The revision of a model of the Hub that is meant unless another one is named.
-const DEFAULT_REVISION: &str = "main";
 
 /// Where an argument leads to below the mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// What stands before the name: `--model=`, or nothing.
+    /// The text before the name: `--model=`, or nothing.
     before: String,
     /// The version.
     pub version: VersionRef,
@@ -71,7 +70,7 @@ impl Named {
 fn of_hub(rest: &str) -> Option<(VersionRef, Option<FilePath>)> {
     let (group, rest) = rest.split_once('/')?;
     let (model, file) = split_file(rest)?;
-    let (model, revision) = model.split_once('@').unwrap_or((model, DEFAULT_REVISION));
+    let (model, revision) = model.split_once('@').unwrap_or((model, DEFAULT_REF));
     Some((version(group, model, revision)?, file))
 }
 
@@ -96,13 +95,13 @@ fn version(group: &str, model: &str, version: &str) -> Option<VersionRef> {
     Some(VersionRef { model, version: name(version)? })
 }
 
-/// The variables by which programs find a mount. Without an endpoint they are told not to ask the Hub: it
-/// would hear names of other registries.
+/// The variables by which programs find a mount; `None`: without a value. Without an endpoint programs are set
+/// offline, so that names of other registries are not sent to the Hub.
 pub fn variables(
     mountpoint: &Path,
     endpoint: Option<&HubEndpoint>,
-) -> Vec<(&'static str, OsString)> {
-    let hub = mountpoint.join(".views/hf").into_os_string();
+) -> Vec<(&'static str, Option<OsString>)> {
+    let hub = mountpoint.join(HUB_CACHE).into_os_string();
     let mut all = vec![
         ("MODELFS_MODELS", mountpoint.as_os_str().to_owned()),
         ("HF_HUB_CACHE", hub.clone()),
@@ -110,17 +109,12 @@ pub fn variables(
         ("HUGGINGFACE_HUB_CACHE", hub.clone()),
         ("FASTEMBED_CACHE_PATH", hub),
     ];
-    match endpoint {
-        Some(HubEndpoint { url, token }) => {
-            all.push(("HF_ENDPOINT", url.into()));
-            all.push(("HF_TOKEN", token.into()));
-        }
-        None => {
-            all.push(("HF_HUB_OFFLINE", "1".into()));
-            all.push(("LLAMA_ARG_OFFLINE", "1".into()));
-        }
+    if let Some(HubEndpoint { url, token }) = endpoint {
+        all.extend([("HF_ENDPOINT", url.into()), ("HF_TOKEN", token.into())]);
     }
-    all
+    let offline = endpoint.is_none().then(|| OsString::from("1"));
+    let all = all.into_iter().map(|(name, value)| (name, Some(value)));
+    all.chain(["HF_HUB_OFFLINE", "LLAMA_ARG_OFFLINE"].map(|name| (name, offline.clone()))).collect()
 }
 
 #[cfg(test)]
@@ -172,12 +166,14 @@ mod tests {
     fn a_program_is_offline_or_asks_the_daemon() {
         let names = |endpoint| {
             let all = variables("/m".as_ref(), endpoint).into_iter();
-            all.map(|(name, _)| name).collect::<Vec<_>>()
+            all.filter_map(|(name, value)| value.map(|_| name)).collect::<Vec<_>>()
         };
         let offline = names(None);
         assert!(offline.contains(&"HF_HUB_OFFLINE") && !offline.contains(&"HF_ENDPOINT"));
         let endpoint = HubEndpoint { url: "http://127.0.0.1:1".into(), token: "t".into() };
         let online = names(Some(&endpoint));
         assert!(online.contains(&"HF_ENDPOINT") && !online.contains(&"HF_HUB_OFFLINE"));
+        let removed = variables("/m".as_ref(), Some(&endpoint));
+        assert!(removed.contains(&("HF_HUB_OFFLINE", None)), "an inherited one is removed");
     }
 }

@@ -20,9 +20,10 @@ use modelfs::manager::{GetHubEndpoint, HubEndpoint, Lookup};
 
 use self::arguments::{Named, variables};
 use self::forward::Signals;
-use self::private_mount::{Daemon, PrivateMount, Started};
+use self::private_mount::{DaemonOptions, PrivateMount, Started};
 use super::args::{self, Places};
 use super::output::{self, Out};
+use super::session::Session;
 use crate::control::backend::{self, IfAbsent};
 use crate::error::{Failure, Kind};
 use crate::logging::{self, Verbosity};
@@ -44,15 +45,16 @@ Examples:
   modelfs run --registry hf:// -- llama-server -m hf://org/name/model.gguf
   modelfs run -- vllm serve modelfs:org/my-model@v1
 
-The mount is that of the daemon that has the cache, if there is one, else one that exists while the command \
-runs. Programs find it by HF_HUB_CACHE and other variables, and are told to stay offline, or with --online \
-to ask the daemon in place of the Hub; MODELFS_MODELS is the mount point. An argument hf://ORG/NAME[@REVISION][/FILE] or modelfs:GROUP/MODEL@VERSION[/FILE], also \
-after --FLAG=, becomes a path. Signals go to the command; its exit code is returned.")]
+The mount is that of the daemon that has the cache, if there is one, else one that exists while the \
+command runs. MODELFS_MODELS is the mount point. Programs find the mount by HF_HUB_CACHE and other \
+variables. They are set offline, or with --online ask the daemon in place of the Hub. An argument \
+hf://ORG/NAME[@REVISION][/FILE] or modelfs:GROUP/MODEL@VERSION[/FILE], also after --FLAG=, becomes a \
+path. Signals go to the command; its exit code is returned.")]
 pub struct Run {
     #[command(flatten)]
     places: Places,
     /// Let the command ask the daemon in place of the Hub, also for what it has not used yet; else it is
-    /// told to stay offline
+    /// set offline
     #[arg(long)]
     online: bool,
     /// Pass arguments on as they are
@@ -64,30 +66,19 @@ pub struct Run {
 }
 
 /// A mount to run a command on.
-enum Mounted {
-    /// That of a daemon that was there before.
-    Running(PathBuf, Option<HubEndpoint>),
-    /// One of our own.
-    Private(Box<PrivateMount>, Option<HubEndpoint>),
+struct Mounted {
+    mountpoint: PathBuf,
+    /// Where the command may ask in place of the Hub.
+    endpoint: Option<HubEndpoint>,
+    /// The mount, if it exists for this command alone.
+    private: Option<Box<PrivateMount>>,
 }
 
 impl Mounted {
-    fn mountpoint(&self) -> &Path {
-        match self {
-            Self::Running(mountpoint, _) => mountpoint,
-            Self::Private(mount, _) => mount.mountpoint(),
-        }
-    }
-
-    fn endpoint(&self) -> Option<&HubEndpoint> {
-        let (Self::Running(_, endpoint) | Self::Private(_, endpoint)) = self;
-        endpoint.as_ref()
-    }
-
     async fn end(self) -> Result<(), Failure> {
-        match self {
-            Self::Running(..) => Ok(()),
-            Self::Private(mount, _) => mount.end().await,
+        match self.private {
+            Some(mount) => mount.end().await,
+            None => Ok(()),
         }
     }
 }
@@ -138,26 +129,19 @@ async fn mount(
     if let Some(mountpoint) = backend::holder(&root).await?.and_then(|holder| holder.mountpoint) {
         // Fails if that daemon serves another registry than this command was given.
         let session = places.open(out, Lookup::Offline).await?;
-        let endpoint = session.ask(GetHubEndpoint {}).await?.endpoint;
-        let endpoint = match (args.online, endpoint) {
-            (false, _) => None,
-            (true, Some(endpoint)) => Some(endpoint),
-            (true, None) => {
-                let at = mountpoint.display();
-                let text = format!("the daemon of {at} does not answer in place of the Hub");
-                return Err(Failure::usage(text)
-                    .hint("mount with --hub-endpoint 127.0.0.1:PORT, or leave out --online"));
-            }
+        let endpoint = match args.online {
+            true => Some(endpoint(&session, &mountpoint).await?),
+            false => None,
         };
-        return Ok(Ok(Mounted::Running(mountpoint, endpoint)));
+        return Ok(Ok(Mounted { mountpoint, endpoint, private: None }));
     }
     let registry = config.registry.map(|given| paths::registry(&given.value.0)).transpose()?;
     let mut flags = vec!["-v".to_owned(); verbosity.verbose.into()];
     flags.extend(out.json.then(|| "--json".to_owned()));
-    let quiet = verbosity.verbose == 0 && std::env::var_os(logging::VARIABLE).is_none();
-    let log = quiet.then_some((logging::VARIABLE, ERRORS_ONLY));
+    let log_errors_only = verbosity.verbose == 0 && std::env::var_os(logging::VARIABLE).is_none();
+    let log = log_errors_only.then_some((logging::VARIABLE, ERRORS_ONLY));
     let hub_endpoint = args.online.then(free_address).transpose()?;
-    let told = Daemon {
+    let options = DaemonOptions {
         hub_endpoint,
         cache: root,
         registry,
@@ -165,23 +149,37 @@ async fn mount(
         flags,
         log,
     };
-    Ok(match PrivateMount::start(told).await? {
+    Ok(match PrivateMount::start(options).await? {
         Started::Failed(ended) => Err(ended),
-        Started::Mounted(mount) if !args.online => Ok(Mounted::Private(mount, None)),
-        Started::Mounted(mount) => match private_endpoint(args, out).await {
-            Ok(endpoint) => Ok(Mounted::Private(mount, endpoint)),
-            Err(failure) => {
-                mount.end().await?;
-                return Err(failure);
+        Started::Mounted(mount) => {
+            let mountpoint = mount.mountpoint().to_owned();
+            let endpoint = match args.online {
+                true => private_endpoint(args, out, &mountpoint).await.map(Some),
+                false => Ok(None),
+            };
+            match endpoint {
+                Ok(endpoint) => Ok(Mounted { mountpoint, endpoint, private: Some(mount) }),
+                Err(failure) => {
+                    mount.end().await?;
+                    return Err(failure);
+                }
             }
-        },
+        }
     })
 }
 
-/// What the daemon of a private mount says of its endpoint.
-async fn private_endpoint(args: &Run, out: Out) -> Result<Option<HubEndpoint>, Failure> {
+async fn private_endpoint(args: &Run, out: Out, mountpoint: &Path) -> Result<HubEndpoint, Failure> {
     let session = args.places.connect(out, Lookup::Offline, IfAbsent::TreatAsEmpty).await?;
-    Ok(session.ask(GetHubEndpoint {}).await?.endpoint)
+    endpoint(&session, mountpoint).await
+}
+
+/// Where the daemon of a mount answers in place of the Hub.
+async fn endpoint(session: &Session, mountpoint: &Path) -> Result<HubEndpoint, Failure> {
+    session.ask(GetHubEndpoint {}).await?.endpoint.ok_or_else(|| {
+        let at = mountpoint.display();
+        Failure::usage(format!("the daemon of {at} does not answer in place of the Hub"))
+            .hint("mount with --hub-endpoint 127.0.0.1:PORT, or leave out --online")
+    })
 }
 
 /// An address that nothing listens at.
@@ -198,10 +196,16 @@ async fn command(
     mounted: &Mounted,
     signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
-    let mountpoint = mounted.mountpoint();
+    let mountpoint = &*mounted.mountpoint;
     for named in named.iter().flatten() {
         let path = named.path(mountpoint);
-        let looked = blocking(move || std::fs::metadata(path)).await?;
+        // Reads the network if need be.
+        let looked = tokio::select! {
+            looked = blocking(move || std::fs::metadata(path)) => looked?,
+            _ = signals.next() => {
+                return Err(Failure::new(Kind::Interrupted, "stopped before the command began"));
+            }
+        };
         looked.map_err(|error| unreachable(named, mountpoint, &error))?;
     }
     let argument = |(word, named): (&OsString, &Option<Named>)| match named {
@@ -211,7 +215,13 @@ async fn command(
     let mut words = words.iter().zip(named).map(argument);
     let program = words.next().expect("the parser wants one");
     let mut command = tokio::process::Command::new(&program);
-    command.args(words).envs(variables(mountpoint, mounted.endpoint()));
+    command.args(words);
+    for (name, value) in variables(mountpoint, mounted.endpoint.as_ref()) {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
