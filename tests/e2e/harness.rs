@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use modelfs_test_support::{HUB_TOKEN, HubServer};
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; nothing waits this long unless it fails.
@@ -59,6 +60,28 @@ pub fn ordinary_ids() -> (u32, u32) {
         _ => panic!("the user {ORDINARY} could not be made: these tests need root and useradd"),
     }
 }
+
+/// Variables of the machine that commands of a test do not see: settings, logins and proxies of its own.
+const MACHINE: [&str; 18] = [
+    "MODELFS_REGISTRY",
+    "MODELFS_LOG",
+    "MODELFS_CONFIG",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "HF_TOKEN",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "DOCKER_CONFIG",
+    "REGISTRY_AUTH_FILE",
+    "NETRC",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "NO_PROXY",
+];
 
 /// Folders of one test: cache, mount point, runtime folder. Commands run in this environment.
 pub struct Place {
@@ -115,18 +138,25 @@ impl Place {
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("XDG_STATE_HOME", self.path("run"))
             .env("HOME", self.dir.path())
-            .env_remove("MODELFS_REGISTRY")
-            .env_remove("MODELFS_LOG")
-            .env_remove("MODELFS_CONFIG")
-            .env_remove("XDG_CONFIG_HOME")
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
+        for name in MACHINE {
+            command.env_remove(name);
+        }
         if self.user == User::Ordinary {
             use std::os::unix::process::CommandExt;
             let (uid, gid) = ordinary_ids();
             command.uid(uid).gid(gid);
         }
         command
+    }
+
+    /// Mounts a registry of a Hub, logged in.
+    pub fn mount_hub(&self, hub: &HubServer, registry: &str, more: &[&str]) -> Daemon<'_> {
+        let mut command = self.modelfs(["mount"]);
+        command.arg(self.mountpoint()).args(["--registry", registry]).args(more);
+        command.env("HF_ENDPOINT", hub.url()).env("HF_TOKEN", HUB_TOKEN);
+        Daemon::start(self, command)
     }
 
     /// Installs the binary for this test alone, in place of whatever was there.

@@ -1,50 +1,39 @@
 //! The Hugging Face Hub under a mount: looked up by name, resolved once, readable without a network.
 
-use std::process::Command;
-
 use modelfs_test_support::{HUB_TOKEN, HubFile, HubRepo, HubServer, bytes};
 
 use crate::harness::{Daemon, Place, eventually, names, xattr};
 
-const MAIN: &str = "1111111111111111111111111111111111111111";
-const MOVED: &str = "2222222222222222222222222222222222222222";
+pub const MAIN: &str = "1111111111111111111111111111111111111111";
+pub const MOVED: &str = "2222222222222222222222222222222222222222";
 
-fn file(path: &str, bytes: Vec<u8>, lfs: bool) -> HubFile {
+pub fn file(path: &str, bytes: Vec<u8>, lfs: bool) -> HubFile {
     HubFile { path: path.to_owned(), bytes, lfs }
 }
 
-fn weights(seed: u64) -> Vec<u8> {
+pub fn weights(seed: u64) -> Vec<u8> {
     bytes(seed, 300_000)
 }
 
-fn hub() -> HubServer {
-    let hub = HubServer::start();
+/// A repository with two branches.
+pub fn repository() -> HubRepo {
     let name = |name: &str, commit: &str| (name.to_owned(), commit.to_owned());
     let old = vec![
         file("config.json", br#"{"a":1}"#.to_vec(), false),
         file("onnx/model.onnx", weights(1), true),
     ];
     let new = vec![file("config.json", br#"{"a":2}"#.to_vec(), false)];
-    let repo = HubRepo {
+    HubRepo {
         branches: vec![name("main", MAIN), name("fix/it", MOVED)],
         commits: [(MAIN.to_owned(), old), (MOVED.to_owned(), new)].into(),
         ..HubRepo::default()
-    };
-    hub.put("models/org/net", repo);
+    }
+}
+
+fn hub() -> HubServer {
+    let hub = HubServer::start();
+    hub.put("models/org/net", repository());
     hub
-}
-
-/// A command that finds this Hub, and none of the machine's logins.
-fn asks(place: &Place, hub: &HubServer, mut command: Command) -> Command {
-    command.env("HF_ENDPOINT", hub.url()).env("HF_HOME", place.path("hf-home"));
-    command.env("HF_TOKEN", HUB_TOKEN);
-    command
-}
-
-fn mount<'a>(place: &'a Place, hub: &HubServer, registry: &str, more: &[&str]) -> Daemon<'a> {
-    let mut command = place.modelfs(["mount"]);
-    command.arg(place.mountpoint()).args(["--registry", registry]).args(more);
-    Daemon::start(place, asks(place, hub, command))
 }
 
 /// The paths that were asked for since the last call.
@@ -55,7 +44,7 @@ fn requests(hub: &HubServer) -> Vec<String> {
 #[test]
 fn a_repository_of_the_hub_is_looked_up_by_name_and_read_lazily() {
     let (place, hub) = (Place::new(), hub());
-    let daemon = mount(&place, &hub, "hf://", &[]);
+    let daemon = place.mount_hub(&hub, "hf://", &[]);
     assert_eq!(names(&place.mountpoint()), [""; 0], "what was not looked up is not listed");
     assert!(requests(&hub).is_empty(), "nothing is asked before a name is");
 
@@ -80,7 +69,7 @@ fn a_repository_of_the_hub_is_looked_up_by_name_and_read_lazily() {
 #[test]
 fn a_name_that_the_hub_lacks_costs_one_request_and_then_none_for_a_while() {
     let (place, hub) = (Place::new(), hub());
-    let daemon = mount(&place, &hub, "hf://", &[]);
+    let daemon = place.mount_hub(&hub, "hf://", &[]);
     let missing = |path: &str| {
         let error = std::fs::metadata(daemon.path(path)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{path}: {error}");
@@ -102,7 +91,7 @@ fn a_name_that_the_hub_lacks_costs_one_request_and_then_none_for_a_while() {
 #[test]
 fn an_outage_of_the_hub_is_an_error_and_never_a_missing_model() {
     let (place, hub) = (Place::new(), hub());
-    let daemon = mount(&place, &hub, "hf://", &["--read-deadline", "2s"]);
+    let daemon = place.mount_hub(&hub, "hf://", &["--read-deadline", "2s"]);
     hub.down(true);
     let error = std::fs::metadata(daemon.path("org/net")).unwrap_err();
     assert_ne!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
@@ -114,13 +103,13 @@ fn an_outage_of_the_hub_is_an_error_and_never_a_missing_model() {
 #[test]
 fn what_was_resolved_once_is_readable_without_a_network_and_after_a_restart() {
     let (place, hub) = (Place::new(), hub());
-    let daemon = mount(&place, &hub, "hf://", &[]);
+    let daemon = place.mount_hub(&hub, "hf://", &[]);
     let read = |daemon: &Daemon<'_>| std::fs::read(daemon.path("org/net/main/config.json"));
     assert_eq!(read(&daemon).unwrap(), br#"{"a":1}"#);
     daemon.stop();
 
     hub.down(true);
-    let daemon = mount(&place, &hub, "hf://", &["--read-deadline", "2s"]);
+    let daemon = place.mount_hub(&hub, "hf://", &["--read-deadline", "2s"]);
     assert_eq!(names(&daemon.path("org/net")), ["fix--it", "main"]);
     assert_eq!(read(&daemon).unwrap(), br#"{"a":1}"#);
     let error = std::fs::read(daemon.path("org/net/main/onnx/model.onnx")).unwrap_err();
@@ -131,7 +120,7 @@ fn what_was_resolved_once_is_readable_without_a_network_and_after_a_restart() {
 #[test]
 fn a_moved_branch_shows_after_the_time_to_live_and_open_files_keep_theirs() {
     let (place, hub) = (Place::new(), hub());
-    let daemon = mount(&place, &hub, "hf://", &["--catalog-ttl", "1s"]);
+    let daemon = place.mount_hub(&hub, "hf://", &["--catalog-ttl", "1s"]);
     let config = daemon.path("org/net/main/config.json");
     let open = std::fs::File::open(&config).unwrap();
     assert_eq!(std::fs::read(&config).unwrap(), br#"{"a":1}"#);
@@ -144,7 +133,7 @@ fn a_moved_branch_shows_after_the_time_to_live_and_open_files_keep_theirs() {
 #[test]
 fn one_repository_is_listed_and_commands_find_its_versions() {
     let (place, hub) = (Place::new(), hub());
-    let daemon = mount(&place, &hub, "hf://org/net", &[]);
+    let daemon = place.mount_hub(&hub, "hf://org/net", &[]);
     assert_eq!(names(&place.mountpoint()), ["org"]);
     assert_eq!(names(&daemon.path("org/net")), ["fix--it", "main"]);
     place.ok(["pin", "org/net@main"]);
@@ -162,7 +151,7 @@ fn one_repository_is_listed_and_commands_find_its_versions() {
 fn the_token_of_the_hub_is_stored_and_printed_nowhere() {
     let (place, hub) = (Place::new(), hub());
     hub.change("models/org/net", |repo| repo.private = true);
-    let daemon = mount(&place, &hub, "hf://", &[]);
+    let daemon = place.mount_hub(&hub, "hf://", &[]);
     assert_eq!(std::fs::read(daemon.path("org/net/main/onnx/model.onnx")).unwrap(), weights(1));
     place.ok(["pin", "org/net@main"]);
     let status = place.ok(["status", "--json"]);

@@ -1,5 +1,5 @@
-//! Logins of every kind, kept where only the user who mounts can read them: each reaches its own server, through a
-//! worker that may read none of them, and is left nowhere.
+//! Logins of every kind, kept where only the user who mounts can read them: each reaches its own server,
+//! through a worker that may read none of them, and is left nowhere.
 
 use std::fs;
 use std::path::PathBuf;

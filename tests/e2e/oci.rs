@@ -7,11 +7,9 @@ use modelfs_test_support::{DockerLogin, DockerRegistry};
 
 use crate::harness::{Daemon, Place, names, xattr};
 
-/// A mount that finds none of the machine's logins.
 fn mount<'a>(place: &'a Place, registry: &str) -> Daemon<'a> {
     let mut command: Command = place.modelfs(["mount"]);
     command.arg(place.mountpoint()).args(["--registry", registry, "--read-deadline", "3s"]);
-    command.env("DOCKER_CONFIG", place.path("no-docker"));
     Daemon::start(place, command)
 }
 

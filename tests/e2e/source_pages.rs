@@ -32,11 +32,7 @@ fn run(place: &Place, page: &str, replaced: &[(&str, &str)], hub: &str) -> Strin
     command
         .args(["-e", "-c", &script])
         .env("PATH", format!("{}:{path}", folder.display()))
-        .env("HF_ENDPOINT", hub)
-        .env("HF_HOME", place.path("no-hf"))
-        .env("DOCKER_CONFIG", place.path("no-docker"))
-        .env("NETRC", place.path("no-netrc"))
-        .env_remove("HF_TOKEN");
+        .env("HF_ENDPOINT", hub);
     let ran = Ran::from(command.output().expect("sh starts"));
     if is_mounted(&place.mountpoint()) {
         place.run(["unmount", at]);

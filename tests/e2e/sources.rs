@@ -1,5 +1,5 @@
-//! One mount of several sources of different kinds: which of them is asked about what, and what becomes of the others
-//! when one is in trouble.
+//! One mount of several sources of different kinds: which of them is asked about what, and what becomes of
+//! the others when one is in trouble.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use crate::harness::{Daemon, Place, Ran, eventually, names};
 
 const COMMIT: &str = "1111111111111111111111111111111111111111";
 
-/// A folder, a server of static files, an OCI registry and a Hub, configured under the names `lab`, `web`, `oci` and
-/// `hub`; `lab` alone may have the groups `acme` and `acme-…`.
+/// A folder, a server of static files, an OCI registry and a Hub, configured under the names `lab`, `web`,
+/// `oci` and `hub`; `lab` alone may have the groups `acme` and `acme-…`.
 struct Four {
     place: Place,
     web: Server,
@@ -84,12 +84,7 @@ impl Four {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.place.modelfs(args);
-        command
-            .env("HF_ENDPOINT", self.hub.url())
-            .env("HF_HOME", self.place.path("hf-home"))
-            .env("DOCKER_CONFIG", self.place.path("no-docker"))
-            .env("NETRC", self.place.path("no-netrc"))
-            .env_remove("HF_TOKEN");
+        command.env("HF_ENDPOINT", self.hub.url());
         command
     }
 

@@ -4,50 +4,25 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use modelfs_test_support::{HUB_TOKEN, HubFile, HubRepo, HubServer, bytes};
+use modelfs_test_support::HubServer;
 use rustix::io::Errno;
 
 use crate::harness::{Daemon, Place, eventually, names};
+use crate::hub::{MAIN, MOVED, file, repository, weights};
 
-const MAIN: &str = "1111111111111111111111111111111111111111";
-const MOVED: &str = "2222222222222222222222222222222222222222";
 const PULL: &str = "3333333333333333333333333333333333333333";
 
-fn file(path: &str, bytes: Vec<u8>, lfs: bool) -> HubFile {
-    HubFile { path: path.to_owned(), bytes, lfs }
-}
-
-fn weights(seed: u64) -> Vec<u8> {
-    bytes(seed, 300_000)
-}
-
 fn hub() -> HubServer {
-    let hub = HubServer::start();
-    let name = |name: &str, commit: &str| (name.to_owned(), commit.to_owned());
-    let old = vec![
-        file("config.json", br#"{"a":1}"#.to_vec(), false),
-        file("onnx/model.onnx", weights(1), true),
-    ];
-    let new = vec![file("config.json", br#"{"a":2}"#.to_vec(), false)];
-    let repo = HubRepo {
-        branches: vec![name("main", MAIN), name("fix/it", MOVED)],
-        others: vec![name("refs/pr/1", PULL)],
-        commits: [(MAIN.to_owned(), old), (MOVED.to_owned(), new.clone()), (PULL.to_owned(), new)]
-            .into(),
-        ..HubRepo::default()
-    };
+    let (hub, mut repo) = (HubServer::start(), repository());
+    repo.others = vec![("refs/pr/1".to_owned(), PULL.to_owned())];
+    repo.commits.insert(PULL.to_owned(), repo.commits[MOVED].clone());
     hub.put("models/org/net", repo);
     hub
 }
 
 fn mount<'a>(place: &'a Place, hub: &HubServer, more: &[&str]) -> Daemon<'a> {
-    let mut command: Command = place.modelfs(["mount"]);
-    command.arg(place.mountpoint()).args(["--registry", "hf://"]).args(more);
-    command.env("HF_ENDPOINT", hub.url()).env("HF_HOME", place.path("hf-home"));
-    command.env("HF_TOKEN", HUB_TOKEN);
-    Daemon::start(place, command)
+    place.mount_hub(hub, "hf://", more)
 }
 
 fn view(place: &Place) -> PathBuf {

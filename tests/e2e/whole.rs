@@ -33,10 +33,7 @@ fn hub() -> (HubServer, Vec<u8>) {
 }
 
 fn mount<'a>(place: &'a Place, hub: &HubServer) -> Daemon<'a> {
-    let mut command = place.modelfs(["mount"]);
-    command.arg(place.mountpoint()).args(["--registry", "hf://", "--no-passthrough"]);
-    command.env("HF_ENDPOINT", hub.url()).env("HF_HOME", place.path("hf-home"));
-    Daemon::start(place, command)
+    place.mount_hub(hub, "hf://", &["--no-passthrough"])
 }
 
 /// Reads a file on a thread of its own.

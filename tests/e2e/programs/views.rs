@@ -1,4 +1,5 @@
-//! Real programs on the view of the Hugging Face cache, by `modelfs run`: what they find, and what that costs.
+//! Real programs on the view of the Hugging Face cache, by `modelfs run`: what they find, and what that
+//! costs.
 //!
 //! They need Python environments, which `scripts/test-views.sh` makes; `make test-views` runs it.
 
@@ -65,10 +66,7 @@ fn hub() -> HubServer {
 }
 
 fn mount<'a>(place: &'a Place, hub: &HubServer, more: &[&str]) -> Daemon<'a> {
-    let mut command = place.modelfs(["mount"]);
-    command.arg(place.mountpoint()).args(["--registry", "hf://"]).args(more);
-    command.env("HF_ENDPOINT", hub.url()).env("HF_HOME", place.path("hf-home"));
-    Daemon::start(place, command)
+    place.mount_hub(hub, "hf://", more)
 }
 
 /// Runs the client; what it printed.
