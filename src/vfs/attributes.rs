@@ -1,11 +1,11 @@
 //! Extended attributes of files and version folders.
 //!
 //! `user.modelfs.sha256` the digest that the registry claims for the file · `.cached` its bytes in the
-//! cache, verified or not yet, decimal · `.pinned` `yes` or `no` · `.error` why the last read failed, only if it did; on
-//! folders above versions: why the last catalog request failed · `.hash` on version folders: the SHA-256
-//! of the manifest · `.verified` on files: what their cached bytes have matched, `verified` (a digest that the
-//! version binds), `attested` (a hash that the source asserts for the file), or `absent` (none are cached).
-//! Pure values.
+//! cache, verified or not yet, decimal · `.pinned` `yes` or `no` · `.error` why the last read failed, only if
+//! it did; on folders above versions: why the last catalog request failed · `.hash` on version folders: the
+//! SHA-256 of the manifest · `.verified` on files: what their cached bytes have matched, `verified` (a digest
+//! that the version binds), `attested` (a hash that the source asserts for the file), or `absent` (none are
+//! cached). Pure values.
 
 use crate::model::Digest;
 
@@ -24,8 +24,8 @@ pub(super) enum Trust {
 }
 
 impl Trust {
-    /// What so many cached bytes have matched. `proved`: their ranges were proved. `whole_matched`: the digest
-    /// of the whole has matched once.
+    /// What so many cached bytes have matched. `proved`: their ranges were proved. `whole_matched`: the
+    /// digest of the whole has matched once.
     pub(super) fn of(cached: u64, proved: bool, whole_matched: bool) -> Self {
         match cached {
             0 => Self::Absent,

@@ -1,8 +1,8 @@
 //! Versions behind rows of the index: which manifest a row stands for, and what lies in its tree.
 //!
 //! Invariant: files have one inode for each manifest of a model, whatever names lead to it, in the tree and
-//! in views: that of the oldest row with this manifest. Folders have one for each row, since a kernel allows a
-//! folder one name. Concurrency: no state but caches.
+//! in views: that of the oldest row with this manifest. Folders have one for each row, since a kernel allows
+//! a folder one name. Concurrency: no state but caches.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,8 +1,8 @@
 //! The read-only part of the Hub's HTTP interface, for programs that insist on asking the Hub: models, trees,
 //! references and files of the mount, by the names and commits of its Hugging Face view.
 //!
-//! Invariant: it listens on a loopback address alone and answers only who knows the token; an outage is never
-//! a missing model or file. One task for each connection.
+//! Invariant: it listens on a loopback address alone and answers requests without the token with 401; an outage
+//! is never a missing model or file. One task for each connection.
 
 mod asked;
 mod documents;

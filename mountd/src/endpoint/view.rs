@@ -105,7 +105,7 @@ impl HubView {
 
     async fn read(&self, ino: Ino, offset: u64, size: u32) -> Result<Bytes, VfsError> {
         let bytes = wait(self.vfs.read(ino, Handle::NONE, offset, size)).await?;
-        // A file that ends early would make a caller wait for ever.
+        // A file that ends early would make the caller loop without end.
         if bytes.is_empty() { Err(VfsError::Stale) } else { Ok(bytes) }
     }
 

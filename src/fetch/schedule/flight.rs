@@ -94,7 +94,7 @@ pub struct Flight {
     urgency: DynamicPriority,
     states: Mutex<Vec<Leaf>>,
     trouble: Mutex<Option<FetchError>>,
-    /// When the bytes of a leaf last grew that takes many requests.
+    /// When bytes last came for a leaf that takes many requests.
     moved: Mutex<Option<Instant>>,
     interest: Mutex<Interest>,
     finished: AtomicBool,

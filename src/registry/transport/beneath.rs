@@ -1,7 +1,7 @@
 //! A folder of a registry, opened once: its files are opened relative to it, without following links.
 //!
 //! The folder may belong to another user than the one that reads it or publishes into it: a link in
-//! it would redirect that user's reads and writes, and a fifo would block them for ever.
+//! it would redirect that user's reads and writes, and a fifo would block them without end.
 //! Invariant: a file that is handed out is a regular file below the folder, and opening it never
 //! waits for another process. The folder itself may be reached through links: the user named it.
 //! Stateless; every method may block on the file system.
