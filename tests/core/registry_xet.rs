@@ -173,6 +173,19 @@ async fn every_lie_ends_the_body_with_an_error_and_is_forgotten() {
 }
 
 #[tokio::test]
+async fn chunks_that_come_before_they_are_needed_are_held_up_to_the_length_of_the_terms() {
+    // Chunks of zeros have 128 KiB and are stored in a few hundred bytes.
+    let content = [bytes(6, 2 * MIB as usize), vec![0; 30 * MIB as usize]].concat();
+    let rig = rig(XetFile::new(content, XetPlaces::InOrder(1000), 1));
+    rig.hub.xet_lie(Some(XetLie::LastChunkFirst));
+    let error = rig.read(0, 1000).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Invalid { .. }), "{error}");
+    assert!(error.to_string().contains("longer than its terms said"), "{error}");
+    rig.hub.xet_lie(None);
+    rig.good(0, 1000).await;
+}
+
+#[tokio::test]
 async fn wrong_bytes_below_known_nodes_are_refused() {
     let rig = rig(random(40 * MIB));
     rig.good(0, 8 * MIB).await;

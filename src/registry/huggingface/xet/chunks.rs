@@ -1,7 +1,8 @@
 //! The chunks of a range in file order, from requests that bring them in another.
 //!
 //! Invariant: each request is made once, when the first chunk that it brings is needed; a chunk is held
-//! only while a later place of the range needs it. Concurrency: owned by one task.
+//! only while a later place of the range needs it; what is held is never more than the terms said that all
+//! of the chunks have. Concurrency: owned by one task.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Chunks {
     /// How often each chunk is still needed.
     needed: HashMap<(usize, u32), u32>,
     held: HashMap<(usize, u32), Bytes>,
+    /// Bytes of the chunks that are held.
+    held_bytes: u64,
 }
 
 impl Chunks {
@@ -38,7 +41,7 @@ impl Chunks {
             *needed.entry(*chunk).or_default() += 1;
         }
         let (readers, held) = (HashMap::new(), HashMap::new());
-        Self { service, place, what, terms, done: 0, readers, needed, held }
+        Self { service, place, what, terms, done: 0, readers, needed, held, held_bytes: 0 }
     }
 
     /// How errors name the range.
@@ -67,8 +70,8 @@ impl Chunks {
         let left = self.needed.get_mut(&chunk).expect("counted when it was listed");
         *left -= 1;
         match *left {
-            0 => drop(self.held.remove(&chunk)),
-            _ => drop(self.held.insert(chunk, bytes.clone())),
+            0 => self.release(chunk),
+            _ => self.hold(chunk, &bytes)?,
         }
         Ok(Some(bytes))
     }
@@ -94,7 +97,27 @@ impl Chunks {
             if came.1 == index {
                 return Ok(bytes);
             }
-            self.held.insert(came, bytes);
+            self.hold(came, &bytes)?;
+        }
+    }
+
+    /// Holds a chunk for a later place.
+    fn hold(&mut self, chunk: (usize, u32), bytes: &Bytes) -> Result<(), RegistryError> {
+        if self.held.contains_key(&chunk) {
+            return Ok(());
+        }
+        self.held_bytes += bytes.len() as u64;
+        if self.held_bytes > self.terms.bytes {
+            return Err(self.invalid("its chunks are longer than its terms said"));
+        }
+        self.held.insert(chunk, bytes.clone());
+        Ok(())
+    }
+
+    /// Drops a chunk that no later place needs.
+    fn release(&mut self, chunk: (usize, u32)) {
+        if let Some(bytes) = self.held.remove(&chunk) {
+            self.held_bytes -= bytes.len() as u64;
         }
     }
 }

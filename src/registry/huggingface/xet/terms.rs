@@ -3,7 +3,7 @@
 //! The service answers in two forms; both become [`Terms`]. Invariant: what is read because of an answer
 //! is bounded by the range that was asked for, whatever the answer says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Range, RangeInclusive};
 
 use serde::Deserialize;
@@ -17,6 +17,8 @@ const MIN_AVERAGE: u64 = 1024;
 const SLACK_CHUNKS: u64 = 1024;
 /// Bytes that may be read of xorbs beyond twice the range: chunks that are needed in part, and headers.
 const SLACK_BYTES: u64 = 4 << 20;
+/// Maximum number of bytes before the range: real answers begin with the chunk that its first byte is in.
+const MAX_SKIP: u64 = 4 << 20;
 
 /// The answer of version 2, as sent.
 #[derive(Debug, Deserialize)]
@@ -104,6 +106,8 @@ pub struct Fetch {
 pub struct Terms {
     /// Bytes of the first chunk or chunks that lie before the range.
     pub skip: u64,
+    /// Bytes that the chunks have together, as the answer says.
+    pub bytes: u64,
     /// The chunks in file order: which fetch brings it, and its index in the xorb.
     pub chunks: Vec<(usize, u32)>,
     /// The requests.
@@ -149,7 +153,7 @@ fn make(
     len: u64,
 ) -> Result<Terms, TermsError> {
     require(!docs.is_empty(), "it has no terms")?;
-    let (mut of_xorb, mut all) = (HashMap::<XetHash, Vec<usize>>::new(), Vec::new());
+    let (mut of_xorb, mut all) = (HashMap::<XetHash, ChunkIndex>::new(), Vec::new());
     for (xorb, url, ranges) in fetches {
         let ranges = ranges.into_iter().map(range).collect::<Result<Vec<_>, _>>()?;
         let ascending = |w: &[XorbRange]| {
@@ -157,7 +161,10 @@ fn make(
         };
         require(!ranges.is_empty(), "a xorb has no ranges")?;
         require(ranges.windows(2).all(ascending), "ranges of a xorb overlap")?;
-        of_xorb.entry(xorb).or_default().push(all.len());
+        let index = of_xorb.entry(xorb).or_default();
+        for range in &ranges {
+            index.add(&range.chunks, all.len());
+        }
         all.push(Fetch { url, ranges });
     }
     let (mut bytes, mut chunks) = (0u64, Vec::new());
@@ -168,22 +175,50 @@ fn make(
         let more = chunks.len() as u64 + u64::from(range.end - range.start);
         require(more <= most, "it has more chunks than the range can have")?;
         bytes = bytes.checked_add(term.unpacked_length).ok_or(TermsError("lengths overflow"))?;
-        let places = of_xorb.get(&term.hash).map(Vec::as_slice).unwrap_or_default();
+        let index = of_xorb.get(&term.hash);
         for chunk in range {
-            let has = |at: &&usize| all[**at].ranges.iter().any(|r| r.chunks.contains(&chunk));
-            let at = places.iter().find(has).ok_or(TermsError("a chunk is nowhere"))?;
-            chunks.push((*at, chunk));
+            let at = index.and_then(|index| index.find(chunk));
+            chunks.push((at.ok_or(TermsError("a chunk is nowhere"))?, chunk));
         }
     }
     require(skip < bytes, "the range begins after its terms")?;
     require(bytes - skip >= len, "its terms are shorter than the range")?;
     require(bytes - skip - len < MAX_CHUNK, "its terms are longer than the range")?;
-    let mut out = Terms { skip, chunks, fetches: all };
+    require(skip <= MAX_SKIP, "its terms begin far before the range")?;
+    let mut out = Terms { skip, bytes, chunks, fetches: all };
     out.drop_unused();
     let stored = out.fetches.iter().flat_map(|f| &f.ranges).map(XorbRange::len);
     let stored = stored.fold(0, u64::saturating_add);
     require(stored <= 2 * len + SLACK_BYTES, "it wants far more read than the range has")?;
     Ok(out)
+}
+
+/// Which fetch brings each chunk of a xorb: by the first chunk of a range, the chunk after its last and
+/// the fetch. No range lies in another one, so their ends ascend as their starts do.
+#[derive(Debug, Default)]
+struct ChunkIndex(BTreeMap<u32, (u32, usize)>);
+
+impl ChunkIndex {
+    /// Adds a range of a fetch.
+    fn add(&mut self, chunks: &Range<u32>, fetch: usize) {
+        let before = self.0.range(..=chunks.start).next_back();
+        if before.is_some_and(|(_, (end, _))| *end >= chunks.end) {
+            return;
+        }
+        while let Some((start, (end, _))) = self.0.range(chunks.start..).next()
+            && *end <= chunks.end
+        {
+            let start = *start;
+            self.0.remove(&start);
+        }
+        self.0.insert(chunks.start, (chunks.end, fetch));
+    }
+
+    /// A fetch that brings this chunk.
+    fn find(&self, chunk: u32) -> Option<usize> {
+        let (_, (end, fetch)) = self.0.range(..=chunk).next_back()?;
+        (chunk < *end).then_some(*fetch)
+    }
 }
 
 fn range((chunks, bytes): (ChunksDoc, BytesDoc)) -> Result<XorbRange, TermsError> {
@@ -216,6 +251,7 @@ impl Terms {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -258,6 +294,7 @@ mod tests {
         let (a, b) = (of("u1").unwrap(), of("u2").unwrap());
         assert_eq!(terms.chunks, [(a, 2), (a, 3), (b, 0), (a, 7)]);
         assert_eq!((terms.skip, terms.fetches.len(), of("unused")), (5, 2, None));
+        assert_eq!(terms.bytes, 210);
         assert_eq!(terms.fetches[a].ranges[1].bytes, 300..=350);
         assert_eq!(terms.fetches[a].ranges[1].len(), 51);
     }
@@ -290,7 +327,7 @@ mod tests {
         let first = hash(1);
         let ranges = format!("/xorbs/{first}/0/ranges");
         type Change<'a> = &'a dyn Fn(&mut Value);
-        let lies: [(&str, Change<'_>); 12] = [
+        let lies: [(&str, Change<'_>); 13] = [
             ("no terms", &|a| a["terms"] = json!([])),
             ("a chunk is nowhere", &|a| a["terms"][0]["range"]["end"] = json!(5)),
             ("a chunk is nowhere", &|a| a["xorbs"][&first] = json!([])),
@@ -300,6 +337,10 @@ mod tests {
             ("begins after", &|a| a["offset_into_first_range"] = json!(210)),
             ("shorter", &|a| a["offset_into_first_range"] = json!(11)),
             ("longer", &|a| a["terms"][0]["unpacked_length"] = json!(1 << 20)),
+            ("far before", &|a| {
+                a["terms"][0]["unpacked_length"] = json!((5 << 20) + 100);
+                a["offset_into_first_range"] = json!((5 << 20) + 5);
+            }),
             ("overlap", &|a| a.pointer_mut(&ranges).unwrap().as_array_mut().unwrap().reverse()),
             ("no bytes", &|a| a.pointer_mut(&ranges).unwrap()[0]["bytes"]["end"] = json!(9)),
             ("far more", &|a| {
@@ -313,6 +354,25 @@ mod tests {
         for bad in [json!("*".repeat(64)), json!(-1), json!(null)] {
             assert!(with(&|a| a["terms"][0]["hash"] = bad.clone()).is_err());
             assert!(with(&|a| a["offset_into_first_range"] = bad.clone()).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_chunk_is_found_where_a_range_has_it_however_they_overlap(
+            ranges in prop::collection::vec((0u32..60, 1u32..20), 0..40),
+        ) {
+            let ranges: Vec<_> = ranges.into_iter().map(|(start, len)| start..start + len).collect();
+            let mut index = ChunkIndex::default();
+            for (fetch, range) in ranges.iter().enumerate() {
+                index.add(range, fetch);
+            }
+            for chunk in 0..100 {
+                match index.find(chunk) {
+                    Some(fetch) => prop_assert!(ranges[fetch].contains(&chunk)),
+                    None => prop_assert!(!ranges.iter().any(|range| range.contains(&chunk))),
+                }
+            }
         }
     }
 }

@@ -100,6 +100,8 @@ pub enum XetLie {
     HugeProof,
     /// The window is the whole file.
     HugeWindow,
+    /// The terms name the last chunk of the file first, then all others, as if they were the range.
+    LastChunkFirst,
     /// Terms are had in their old form only; that is no lie, but an old service.
     OnlyVersion1,
 }

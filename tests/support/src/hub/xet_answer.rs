@@ -89,7 +89,14 @@ fn proof(state: &State, file: &XetFile, dirty: Option<&str>) -> Answer {
 }
 
 fn terms(state: &State, file: &XetFile, range: Range<u64>, v1: bool) -> Value {
-    let (skip, runs) = file.terms(range);
+    let (mut skip, mut runs) = file.terms(range.clone());
+    if state.xet_lie == Some(XetLie::LastChunkFirst) {
+        let (_, all) = file.terms(0..file.len());
+        let [(xorb, chunks, _)] = &all[..] else { panic!("all chunks are in one xorb") };
+        let last = chunks.end - 1;
+        (skip, runs) = (0, vec![(*xorb, last..chunks.end, 1)]);
+        runs.push((*xorb, 0..last, range.end - range.start - 1));
+    }
     let chunks = |run: &Range<usize>| json!({"start": run.start, "end": run.end});
     let mut xorbs: BTreeMap<usize, Vec<Range<usize>>> = BTreeMap::new();
     let mut terms = Vec::new();
@@ -97,6 +104,9 @@ fn terms(state: &State, file: &XetFile, range: Range<u64>, v1: bool) -> Value {
         let (hash, range) = (file.xorb_name(xorb), chunks(&run));
         terms.push(json!({"hash": hash, "unpacked_length": len, "range": range}));
         xorbs.entry(xorb).or_default().push(run);
+    }
+    for runs in xorbs.values_mut() {
+        runs.sort_by_key(|run| run.start);
     }
     let signed = |xorb: usize, runs: &[Range<usize>]| {
         let list = runs.iter().map(|run| {
